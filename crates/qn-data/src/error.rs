@@ -1,0 +1,66 @@
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a data set.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The name is not one of the data sets.
+    #[error("unknown data set '{0}': use digits, mnist or cifar10")]
+    UnknownDataset(String),
+    /// A file is not there.
+    #[error("{path} is missing: run `qn-train fetch {dataset} --data-dir {dir}` to get it")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The data set.
+        dataset: &'static str,
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path} is not valid: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// More samples were asked for than there are, or none.
+    #[error("--samples {asked}: the {split} split of {dataset} has {have} samples; ask for 1 to {have}")]
+    Samples {
+        /// As asked.
+        asked: usize,
+        /// As many as there are.
+        have: usize,
+        /// Which part.
+        split: &'static str,
+        /// Which data set.
+        dataset: &'static str,
+    },
+    /// The data set cannot be brought.
+    #[error("cannot fetch {dataset}: {reason}")]
+    Fetch {
+        /// Which data set.
+        dataset: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Invalid { path: path.to_owned(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,48 @@
+use std::path::PathBuf;
+
+/// What can be wrong with a description of a network.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The name is neither a preset nor a file.
+    #[error("unknown architecture '{name}': use one of the presets ({presets}) or a .toml or .json file")]
+    UnknownPreset {
+        /// The name as given.
+        name: String,
+        /// The presets there are.
+        presets: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read architecture file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a description of a network.
+    #[error("{path} is not a valid architecture: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A layer does not fit what comes before it.
+    #[error("architecture '{architecture}', layer {layer}: {reason}")]
+    Layer {
+        /// The architecture's name.
+        architecture: String,
+        /// The layer's position and kind, like `3 (linear fc1)`.
+        layer: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The network as a whole is unusable.
+    #[error("architecture '{architecture}': {reason}")]
+    Network {
+        /// The architecture's name.
+        architecture: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

@@ -1,0 +1,122 @@
+use sha2::{Digest, Sha256};
+
+/// Index of a parameter tensor in its [`ParamLayout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(pub usize);
+
+/// What a parameter tensor does, which decides how it is initialised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ParamKind {
+    /// Weight or bias of a linear or convolution layer with this fan-in.
+    Affine {
+        /// Inputs that each output sums over.
+        fan_in: usize,
+    },
+    /// Scale of a normalisation layer: starts at one.
+    NormScale,
+    /// Shift of a normalisation layer: starts at zero.
+    NormShift,
+}
+
+/// One trainable tensor: a contiguous, row-major stretch of θ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// PyTorch's state_dict name, like `conv1.weight`.
+    pub name: String,
+    /// PyTorch's shape.
+    pub shape: Vec<usize>,
+    /// Where the tensor starts in θ.
+    pub offset: usize,
+    /// What it does.
+    pub kind: ParamKind,
+}
+
+impl Parameter {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no entries (it never does in a valid network).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The stretch of θ that the tensor takes.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// A tensor that is saved with the network but not trained (running statistics).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buffer {
+    /// PyTorch's state_dict name, like `bn1.running_mean`.
+    pub name: String,
+    /// Number of entries (buffers are vectors).
+    pub len: usize,
+    /// Value before training.
+    pub initial: f32,
+}
+
+/// The order of the parameters in θ ∈ R^P: the architecture's order, never a hash map's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ParamLayout {
+    params: Vec<Parameter>,
+    buffers: Vec<Buffer>,
+    len: usize,
+}
+
+impl ParamLayout {
+    /// P, the number of trainable parameters.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to train.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The tensors, in order.
+    pub fn params(&self) -> &[Parameter] {
+        &self.params
+    }
+
+    /// The untrained tensors, in order.
+    pub fn buffers(&self) -> &[Buffer] {
+        &self.buffers
+    }
+
+    /// One tensor.
+    pub fn param(&self, id: ParamId) -> &Parameter {
+        &self.params[id.0]
+    }
+
+    /// Name for hashing and messages: the first 32 hexadecimal digits of the SHA-256 of the lines
+    /// `name shape` in order. Two vectors in R^P may be compared only if their hashes agree.
+    pub fn hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for p in &self.params {
+            hasher.update(format!("{} {:?}\n", p.name, p.shape));
+        }
+        hasher.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+
+    pub(crate) fn push(&mut self, name: String, shape: Vec<usize>, kind: ParamKind) -> ParamId {
+        let parameter = Parameter { name, shape, offset: self.len, kind };
+        self.len += parameter.len();
+        self.params.push(parameter);
+        ParamId(self.params.len() - 1)
+    }
+
+    pub(crate) fn push_buffer(&mut self, name: String, len: usize, initial: f32) {
+        self.buffers.push(Buffer { name, len, initial });
+    }
+
+    pub(crate) fn duplicate_name(&self) -> Option<&str> {
+        let mut names: Vec<&str> = self.params.iter().map(|p| p.name.as_str()).collect();
+        names.sort_unstable();
+        names.windows(2).find(|w| w[0] == w[1]).map(|w| w[0])
+    }
+}

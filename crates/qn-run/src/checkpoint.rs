@@ -1,0 +1,212 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use qn_model::ParamLayout;
+use serde_json::json;
+
+use crate::{RunError, Tensor, TensorFile};
+
+const MOMENTUM: &str = "optimizer.momentum";
+const CLASS_GRADIENTS: &str = "optimizer.class_gradients";
+const LAMBDA_SQUARES: &str = "optimizer.lambda_squares";
+
+/// What an optimiser remembers between steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OptimizerState {
+    /// Momentum buffer, [P].
+    pub momentum: Vec<f32>,
+    /// Uncorrected running averages of c_k, [C, P]; empty for SGD.
+    pub class_gradients: Vec<f32>,
+    /// Uncorrected running averages of λ_k², [C]; empty for SGD.
+    pub lambda_squares: Vec<f64>,
+    /// Steps t_k in which class k was seen, [C]; empty for SGD.
+    pub class_steps: Vec<u64>,
+}
+
+/// A network's parameters by PyTorch's names, and what is needed to go on training it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Steps taken so far. With the seed it decides the order of the data from here on.
+    pub step: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// θ in layout order, [P].
+    pub parameters: Vec<f32>,
+    /// Running statistics, in the layout's order of buffers.
+    pub buffers: Vec<Vec<f32>>,
+    /// The optimiser's memory.
+    pub optimizer: OptimizerState,
+}
+
+impl Checkpoint {
+    /// Writes the file whole.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path, layout: &ParamLayout) -> Result<(), RunError> {
+        let mut file = TensorFile {
+            meta: json!({
+                "kind": "checkpoint",
+                "step": self.step,
+                "seconds": self.seconds,
+                "layout_hash": layout.hash(),
+                "class_steps": self.optimizer.class_steps,
+            }),
+            ..TensorFile::default()
+        };
+        for p in layout.params() {
+            file.tensors.insert(p.name.clone(), Tensor::f32(&p.shape, &self.parameters[p.range()]));
+        }
+        for (b, values) in layout.buffers().iter().zip(&self.buffers) {
+            file.tensors.insert(b.name.clone(), Tensor::f32(&[b.len], values));
+        }
+        let o = &self.optimizer;
+        file.tensors.insert(MOMENTUM.into(), Tensor::f32(&[layout.len()], &o.momentum));
+        if !o.lambda_squares.is_empty() {
+            let c = o.lambda_squares.len();
+            file.tensors.insert(CLASS_GRADIENTS.into(), Tensor::f32(&[c, layout.len()], &o.class_gradients));
+            file.tensors.insert(LAMBDA_SQUARES.into(), Tensor::f64(&[c], &o.lambda_squares));
+        }
+        file.write(path)
+    }
+
+    /// Reads a checkpoint of ours.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or belongs to another layout.
+    pub fn read(path: &Path, layout: &ParamLayout) -> Result<Self, RunError> {
+        let file = TensorFile::read(path)?;
+        let found: String = file.meta_field(path, "layout_hash")?;
+        if found != layout.hash() {
+            return Err(RunError::Layout { path: path.to_owned(), found, expected: layout.hash() });
+        }
+        let (parameters, buffers) = state_dict(&file, path, layout)?;
+        let class_steps: Vec<u64> = file.meta_field(path, "class_steps")?;
+        let (c, p) = (class_steps.len(), layout.len());
+        let f32s = |name: &str, shape: &[usize]| -> Result<Vec<f32>, RunError> {
+            Ok(file.get(path, name, shape)?.to_f32().unwrap_or_default())
+        };
+        let mut optimizer = OptimizerState { momentum: f32s(MOMENTUM, &[p])?, ..OptimizerState::default() };
+        if c > 0 {
+            optimizer.class_gradients = f32s(CLASS_GRADIENTS, &[c, p])?;
+            optimizer.lambda_squares = file.get(path, LAMBDA_SQUARES, &[c])?.to_f64().unwrap_or_default();
+            optimizer.class_steps = class_steps;
+        }
+        Ok(Self {
+            step: file.meta_field(path, "step")?,
+            seconds: file.meta_field(path, "seconds")?,
+            parameters: parameters.into_iter().map(|v| v as f32).collect(),
+            buffers: buffers.into_iter().map(|b| b.into_iter().map(|v| v as f32).collect()).collect(),
+            optimizer,
+        })
+    }
+
+    /// θ and buffers, in double precision, of a checkpoint of ours or of a PyTorch state_dict saved
+    /// as safetensors.
+    ///
+    /// # Errors
+    /// Tensors are missing, surplus, of another shape, or not finite: all are named.
+    pub fn read_state_dict(path: &Path, layout: &ParamLayout) -> Result<(Vec<f64>, Vec<Vec<f64>>), RunError> {
+        state_dict(&TensorFile::read(path)?, path, layout)
+    }
+}
+
+fn state_dict(
+    file: &TensorFile,
+    path: &Path,
+    layout: &ParamLayout,
+) -> Result<(Vec<f64>, Vec<Vec<f64>>), RunError> {
+    let params = layout.params().iter().map(|p| (p.name.as_str(), p.shape.clone()));
+    let buffers = layout.buffers().iter().map(|b| (b.name.as_str(), vec![b.len]));
+    let expected: Vec<(&str, Vec<usize>)> = params.chain(buffers).collect();
+    let known: BTreeSet<&str> = expected.iter().map(|(n, _)| *n).collect();
+    let missing: Vec<&str> =
+        expected.iter().map(|(n, _)| *n).filter(|n| !file.tensors.contains_key(*n)).collect();
+    let surplus: Vec<&str> = file
+        .tensors
+        .keys()
+        .map(String::as_str)
+        .filter(|n| {
+            !known.contains(n) && !n.starts_with("optimizer.") && !n.ends_with(".num_batches_tracked")
+        })
+        .collect();
+    if !missing.is_empty() || !surplus.is_empty() {
+        let reason = format!(
+            "it does not fit the architecture (missing: {}; surplus: {})",
+            list(&missing),
+            list(&surplus)
+        );
+        return Err(RunError::invalid(path, reason));
+    }
+    let mut values = Vec::with_capacity(expected.len());
+    for (name, shape) in &expected {
+        let numbers = file.get(path, name, shape)?.to_f64().unwrap_or_default();
+        if let Some(i) = numbers.iter().position(|v| !v.is_finite()) {
+            return Err(RunError::invalid(path, format!("'{name}' holds {} at entry {i}", numbers[i])));
+        }
+        values.push(numbers);
+    }
+    let buffers = values.split_off(layout.params().len());
+    Ok((values.concat(), buffers))
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qn_model::{Graph, Preset};
+
+    fn layout() -> ParamLayout {
+        Graph::new(&Preset::Resnet9 { width: 1 }.architecture([3, 32, 32], 10)).unwrap().layout().clone()
+    }
+
+    fn checkpoint(layout: &ParamLayout) -> Checkpoint {
+        let p = layout.len();
+        Checkpoint {
+            step: 12,
+            seconds: 3.5,
+            parameters: (0..p).map(|i| i as f32).collect(),
+            buffers: layout.buffers().iter().map(|b| vec![b.initial; b.len]).collect(),
+            optimizer: OptimizerState {
+                momentum: vec![0.5; p],
+                class_gradients: vec![0.25; 10 * p],
+                lambda_squares: vec![1e-40; 10],
+                class_steps: (0..10).collect(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), layout());
+        let path = dir.path().join("c.safetensors");
+        let mut saved = checkpoint(&layout);
+        saved.write(&path, &layout).unwrap();
+        assert_eq!(Checkpoint::read(&path, &layout).unwrap(), saved);
+        saved.optimizer = OptimizerState { momentum: vec![1.0; layout.len()], ..OptimizerState::default() };
+        saved.write(&path, &layout).unwrap();
+        assert_eq!(Checkpoint::read(&path, &layout).unwrap(), saved);
+    }
+
+    #[test]
+    fn misfits_are_named() {
+        let (dir, layout) = (tempfile::tempdir().unwrap(), layout());
+        let path = dir.path().join("c.safetensors");
+        let mut saved = checkpoint(&layout);
+        saved.write(&path, &layout).unwrap();
+        let other = Graph::new(&Preset::Lenet.architecture([3, 32, 32], 10)).unwrap().layout().clone();
+        assert!(matches!(Checkpoint::read(&path, &other), Err(RunError::Layout { .. })));
+        let message = Checkpoint::read_state_dict(&path, &other).unwrap_err().to_string();
+        assert!(
+            message.contains("missing: conv1.weight") && message.contains("prep.conv.weight"),
+            "{message}"
+        );
+        saved.parameters[3] = f32::NAN;
+        saved.write(&path, &layout).unwrap();
+        let message = Checkpoint::read_state_dict(&path, &layout).unwrap_err().to_string();
+        assert!(message.contains("'prep.conv.weight' holds NaN at entry 3"), "{message}");
+    }
+}

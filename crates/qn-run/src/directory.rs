@@ -1,0 +1,197 @@
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::files::{read_toml, write_json, write_toml};
+use crate::{Manifest, RunError, TrainConfig};
+
+/// Paths and whole-file access of `runs/NAME`.
+#[derive(Clone, Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+}
+
+/// Held while a process writes to the run; the operating system frees it when the process ends,
+/// however it ends.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunDirectory {
+    /// A run that exists.
+    ///
+    /// # Errors
+    /// There is no `config.toml`.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        let run = Self { path: path.to_owned() };
+        if run.config_path().is_file() { Ok(run) } else { Err(RunError::NotARun(path.to_owned())) }
+    }
+
+    /// A new run, locked. With `overwrite`, what a former run left there is removed first.
+    ///
+    /// # Errors
+    /// It exists and `overwrite` is false, is in use, or cannot be written.
+    pub fn create(path: &Path, overwrite: bool) -> Result<(Self, RunLock), RunError> {
+        let run = Self { path: path.to_owned() };
+        std::fs::create_dir_all(path).map_err(RunError::io(path))?;
+        let lock = run.lock()?;
+        if run.config_path().exists() {
+            if !overwrite {
+                return Err(RunError::Exists(path.to_owned()));
+            }
+            run.clear()?;
+        }
+        Ok((run, lock))
+    }
+
+    /// Takes the run for this process.
+    ///
+    /// # Errors
+    /// Another process has it, or the folder cannot be written.
+    pub fn lock(&self) -> Result<RunLock, RunError> {
+        let path = self.path.join(".lock");
+        let file = File::create(&path).map_err(RunError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(RunLock { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(RunError::InUse(self.path.clone())),
+            Err(std::fs::TryLockError::Error(e)) => Err(RunError::io(&path)(e)),
+        }
+    }
+
+    /// Removes what a run writes, and nothing else that a user may have put there.
+    fn clear(&self) -> Result<(), RunError> {
+        // config.toml goes last: a folder without it counts as no run.
+        for name in ["snapshots", "checkpoints", "reports", "figures"] {
+            let dir = self.path.join(name);
+            if dir.is_dir() {
+                std::fs::remove_dir_all(&dir).map_err(RunError::io(&dir))?;
+            }
+        }
+        for name in ["metrics.jsonl", "manifest.json", "report.html", "config.toml"] {
+            let file = self.path.join(name);
+            if file.is_file() {
+                std::fs::remove_file(&file).map_err(RunError::io(&file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `config.toml`.
+    pub fn config_path(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics_path(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// `reports/NAME`.
+    pub fn report_path(&self, name: &str) -> PathBuf {
+        self.path.join("reports").join(name)
+    }
+
+    /// `snapshots/step-00000390.safetensors`.
+    pub fn snapshot_path(&self, step: u64) -> PathBuf {
+        step_file(&self.path.join("snapshots"), step)
+    }
+
+    /// `checkpoints/step-00000390.safetensors`.
+    pub fn checkpoint_path(&self, step: u64) -> PathBuf {
+        step_file(&self.path.join("checkpoints"), step)
+    }
+
+    /// Steps of the snapshots there are, ascending.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn snapshot_steps(&self) -> Result<Vec<u64>, RunError> {
+        steps_in(&self.path.join("snapshots"))
+    }
+
+    /// Steps of the checkpoints there are, ascending.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn checkpoint_steps(&self) -> Result<Vec<u64>, RunError> {
+        steps_in(&self.path.join("checkpoints"))
+    }
+
+    /// Writes `config.toml`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_config(&self, config: &TrainConfig) -> Result<(), RunError> {
+        write_toml(&self.config_path(), config)
+    }
+
+    /// Reads `config.toml`.
+    ///
+    /// # Errors
+    /// It cannot be read or has other fields than a [`TrainConfig`].
+    pub fn read_config(&self) -> Result<TrainConfig, RunError> {
+        read_toml(&self.config_path())
+    }
+
+    /// Writes `manifest.json`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), RunError> {
+        write_json(&self.path.join("manifest.json"), manifest)
+    }
+}
+
+fn step_file(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!("step-{step:08}.safetensors"))
+}
+
+fn steps_in(dir: &Path) -> Result<Vec<u64>, RunError> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut steps = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(RunError::io(dir))? {
+        let name = entry.map_err(RunError::io(dir))?.file_name();
+        let step = name.to_str().and_then(|n| n.strip_prefix("step-")?.strip_suffix(".safetensors"));
+        steps.extend(step.and_then(|s| s.parse::<u64>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_not_replaced_unasked_and_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let (run, lock) = RunDirectory::create(&path, false).unwrap();
+        assert!(matches!(RunDirectory::create(&path, true), Err(RunError::InUse(_))));
+        drop(lock);
+        assert!(matches!(RunDirectory::open(&path), Err(RunError::NotARun(_))));
+        std::fs::write(run.config_path(), "x").unwrap();
+        std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        assert!(matches!(RunDirectory::create(&path, false), Err(RunError::Exists(_))));
+        RunDirectory::create(&path, true).unwrap();
+        assert!(!run.config_path().exists() && path.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn steps_are_read_from_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, _lock) = RunDirectory::create(dir.path(), false).unwrap();
+        assert!(run.snapshot_steps().unwrap().is_empty());
+        for step in [390, 0, 123_456_789] {
+            crate::write_whole(&run.snapshot_path(step), b"").unwrap();
+        }
+        assert_eq!(run.snapshot_steps().unwrap(), [0, 390, 123_456_789]);
+    }
+}

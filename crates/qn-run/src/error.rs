@@ -1,0 +1,56 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a run directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path} is not valid: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The run exists and nothing was said about it.
+    #[error(
+        "{0} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"
+    )]
+    Exists(PathBuf),
+    /// There is no run.
+    #[error("{0} is not a run directory (it has no config.toml)")]
+    NotARun(PathBuf),
+    /// Another process has the run.
+    #[error("{0} is in use by another process: wait for it to end, or give another --out")]
+    InUse(PathBuf),
+    /// The file belongs to another network.
+    #[error(
+        "{path} belongs to another parameter layout ({found}) than this network's ({expected}): use the architecture it was made with"
+    )]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Hash in the file.
+        found: String,
+        /// Hash of the network.
+        expected: String,
+    },
+}
+
+impl RunError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Invalid { path: path.to_owned(), reason: reason.into() }
+    }
+}

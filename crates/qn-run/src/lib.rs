@@ -1,0 +1,24 @@
+//! The run directory: everything that training leaves and analysis reads.
+//!
+//! Every file appears whole: it is written beside its place, synced and renamed. Files that hold
+//! vectors in R^P carry the hash of the [`qn_model::ParamLayout`] they belong to, and a checksum.
+
+mod checkpoint;
+mod config;
+mod directory;
+mod error;
+mod files;
+mod manifest;
+mod metrics;
+mod snapshot;
+mod tensors;
+
+pub use checkpoint::{Checkpoint, OptimizerState};
+pub use config::{Basis, MomentumOn, OptimizerKind, TrainConfig};
+pub use directory::{RunDirectory, RunLock};
+pub use error::RunError;
+pub use files::write_whole;
+pub use manifest::{Manifest, Versions};
+pub use metrics::{Metric, MetricsLog, read_metrics};
+pub use snapshot::Snapshot;
+pub use tensors::{Tensor, TensorFile};

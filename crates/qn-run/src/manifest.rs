@@ -1,0 +1,49 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Versions that a result depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Versions {
+    /// This toolkit.
+    pub qn: String,
+    /// Git commit of the sources, `unknown` outside a checkout; `-dirty` when they were changed.
+    pub commit: String,
+    /// Operating system and processor family.
+    pub platform: String,
+}
+
+impl Versions {
+    /// Of this build.
+    pub fn current() -> Self {
+        Self {
+            qn: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("QN_COMMIT").into(),
+            platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
+
+/// What a run was made of and with: `manifest.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of this file's format.
+    pub schema_version: u32,
+    /// Versions.
+    pub versions: Versions,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Seed.
+    pub seed: u64,
+    /// Samples used for training.
+    pub train_samples: usize,
+    /// SHA-256 of the training samples used.
+    pub train_sha256: String,
+    /// SHA-256 of the test split.
+    pub test_sha256: String,
+    /// P.
+    pub params: usize,
+    /// Hash of the layout.
+    pub layout_hash: String,
+    /// Names and shapes in layout order.
+    pub layout: Vec<(String, Vec<usize>)>,
+}

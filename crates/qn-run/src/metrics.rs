@@ -1,0 +1,126 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{RunError, write_whole};
+
+/// One line of `metrics.jsonl`: a logged step, or the validation at the end of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Steps taken before this one (a step's line), or so far (an epoch's).
+    pub step: u64,
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Mean cross-entropy of the batch, before the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Share of the batch that is classified correctly, before the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// η.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Averaged λ_k, one a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lambda: Option<Vec<f64>>,
+    /// |c_k| of the averaged class gradients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_gradient_norms: Option<Vec<f64>>,
+    /// Largest |v_j · v_k| of two classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_coherence: Option<f64>,
+    /// Mean cross-entropy of the test split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// Accuracy on the test split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
+    /// Seconds of training so far, over all sittings.
+    pub seconds: f64,
+}
+
+/// Appends lines.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log of a run that has taken `step` steps, dropping what a broken sitting wrote
+    /// after them (and a half-written last line).
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(path: &Path, step: u64) -> Result<Self, RunError> {
+        if path.exists() {
+            let kept: String = lines(path)?
+                .into_iter()
+                .filter(|(_, m)| m.step < step || (m.val_loss.is_some() && m.step == step))
+                .map(|(line, _)| line + "\n")
+                .collect();
+            write_whole(path, kept.as_bytes())?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(RunError::io(path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Adds one line.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, metric: &Metric) -> Result<(), RunError> {
+        let mut line =
+            serde_json::to_string(metric).map_err(|e| RunError::invalid(&self.path, e.to_string()))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))
+    }
+
+    /// Makes sure that the lines so far are on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn sync(&self) -> Result<(), RunError> {
+        self.file.sync_data().map_err(RunError::io(&self.path))
+    }
+}
+
+/// All lines of a log.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_metrics(path: &Path) -> Result<Vec<Metric>, RunError> {
+    Ok(lines(path)?.into_iter().map(|(_, metric)| metric).collect())
+}
+
+/// Lines that parse, up to the first that does not (one that was cut short).
+fn lines(path: &Path) -> Result<Vec<(String, Metric)>, RunError> {
+    let text = std::fs::read_to_string(path).map_err(RunError::io(path))?;
+    Ok(text.lines().map_while(|l| serde_json::from_str(l).ok().map(|m| (l.to_owned(), m))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resuming_drops_what_came_after_the_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        let line = |step, loss, val_loss| Metric { step, loss, val_loss, ..Metric::default() };
+        for step in 0..4 {
+            log.append(&line(step, Some(1.0), None)).unwrap();
+            if step == 1 {
+                log.append(&line(2, None, Some(2.0))).unwrap();
+            }
+        }
+        log.file.write_all(b"{\"step\":4,\"ep").unwrap();
+        let mut log = MetricsLog::open(&path, 2).unwrap();
+        log.append(&line(2, Some(3.0), None)).unwrap();
+        let steps: Vec<_> = read_metrics(&path).unwrap().iter().map(|m| (m.step, m.loss)).collect();
+        assert_eq!(steps, [(0, Some(1.0)), (1, Some(1.0)), (2, None), (2, Some(3.0))]);
+    }
+}

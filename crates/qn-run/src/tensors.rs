@@ -1,0 +1,215 @@
+//! safetensors files with one JSON string of metadata and a checksum.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{RunError, write_whole};
+
+/// The single key under which our metadata is kept; with several, the crate's order is random.
+const KEY: &str = "qn";
+
+/// Numbers with a shape, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+    dtype: Dtype,
+}
+
+impl Tensor {
+    /// Single precision.
+    ///
+    /// # Panics
+    /// If the shape does not hold as many numbers as there are.
+    pub fn f32(shape: &[usize], values: &[f32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len());
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { shape: shape.to_vec(), bytes, dtype: Dtype::F32 }
+    }
+
+    /// Double precision.
+    ///
+    /// # Panics
+    /// If the shape does not hold as many numbers as there are.
+    pub fn f64(shape: &[usize], values: &[f64]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len());
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { shape: shape.to_vec(), bytes, dtype: Dtype::F64 }
+    }
+
+    /// Lengths of the dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The numbers in double precision; `None` if they are neither f32 nor f64.
+    pub fn to_f64(&self) -> Option<Vec<f64>> {
+        match self.dtype {
+            Dtype::F32 => {
+                Some(self.bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
+            }
+            Dtype::F64 => Some(self.bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
+            _ => None,
+        }
+    }
+
+    /// The numbers in single precision, rounded where they are doubles; `None` if they are neither.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        match self.dtype {
+            Dtype::F32 => Some(self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            _ => Some(self.to_f64()?.into_iter().map(|v| v as f32).collect()),
+        }
+    }
+}
+
+/// Tensors by name, with metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TensorFile {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Our metadata; null in a file that another program wrote.
+    pub meta: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    meta: Value,
+    sha256: String,
+}
+
+impl TensorFile {
+    /// Writes the file whole.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), RunError> {
+        let envelope = Envelope { meta: self.meta.clone(), sha256: self.checksum() };
+        let json = serde_json::to_string(&envelope).map_err(|e| RunError::invalid(path, e.to_string()))?;
+        let mut views = Vec::new();
+        for (name, t) in &self.tensors {
+            let view = TensorView::new(t.dtype, t.shape.clone(), &t.bytes)
+                .map_err(|e| RunError::invalid(path, e.to_string()))?;
+            views.push((name.as_str(), view));
+        }
+        let bytes = safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), json)])))
+            .map_err(|e| RunError::invalid(path, e.to_string()))?;
+        write_whole(path, &bytes)
+    }
+
+    /// Reads a file of ours, or one that another program wrote.
+    ///
+    /// # Errors
+    /// It cannot be read, is not a safetensors file, or its checksum is wrong.
+    pub fn read(path: &Path) -> Result<Self, RunError> {
+        let bytes = std::fs::read(path).map_err(RunError::io(path))?;
+        let damaged = |reason: String| RunError::invalid(path, reason);
+        let (_, header) = SafeTensors::read_metadata(&bytes)
+            .map_err(|e| damaged(format!("not a safetensors file ({e})")))?;
+        let parsed =
+            SafeTensors::deserialize(&bytes).map_err(|e| damaged(format!("not a safetensors file ({e})")))?;
+        let mut file = Self::default();
+        for (name, view) in parsed.iter() {
+            let tensor =
+                Tensor { shape: view.shape().to_vec(), bytes: view.data().to_vec(), dtype: view.dtype() };
+            file.tensors.insert(name.to_owned(), tensor);
+        }
+        if let Some(json) = header.metadata().as_ref().and_then(|m| m.get(KEY)) {
+            let envelope: Envelope =
+                serde_json::from_str(json).map_err(|e| damaged(format!("its metadata is damaged ({e})")))?;
+            file.meta = envelope.meta;
+            if file.checksum() != envelope.sha256 {
+                return Err(damaged("its checksum is wrong, so it was damaged after it was written".into()));
+            }
+        }
+        Ok(file)
+    }
+
+    /// A tensor of doubles or singles with this shape.
+    ///
+    /// # Errors
+    /// It is missing or of another shape or kind.
+    pub fn get(&self, path: &Path, name: &str, shape: &[usize]) -> Result<&Tensor, RunError> {
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| RunError::invalid(path, format!("it has no tensor '{name}'")))?;
+        if tensor.shape != shape {
+            let reason = format!("'{name}' has shape {:?}, expected {shape:?}", tensor.shape);
+            return Err(RunError::invalid(path, reason));
+        }
+        if !matches!(tensor.dtype, Dtype::F32 | Dtype::F64) {
+            return Err(RunError::invalid(path, format!("'{name}' is {:?}, not F32 or F64", tensor.dtype)));
+        }
+        Ok(tensor)
+    }
+
+    /// The JSON number or string under `key` of the metadata.
+    pub(crate) fn meta_field<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &Path,
+        key: &str,
+    ) -> Result<T, RunError> {
+        self.meta
+            .get(key)
+            .and_then(|v| serde_json::from_value(v.clone()).ok())
+            .ok_or_else(|| RunError::invalid(path, format!("its metadata has no usable '{key}'")))
+    }
+
+    /// SHA-256 over the metadata and every tensor's name, type, shape and bytes.
+    fn checksum(&self) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(self.meta.to_string());
+        for (name, t) in &self.tensors {
+            hasher.update(format!("\n{name} {:?} {:?}\n", t.dtype, t.shape));
+            hasher.update(&t.bytes);
+        }
+        hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> TensorFile {
+        let tensors = BTreeMap::from([
+            ("a".to_owned(), Tensor::f64(&[2, 2], &[1.0, -2.5, 0.1, f64::MIN_POSITIVE])),
+            ("b".to_owned(), Tensor::f32(&[3], &[1.0, 2.0, 3.5])),
+        ]);
+        TensorFile { tensors, meta: serde_json::json!({"step": 7, "layout_hash": "abc"}) }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_bytes_repeat() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/x.safetensors");
+        example().write(&path).unwrap();
+        assert_eq!(TensorFile::read(&path).unwrap(), example());
+        let first = std::fs::read(&path).unwrap();
+        example().write(&path).unwrap();
+        assert_eq!(first, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_or_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        example().write(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bad).unwrap();
+            if let Ok(file) = TensorFile::read(&path) {
+                // Our metadata key itself was hit, so the file reads as another program's; whoever
+                // needs the metadata then refuses it.
+                assert!(file == example() || file.meta.is_null(), "bit {bit}");
+            }
+        }
+    }
+}
