@@ -1,1 +1,36 @@
-//! placeholder
+//! Exact first and second derivatives of a network's mean cross-entropy.
+//!
+//! Hessian-vector products are computed with the R-operator (Pearlmutter, 1994): the primal pass and
+//! its backward deltas depend on the parameters and the data only, so they are computed once per
+//! microbatch and used for a whole block of tangents. Three operators share the same pass, with
+//! J = dz/dθ, p = softmax(z) and N samples:
+//!
+//! - H, the Hessian of the mean cross-entropy;
+//! - G = (1/N) Σ Jᵀ (diag p − p pᵀ) J, the generalised Gauss–Newton matrix;
+//! - F = H − G = (1/N) Σ Σ_k (p_k − y_k) ∇²z_k, the residual.
+//!
+//! Planes are laid out `[tangent][feature][sample]`, samples fastest: one feature of all samples of a
+//! microbatch is contiguous, a patch matrix is made of long copies, and every layer is a matrix
+//! product without transposition.
+
+mod affine;
+mod curvature;
+mod error;
+mod gemm;
+mod loss;
+mod network;
+mod norm;
+mod pointwise;
+mod pool;
+mod primal;
+mod real;
+mod samples;
+mod sweep;
+mod tangent;
+mod window;
+
+pub use curvature::{Curvature, LossAndGradient, Options};
+pub use error::CurvatureError;
+pub use real::Real;
+pub use samples::Samples;
+pub use tangent::Operator;

@@ -1,0 +1,50 @@
+/// What can go wrong in a differentiation.
+#[derive(Debug, thiserror::Error)]
+pub enum CurvatureError {
+    /// A number is NaN or infinite.
+    #[error("{what} is not finite (first at entry {index}): {remedy}")]
+    NotFinite {
+        /// Which quantity.
+        what: &'static str,
+        /// The first bad entry.
+        index: usize,
+        /// What to look at.
+        remedy: &'static str,
+    },
+    /// Sizes do not agree.
+    #[error("{what} has {found} entries, expected {expected}")]
+    Size {
+        /// Which quantity.
+        what: &'static str,
+        /// As found.
+        found: usize,
+        /// As it must be.
+        expected: usize,
+    },
+    /// A label is not a class.
+    #[error("label {label} of sample {sample} is not below {classes}")]
+    Label {
+        /// The sample.
+        sample: usize,
+        /// Its label.
+        label: u8,
+        /// C.
+        classes: usize,
+    },
+}
+
+/// Names the first number of `values` that is not finite.
+pub(crate) fn check_finite(
+    what: &'static str,
+    remedy: &'static str,
+    mut values: impl Iterator<Item = f64>,
+) -> Result<(), CurvatureError> {
+    match values.position(|v| !v.is_finite()) {
+        Some(index) => Err(CurvatureError::NotFinite { what, index, remedy }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn check_len(what: &'static str, found: usize, expected: usize) -> Result<(), CurvatureError> {
+    if found == expected { Ok(()) } else { Err(CurvatureError::Size { what, found, expected }) }
+}

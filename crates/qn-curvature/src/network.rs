@@ -1,0 +1,129 @@
+use qn_model::{Activation, Graph, Op, ParamId};
+
+use crate::affine::Affine;
+use crate::error::{check_finite, check_len};
+use crate::norm::Norm;
+use crate::pool::Pool;
+use crate::window::Patches;
+use crate::{CurvatureError, Real};
+
+/// An operation with everything it needs resolved.
+#[derive(Clone, Debug)]
+pub(crate) enum Kernel<T> {
+    Affine(Affine),
+    Norm(Norm<T>),
+    Pointwise(Activation),
+    MaxPool(Pool),
+    AvgPool(Pool),
+    Scale(T),
+    Copy,
+    /// Adds value `other`; `adds` tells whether a backward pass has written its delta before.
+    Add {
+        other: usize,
+        adds: bool,
+    },
+}
+
+/// A node of the tape: values `input` → `output`.
+#[derive(Clone, Debug)]
+pub(crate) struct Step<T> {
+    pub(crate) kernel: Kernel<T>,
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+    /// Whether a backward pass, which visits the steps in reverse, has written the input's delta
+    /// before it comes here (a residual branch), so that this step must add to it.
+    pub(crate) adds_to_input: bool,
+}
+
+/// A network at one point θ of its parameter space.
+#[derive(Clone, Debug)]
+pub(crate) struct Network<T> {
+    pub(crate) theta: Vec<T>,
+    pub(crate) steps: Vec<Step<T>>,
+    /// Entries of each value for one sample.
+    pub(crate) value_len: Vec<usize>,
+    pub(crate) classes: usize,
+}
+
+impl<T: Real> Network<T> {
+    pub(crate) fn new(graph: &Graph, theta: &[f64], buffers: &[Vec<f64>]) -> Result<Self, CurvatureError> {
+        let layout = graph.layout();
+        check_len("the parameter vector", theta.len(), layout.len())?;
+        check_finite("the parameter vector", "train again with a smaller --lr", theta.iter().copied())?;
+        check_len("the list of running statistics", buffers.len(), layout.buffers().len())?;
+        for (found, expected) in buffers.iter().zip(layout.buffers()) {
+            check_len("a running statistic", found.len(), expected.len)?;
+        }
+        let range = |id: ParamId| layout.param(id).range();
+        let mut written = vec![false; graph.nodes().len() + 1];
+        let mut steps: Vec<Step<T>> = Vec::new();
+        for (i, node) in graph.nodes().iter().enumerate().rev() {
+            let input = graph.shape(node.input);
+            let kernel = match &node.op {
+                Op::Linear { weight, bias } => Kernel::Affine(Affine {
+                    weight: range(*weight),
+                    bias: bias.map(range),
+                    out: node.shape.len(),
+                    inner: input.len(),
+                    positions: 1,
+                    input_len: input.len(),
+                    patches: None,
+                }),
+                Op::Conv2d { weight, bias, window } => {
+                    let patches = Patches { input, output: node.shape, window: *window };
+                    Kernel::Affine(Affine {
+                        weight: range(*weight),
+                        bias: bias.map(range),
+                        out: node.shape.channels,
+                        inner: patches.len(),
+                        positions: node.shape.positions(),
+                        input_len: input.len(),
+                        patches: Some(patches),
+                    })
+                }
+                Op::BatchNorm2d { weight, bias, stats } => {
+                    let inverse = |v: &f64| T::of(1.0 / (v + graph.batch_norm_eps()).sqrt());
+                    Kernel::Norm(Norm {
+                        weight: range(*weight),
+                        bias: range(*bias),
+                        positions: input.positions(),
+                        mean: buffers[*stats].iter().map(|&v| T::of(v)).collect(),
+                        inverse_std: buffers[*stats + 1].iter().map(inverse).collect(),
+                    })
+                }
+                Op::Activation(f) => Kernel::Pointwise(*f),
+                Op::MaxPool(window) => Kernel::MaxPool(Pool { input, output: node.shape, window: *window }),
+                Op::AvgPool(window) => Kernel::AvgPool(Pool { input, output: node.shape, window: *window }),
+                Op::Reshape => Kernel::Copy,
+                Op::Scale(factor) => Kernel::Scale(T::of(*factor)),
+                Op::Add { other } => {
+                    let adds = std::mem::replace(&mut written[*other], true);
+                    Kernel::Add { other: *other, adds }
+                }
+            };
+            let adds_to_input = std::mem::replace(&mut written[node.input], true);
+            steps.push(Step { kernel, input: node.input, output: i + 1, adds_to_input });
+        }
+        steps.reverse();
+        Ok(Self {
+            theta: theta.iter().map(|&x| T::of(x)).collect(),
+            steps,
+            value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
+            classes: graph.classes(),
+        })
+    }
+
+    /// Scratch entries that any step needs for `m` samples.
+    pub(crate) fn scratch_len(&self, m: usize) -> usize {
+        let of = |s: &Step<T>| match &s.kernel {
+            Kernel::Affine(affine) => affine.scratch_len(m),
+            _ => 0,
+        };
+        self.steps.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Entries of all values together, for one sample.
+    pub(crate) fn total_len(&self) -> usize {
+        self.value_len.iter().sum()
+    }
+}

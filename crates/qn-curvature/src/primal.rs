@@ -1,0 +1,118 @@
+use crate::loss::{self, Softmax};
+use crate::network::{Kernel, Network};
+use crate::tangent::{Pass, Workspace, pull_back};
+use crate::{Real, pointwise, pool};
+
+/// What a step's derivative needs besides its input.
+#[derive(Clone, Debug)]
+pub(crate) enum Local<T> {
+    None,
+    /// φ′(s), and φ″(s) δ for smooth φ once the backward pass is done.
+    Pointwise {
+        slopes: Vec<T>,
+        bends: Vec<T>,
+    },
+    /// Positions of the largest entries.
+    MaxPool(Vec<u32>),
+}
+
+/// A microbatch at θ: everything in a product that does not depend on the tangent.
+pub(crate) struct Primal<T> {
+    /// Samples.
+    pub(crate) m: usize,
+    /// Values of the network, `[feature][sample]` each.
+    pub(crate) values: Vec<Vec<T>>,
+    /// dL/dvalue, the same; empty until [`Primal::backward`], and for the input always.
+    pub(crate) deltas: Vec<Vec<T>>,
+    pub(crate) locals: Vec<Local<T>>,
+    pub(crate) softmax: Softmax<T>,
+    labels: Vec<u8>,
+}
+
+impl<T: Real> Primal<T> {
+    /// The forward pass.
+    pub(crate) fn forward(
+        network: &Network<T>,
+        (plane, labels): (Vec<T>, Vec<u8>),
+        scratch: &mut [T],
+    ) -> Self {
+        let m = labels.len();
+        let mut values = vec![plane];
+        let mut locals = Vec::with_capacity(network.steps.len());
+        for step in &network.steps {
+            let a = &values[step.input];
+            let mut out = vec![T::of(0.0); network.value_len[step.output] * m];
+            let mut local = Local::None;
+            match &step.kernel {
+                Kernel::Affine(affine) => {
+                    let scratch = &mut scratch[..affine.scratch_len(m)];
+                    affine.forward(&network.theta, a, &mut out, scratch, m);
+                }
+                Kernel::Norm(norm) => norm.forward(&network.theta, a, &mut out, m),
+                Kernel::Pointwise(f) => {
+                    pointwise::forward(*f, a, &mut out);
+                    local = Local::Pointwise { slopes: pointwise::slopes(*f, a), bends: Vec::new() };
+                }
+                Kernel::MaxPool(pool) => {
+                    let indices = pool.arg_max(a, m);
+                    pool::pick(&indices, a, &mut out, a.len());
+                    local = Local::MaxPool(indices);
+                }
+                Kernel::AvgPool(pool) => pool.average(a, &mut out, m),
+                Kernel::Scale(factor) => out.iter_mut().zip(a).for_each(|(o, &x)| *o = *factor * x),
+                Kernel::Copy => out.copy_from_slice(a),
+                Kernel::Add { other, .. } => {
+                    let pairs = a.iter().zip(&values[*other]);
+                    out.iter_mut().zip(pairs).for_each(|(o, (&x, &y))| *o = x + y);
+                }
+            }
+            values.push(out);
+            locals.push(local);
+        }
+        let logits = values.last().map_or(&[][..], Vec::as_slice);
+        let softmax = loss::softmax(logits, &labels, m);
+        Self { m, deltas: vec![Vec::new(); values.len()], values, locals, softmax, labels }
+    }
+
+    /// The backward pass of the loss weighted by `weight` (1/N): keeps every delta, and adds the
+    /// gradient to `sums`, which holds the parameter tensors in layout order.
+    pub(crate) fn backward(
+        &mut self,
+        network: &Network<T>,
+        weight: f64,
+        work: &mut Workspace<T>,
+        sums: &mut [T],
+    ) {
+        let seed = loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight);
+        self.pull_back_seed(network, &seed, work, sums);
+        for (delta, found) in self.deltas.iter_mut().zip(&work.deltas).skip(1) {
+            *delta = found.clone();
+        }
+        for (step, local) in network.steps.iter().zip(&mut self.locals) {
+            if let (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) = (&step.kernel, local) {
+                *bends = pointwise::bends(*f, &self.values[step.input], &self.deltas[step.output]);
+            }
+        }
+    }
+
+    /// Adds Jᵀ seed to `sums`, seed being `[class][sample]`.
+    pub(crate) fn pull_back_seed(
+        &self,
+        network: &Network<T>,
+        seed: &[T],
+        work: &mut Workspace<T>,
+        sums: &mut [T],
+    ) {
+        work.prepare(network, self.m, 1);
+        if let Some(last) = work.deltas.last_mut() {
+            last.copy_from_slice(seed);
+        }
+        pull_back(network, self, work, &Pass { tangents: &[], b: 1, delta_terms: false }, sums);
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(network: &Network<T>, m: usize) -> usize {
+        // Values, deltas, slopes (or indices) and bends: at most four planes of the network.
+        4 * network.total_len() * m * size_of::<T>()
+    }
+}

@@ -1,0 +1,239 @@
+//! The R-operator: a block of tangents through one microbatch, forward and back.
+
+use crate::affine::{Block, BlockMut, DeltaTerms};
+use crate::loss;
+use crate::network::{Kernel, Network};
+use crate::primal::{Local, Primal};
+use crate::{Real, pointwise, pool};
+
+/// Which matrix is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// H, the Hessian of the mean cross-entropy.
+    Hessian,
+    /// G, the generalised Gauss–Newton matrix: positive semidefinite.
+    Ggn,
+    /// F = H − G, which vanishes for networks that are linear in θ.
+    Residual,
+}
+
+impl Operator {
+    fn has_loss_term(self) -> bool {
+        self != Self::Residual
+    }
+
+    pub(crate) fn has_delta_terms(self) -> bool {
+        self != Self::Ggn
+    }
+}
+
+/// Buffers of one thread, reused from microbatch to microbatch.
+pub(crate) struct Workspace<T> {
+    /// R{value}, `[tangent][feature][sample]` each; empty for the input, whose tangent is zero.
+    values: Vec<Vec<T>>,
+    /// R{delta} of each value, the same.
+    pub(crate) deltas: Vec<Vec<T>>,
+    pub(crate) scratch: Vec<T>,
+    branch: Vec<T>,
+}
+
+impl<T: Real> Workspace<T> {
+    pub(crate) fn new() -> Self {
+        Self { values: Vec::new(), deltas: Vec::new(), scratch: Vec::new(), branch: Vec::new() }
+    }
+
+    /// Sizes the buffers for `m` samples and `b` tangents. Contents are unspecified.
+    pub(crate) fn prepare(&mut self, network: &Network<T>, m: usize, b: usize) {
+        let zero = T::of(0.0);
+        let n = network.value_len.len();
+        self.values.resize_with(n, Vec::new);
+        self.deltas.resize_with(n, Vec::new);
+        for (v, &len) in network.value_len.iter().enumerate().skip(1) {
+            self.values[v].resize(len * m * b, zero);
+            self.deltas[v].resize(len * m * b, zero);
+        }
+        self.scratch.resize(network.scratch_len(m), zero);
+    }
+}
+
+/// What a pass over a microbatch is asked for.
+pub(crate) struct Pass<'a, T> {
+    /// V, for each parameter tensor in order `[tangent][entry]`: tensor at `offset * b`.
+    pub(crate) tangents: &'a [T],
+    /// Number of tangents.
+    pub(crate) b: usize,
+    /// Whether terms with the primal delta take part.
+    pub(crate) delta_terms: bool,
+}
+
+impl<'a, T: Real> Pass<'a, T> {
+    fn block(&self, weight: &std::ops::Range<usize>, bias: Option<&std::ops::Range<usize>>) -> Block<'a, T> {
+        let part = |r: &std::ops::Range<usize>| &self.tangents[r.start * self.b..r.end * self.b];
+        Block { weight: part(weight), bias: bias.map(part) }
+    }
+
+    fn sums<'s>(
+        &self,
+        sums: &'s mut [T],
+        weight: &std::ops::Range<usize>,
+        bias: Option<&std::ops::Range<usize>>,
+    ) -> BlockMut<'s, T> {
+        // A layer's bias follows its weight in the layout.
+        let (head, tail) = sums.split_at_mut(weight.end * self.b);
+        let weight_part = &mut head[weight.start * self.b..];
+        let bias_part = bias.map(|r| {
+            let skip = (r.start - weight.end) * self.b;
+            &mut tail[skip..skip + r.len() * self.b]
+        });
+        BlockMut { weight: weight_part, bias: bias_part }
+    }
+}
+
+/// Adds (operator · V) of one microbatch to `sums`, weighting each sample by `weight` (1/N). The
+/// primal's backward pass must have been done with the same weight, except for G.
+pub(crate) fn product<T: Real>(
+    network: &Network<T>,
+    primal: &Primal<T>,
+    work: &mut Workspace<T>,
+    operator: Operator,
+    (tangents, b): (&[T], usize),
+    weight: f64,
+    sums: &mut [T],
+) {
+    let pass = Pass { tangents, b, delta_terms: operator.has_delta_terms() };
+    work.prepare(network, primal.m, b);
+    push_forward(network, primal, work, &pass);
+    if let (Some(rz), Some(rdelta)) = (work.values.last(), work.deltas.last_mut()) {
+        if operator.has_loss_term() {
+            loss::tangent_delta(&primal.softmax.probabilities, rz, rdelta, primal.m, weight);
+        } else {
+            rdelta.fill(T::of(0.0));
+        }
+    }
+    pull_back(network, primal, work, &pass, sums);
+}
+
+/// R{value} of every value.
+fn push_forward<T: Real>(
+    network: &Network<T>,
+    primal: &Primal<T>,
+    work: &mut Workspace<T>,
+    pass: &Pass<'_, T>,
+) {
+    let (m, b) = (primal.m, pass.b);
+    for (step, local) in network.steps.iter().zip(&primal.locals) {
+        let (before, after) = work.values.split_at_mut(step.output);
+        let out = &mut after[0];
+        let a = &primal.values[step.input];
+        let ra = (step.input > 0).then(|| before[step.input].as_slice());
+        match (&step.kernel, local, ra) {
+            (Kernel::Affine(layer), _, _) => {
+                let tangent = pass.block(&layer.weight, layer.bias.as_ref());
+                let scratch = &mut work.scratch[..layer.scratch_len(m)];
+                layer.tangent_forward(&network.theta, &tangent, a, ra, out, scratch, (m, b));
+            }
+            (Kernel::Norm(norm), _, _) => {
+                let tangent = pass.block(&norm.weight, Some(&norm.bias));
+                norm.tangent_forward(&network.theta, &tangent, a, ra, out, m);
+            }
+            // Before the first layer with parameters every tangent is zero.
+            (Kernel::Add { other, .. }, _, ra) => {
+                out.fill(T::of(0.0));
+                let other = (*other > 0).then(|| before[*other].as_slice());
+                for summand in [ra, other].into_iter().flatten() {
+                    add(summand, out);
+                }
+            }
+            (_, _, None) => out.fill(T::of(0.0)),
+            (Kernel::Pointwise(_), Local::Pointwise { slopes, .. }, Some(ra)) => {
+                pointwise::scale_by(slopes, ra, out);
+            }
+            (Kernel::MaxPool(_), Local::MaxPool(indices), Some(ra)) => pool::pick(indices, ra, out, a.len()),
+            (Kernel::AvgPool(pool), _, Some(ra)) => pool.average(ra, out, m),
+            (Kernel::Scale(factor), _, Some(ra)) => {
+                out.iter_mut().zip(ra).for_each(|(o, &x)| *o = *factor * x);
+            }
+            (Kernel::Copy, _, Some(ra)) => out.copy_from_slice(ra),
+            (Kernel::Pointwise(_) | Kernel::MaxPool(_), _, _) => {
+                unreachable!("the forward pass sets the local")
+            }
+        }
+    }
+}
+
+/// From R{delta} of the logits, in `work.deltas`, to R{delta} of every value and of the parameters.
+/// Without delta terms this is plain backpropagation of whatever is seeded.
+pub(crate) fn pull_back<T: Real>(
+    network: &Network<T>,
+    primal: &Primal<T>,
+    work: &mut Workspace<T>,
+    pass: &Pass<'_, T>,
+    sums: &mut [T],
+) {
+    let m = primal.m;
+    for (step, local) in network.steps.iter().zip(&primal.locals).rev() {
+        let (before, after) = work.deltas.split_at_mut(step.output);
+        let rdelta = after[0].as_slice();
+        let a = &primal.values[step.input];
+        let inputs = (step.input > 0).then(|| work.values[step.input].as_slice());
+        let terms = |tangent| DeltaTerms { delta: &primal.deltas[step.output], tangent, input: inputs };
+        match &step.kernel {
+            Kernel::Affine(layer) => {
+                let (weight, bias) = (&layer.weight, layer.bias.as_ref());
+                let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
+                let scratch = &mut work.scratch[..layer.scratch_len(m)];
+                let mut sums = pass.sums(sums, weight, bias);
+                layer.weight_backward(a, rdelta, terms.as_ref(), &mut sums, scratch, (m, pass.b));
+            }
+            Kernel::Norm(norm) => {
+                let (weight, bias) = (&norm.weight, Some(&norm.bias));
+                let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
+                norm.weight_backward(a, rdelta, terms.as_ref(), &mut pass.sums(sums, weight, bias), m);
+            }
+            Kernel::Add { other, adds: true } if *other > 0 => add(rdelta, &mut before[*other]),
+            Kernel::Add { other, adds: false } if *other > 0 => before[*other].copy_from_slice(rdelta),
+            _ => {}
+        }
+        if step.input == 0 {
+            continue;
+        }
+        // A value that two steps read gets the sum of what they send back.
+        let (target, adds) = if step.adds_to_input {
+            work.branch.resize(rdelta.len().max(before[step.input].len()), T::of(0.0));
+            (&mut work.branch[..before[step.input].len()], true)
+        } else {
+            (before[step.input].as_mut_slice(), false)
+        };
+        match (&step.kernel, local) {
+            (Kernel::Affine(layer), _) => {
+                let terms = pass.delta_terms.then(|| terms(pass.block(&layer.weight, layer.bias.as_ref())));
+                let scratch = &mut work.scratch[..layer.scratch_len(m)];
+                layer.input_backward(&network.theta, rdelta, terms.as_ref(), target, scratch, m);
+            }
+            (Kernel::Norm(norm), _) => {
+                let terms = pass.delta_terms.then(|| terms(pass.block(&norm.weight, Some(&norm.bias))));
+                norm.input_backward(&network.theta, rdelta, terms.as_ref(), target, m);
+            }
+            (Kernel::Pointwise(_), Local::Pointwise { slopes, bends }) => {
+                pointwise::scale_by(slopes, rdelta, target);
+                if let (true, false, Some(rs)) = (pass.delta_terms, bends.is_empty(), inputs) {
+                    pointwise::add_scaled_by(bends, rs, target);
+                }
+            }
+            (Kernel::MaxPool(_), Local::MaxPool(indices)) => pool::place(indices, rdelta, target, a.len()),
+            (Kernel::AvgPool(pool), _) => pool.spread(rdelta, target, m),
+            (Kernel::Scale(factor), _) => target.iter_mut().zip(rdelta).for_each(|(o, &d)| *o = *factor * d),
+            (Kernel::Copy | Kernel::Add { .. }, _) => target.copy_from_slice(rdelta),
+            (Kernel::Pointwise(_) | Kernel::MaxPool(_), _) => unreachable!("the forward pass sets the local"),
+        }
+        if adds {
+            add(&work.branch[..before[step.input].len()], &mut before[step.input]);
+        }
+    }
+}
+
+fn add<T: Real>(x: &[T], out: &mut [T]) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o += x;
+    }
+}

@@ -1,0 +1,255 @@
+//! The tape against central differences and against identities, for every kind of layer.
+
+use faer::{Mat, MatRef};
+use qn_curvature::{Curvature, Operator, Options, Real, Samples};
+use qn_model::{Architecture, Graph, Layer};
+
+fn conv(name: &str, out_channels: usize, kernel: usize, stride: usize, padding: usize) -> Layer {
+    Layer::Conv2d { name: name.into(), out_channels, kernel, stride, padding, bias: true }
+}
+
+fn linear(name: &str, out_features: usize) -> Layer {
+    Layer::Linear { name: name.into(), out_features, bias: true }
+}
+
+fn norm(name: &str) -> Layer {
+    Layer::BatchNorm2d { name: name.into() }
+}
+
+/// One small network for each kind of layer, with the kind between two layers with parameters.
+fn networks() -> Vec<Architecture> {
+    let around = |name: &str, inner: Vec<Layer>| {
+        let mut layers = vec![conv("first", 3, 3, 1, 1)];
+        layers.extend(inner);
+        layers.extend([Layer::Flatten, linear("last", 3)]);
+        Architecture { name: name.into(), input: [2, 6, 6], classes: 3, layers }
+    };
+    vec![
+        around("conv stride", vec![Layer::Tanh, conv("c", 4, 3, 2, 1)]),
+        around("conv no padding", vec![Layer::Gelu, conv("c", 2, 5, 1, 0)]),
+        around("batch norm", vec![norm("n"), Layer::Tanh, conv("c", 2, 3, 1, 0), norm("m")]),
+        around("relu", vec![Layer::Relu, conv("c", 2, 3, 1, 1), Layer::Relu]),
+        around("tanh", vec![Layer::Tanh]),
+        around("gelu", vec![Layer::Gelu]),
+        around("max pool", vec![Layer::MaxPool2d { kernel: 2 }, conv("c", 2, 3, 1, 1)]),
+        around("max pool remainder", vec![Layer::MaxPool2d { kernel: 4 }]),
+        around("avg pool", vec![Layer::AvgPool2d { kernel: 2 }, Layer::Tanh]),
+        around("global max pool", vec![conv("c", 5, 3, 1, 1), Layer::GlobalMaxPool]),
+        around(
+            "residual",
+            vec![Layer::Residual {
+                layers: vec![
+                    Layer::Tanh,
+                    Layer::Residual { layers: vec![conv("c", 3, 3, 1, 1), Layer::Gelu] },
+                    Layer::Residual { layers: vec![] },
+                ],
+            }],
+        ),
+        around(
+            "residual first",
+            vec![Layer::Residual { layers: vec![Layer::Residual { layers: vec![conv("c", 3, 1, 1, 0)] }] }],
+        ),
+        around("scale", vec![Layer::Scale { factor: -0.7 }, Layer::Gelu]),
+        Architecture {
+            name: "residual on the input".into(),
+            input: [2, 4, 4],
+            classes: 3,
+            layers: vec![
+                Layer::Tanh,
+                Layer::Residual { layers: vec![conv("c", 2, 3, 1, 1), Layer::Tanh] },
+                Layer::Flatten,
+                linear("last", 3),
+            ],
+        },
+    ]
+}
+
+/// A reproducible number in [-1, 1).
+fn noise(stream: u64, i: usize) -> f64 {
+    let mut x = (stream << 32 | i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ x >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    x ^= x >> 32;
+    (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
+const N: usize = 7;
+
+fn theta(graph: &Graph) -> Vec<f64> {
+    (0..graph.layout().len()).map(|i| 0.7 * noise(1, i)).collect()
+}
+
+fn at<T: Real>(graph: &Graph, theta: &[f64], microbatch: Option<usize>, threads: usize) -> Curvature<T> {
+    let buffers: Vec<Vec<f64>> = graph
+        .layout()
+        .buffers()
+        .iter()
+        .enumerate()
+        .map(|(s, b)| (0..b.len).map(|i| f64::from(b.initial) + 0.3 * noise(50 + s as u64, i)).collect())
+        .collect();
+    let features = graph.input().len();
+    let images = (0..N * features).map(|i| noise(2, i));
+    let labels = (0..N).map(|i| (i % 3) as u8).collect();
+    let samples = Samples::new(features, images, labels).unwrap();
+    let options = Options { threads, microbatch, memory: if threads == 2 { 0 } else { 1 << 30 } };
+    Curvature::new(graph, theta, &buffers, samples, &options).unwrap()
+}
+
+fn tangents(p: usize, b: usize) -> Mat<f64> {
+    Mat::from_fn(p, b, |i, j| noise(10 + j as u64, i))
+}
+
+fn product<T: Real>(c: &Curvature<T>, operator: Operator, x: MatRef<'_, f64>) -> Mat<f64> {
+    let mut y = Mat::zeros(x.nrows(), x.ncols());
+    c.product(operator, x, y.as_mut()).unwrap();
+    y
+}
+
+fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied())
+}
+
+#[test]
+fn gradients_and_products_match_central_differences() {
+    for arch in networks() {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let p = theta.len();
+        let here = at::<f64>(&graph, &theta, Some(3), 1);
+        let gradient = here.loss_and_gradient().unwrap().gradient;
+        let x = tangents(p, 1);
+        let hv = product(&here, Operator::Hessian, x.as_ref());
+        // Third derivatives are of order one, so h = 1e-5 errs by about h² = 1e-10, and rounding by
+        // eps/h = 1e-11; a kink within h of a preactivation would show, and there is none.
+        let h = 1e-5;
+        let moved = |sign: f64| -> Vec<f64> {
+            theta.iter().enumerate().map(|(i, t)| t + sign * h * x[(i, 0)]).collect()
+        };
+        let plus = at::<f64>(&graph, &moved(1.0), None, 1).loss_and_gradient().unwrap();
+        let minus = at::<f64>(&graph, &moved(-1.0), None, 1).loss_and_gradient().unwrap();
+        let slope: f64 = gradient.iter().enumerate().map(|(i, g)| g * x[(i, 0)]).sum();
+        let difference = (plus.loss - minus.loss) / (2.0 * h);
+        assert!((slope - difference).abs() <= 1e-7 * slope.abs(), "{}: {slope} {difference}", arch.name);
+        let differences: Vec<f64> =
+            plus.gradient.iter().zip(&minus.gradient).map(|(a, b)| (a - b) / (2.0 * h)).collect();
+        let error = relative_error(hv.col_as_slice(0), &differences);
+        assert!(error <= 1e-7, "{}: {error}", arch.name);
+    }
+}
+
+#[test]
+fn every_entry_of_the_gradient_matches() {
+    let graph = Graph::new(&networks()[2]).unwrap();
+    let theta = theta(&graph);
+    let gradient = at::<f64>(&graph, &theta, None, 1).loss_and_gradient().unwrap().gradient;
+    let differences: Vec<f64> = (0..theta.len())
+        .map(|i| {
+            let loss = |sign: f64| {
+                let mut moved = theta.clone();
+                moved[i] += sign * 1e-5;
+                at::<f64>(&graph, &moved, None, 1).loss_and_gradient().unwrap().loss
+            };
+            (loss(1.0) - loss(-1.0)) / 2e-5
+        })
+        .collect();
+    assert!(relative_error(&gradient, &differences) <= 1e-7);
+}
+
+#[test]
+fn operators_are_symmetric_and_add_up() {
+    for arch in networks() {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let here = at::<f64>(&graph, &theta, None, 1);
+        let x = tangents(theta.len(), 10);
+        let [h, g, f] = [Operator::Hessian, Operator::Ggn, Operator::Residual]
+            .map(|operator| product(&here, operator, x.as_ref()));
+        let scale = h.norm_l2();
+        assert!((&h - &g - &f).norm_l2() <= 1e-14 * scale, "{}", arch.name);
+        for m in [&h, &g, &f] {
+            let gram = x.transpose() * m;
+            assert!(
+                (&gram - gram.transpose()).norm_max() <= 1e-13 * gram.norm_max().max(scale),
+                "{}",
+                arch.name
+            );
+        }
+        let energy = x.transpose() * &g;
+        assert!((0..10).all(|i| energy[(i, i)] >= 0.0), "G is positive semidefinite");
+    }
+}
+
+#[test]
+fn blocks_threads_and_microbatches_do_not_matter() {
+    for arch in networks() {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let x = tangents(theta.len(), 21);
+        let reference = product(&at::<f64>(&graph, &theta, Some(N), 1), Operator::Hessian, x.as_ref());
+        for microbatch in [1, 3, 4, 100] {
+            let here = at::<f64>(&graph, &theta, Some(microbatch), 1);
+            let block = product(&here, Operator::Hessian, x.as_ref());
+            assert!((&block - &reference).norm_l2() <= 1e-14 * reference.norm_l2(), "{}", arch.name);
+            // Same microbatches: the same bits with other threads, without the cache, and again.
+            let threaded = at::<f64>(&graph, &theta, Some(microbatch), 2);
+            assert!(threaded.keeps_primal() != here.keeps_primal());
+            assert_eq!(product(&threaded, Operator::Hessian, x.as_ref()), block);
+            assert_eq!(product(&here, Operator::Hessian, x.as_ref()), block);
+            let single = product(&here, Operator::Hessian, x.as_ref().subcols(2, 1));
+            let column = reference.as_ref().subcols(2, 1);
+            assert!((single - column).norm_l2() <= 1e-14 * column.norm_l2(), "{}", arch.name);
+        }
+    }
+}
+
+#[test]
+fn single_precision_agrees_to_its_rounding() {
+    for arch in networks() {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let x = tangents(theta.len(), 3);
+        let double = product(&at::<f64>(&graph, &theta, None, 1), Operator::Hessian, x.as_ref());
+        let single = product(&at::<f32>(&graph, &theta, None, 1), Operator::Hessian, x.as_ref());
+        // A few hundred roundings of 6e-8, added as in a random walk.
+        let error = (&double - single).norm_l2() / double.norm_l2();
+        assert!(error <= 3e-6, "{}: {error}", arch.name);
+    }
+}
+
+#[test]
+fn class_gradients_are_means_of_logit_gradients() {
+    let arch = &networks()[3];
+    let graph = Graph::new(arch).unwrap();
+    let theta = theta(&graph);
+    let here = at::<f64>(&graph, &theta, Some(2), 1);
+    let rows = here.class_gradients().unwrap();
+    assert_eq!(rows.len(), 3 * theta.len());
+    // The bias of the last layer moves logit k alone, and by one.
+    let last = graph.layout().params().last().unwrap();
+    for (k, row) in rows.chunks(theta.len()).enumerate() {
+        let bias = &row[last.range()];
+        assert!(bias.iter().enumerate().all(|(j, &v)| (v - f64::from(u8::from(j == k))).abs() < 1e-15));
+    }
+}
+
+#[test]
+fn bad_numbers_are_named() {
+    let graph = Graph::new(&networks()[0]).unwrap();
+    let mut bad = theta(&graph);
+    bad[5] = f64::NAN;
+    let features = graph.input().len();
+    let sample = |x: f64| Samples::<f64>::new(features, std::iter::repeat_n(x, features), vec![0]);
+    let message =
+        |r: Result<Curvature<f64>, _>| r.err().map(|e: qn_curvature::CurvatureError| e.to_string()).unwrap();
+    let make = |theta: &[f64], s| Curvature::new(&graph, theta, &[], s, &Options::default());
+    assert!(message(make(&bad, sample(0.0).unwrap())).contains("entry 5"));
+    assert!(message(make(&bad[1..], sample(0.0).unwrap())).contains("expected"));
+    assert!(sample(f64::INFINITY).unwrap_err().to_string().contains("input"));
+    let wrong = Samples::new(features, std::iter::repeat_n(0.0, features), vec![3]).unwrap();
+    assert!(message(make(&theta(&graph), wrong)).contains("label 3"));
+    let good = make(&theta(&graph), sample(0.5).unwrap()).unwrap();
+    let x = Mat::from_fn(good.dim(), 1, |i, _| if i == 9 { f64::NAN } else { 0.0 });
+    let mut y = Mat::zeros(good.dim(), 1);
+    let error = good.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap_err().to_string();
+    assert!(error.contains("tangent") && error.contains("entry 9"), "{error}");
+}
