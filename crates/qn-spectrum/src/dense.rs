@@ -1,0 +1,138 @@
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+
+use crate::lanczos::verified;
+use crate::{Eigenpairs, OperatorError, SpectrumError, StopReason, SymmetricOperator, Which};
+
+/// A symmetric matrix in memory.
+#[derive(Clone, Debug)]
+pub struct DenseSymmetric {
+    matrix: Mat<f64>,
+}
+
+/// All eigenvalues and vectors of a matrix.
+#[derive(Clone, Debug)]
+pub struct FullSpectrum {
+    /// Ascending.
+    pub values: Vec<f64>,
+    /// Column i belongs to value i.
+    pub vectors: Mat<f64>,
+}
+
+/// Unit vectors multiplied at a time.
+const BLOCK: usize = 16;
+/// Products in single precision are symmetric to about the square root of their roundings times
+/// 6e-8; a wrong operator is asymmetric by its whole size.
+const ASYMMETRY: f64 = 1e-3;
+
+impl DenseSymmetric {
+    /// The symmetric part of a matrix.
+    ///
+    /// # Errors
+    /// It is not symmetric, by more than rounding explains.
+    pub fn new(mut matrix: Mat<f64>) -> Result<Self, SpectrumError> {
+        let n = matrix.nrows();
+        let norm = matrix.norm_l2();
+        let mut asymmetry = 0.0;
+        for j in 0..n {
+            for i in 0..j {
+                let (a, b) = (matrix[(i, j)], matrix[(j, i)]);
+                asymmetry += 2.0 * (a - b) * (a - b);
+                let mean = 0.5 * (a + b);
+                matrix[(i, j)] = mean;
+                matrix[(j, i)] = mean;
+            }
+        }
+        let asymmetry = f64::sqrt(asymmetry) / norm;
+        if asymmetry > ASYMMETRY {
+            return Err(SpectrumError::Asymmetric { asymmetry, bound: ASYMMETRY });
+        }
+        Ok(Self { matrix })
+    }
+
+    /// The matrix of an operator, from n products; `observe` hears how many columns are done.
+    ///
+    /// # Errors
+    /// A product fails, or the operator is not symmetric.
+    pub fn assemble(
+        operator: &impl SymmetricOperator,
+        mut observe: impl FnMut(usize),
+    ) -> Result<Self, SpectrumError> {
+        let n = operator.dim();
+        let mut matrix = Mat::zeros(n, n);
+        for start in (0..n).step_by(BLOCK) {
+            let b = BLOCK.min(n - start);
+            let units = Mat::from_fn(n, b, |i, j| f64::from(u8::from(i == start + j)));
+            operator.apply(units.as_ref(), matrix.as_mut().subcols_mut(start, b))?;
+            observe(start + b);
+        }
+        Self::new(matrix)
+    }
+
+    /// The matrix.
+    pub fn matrix(&self) -> MatRef<'_, f64> {
+        self.matrix.as_ref()
+    }
+
+    /// All eigenvalues and vectors, by faer's divide and conquer.
+    ///
+    /// # Errors
+    /// It does not converge, which only numbers that are not finite can cause.
+    pub fn eigen(&self) -> Result<FullSpectrum, SpectrumError> {
+        let eigen = self.matrix.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
+        let values = eigen.S().column_vector().iter().copied().collect();
+        Ok(FullSpectrum { values, vectors: eigen.U().to_owned() })
+    }
+
+    /// k pairs, with residuals from products with the operator that the matrix stands for.
+    pub(crate) fn pairs(
+        &self,
+        operator: &impl SymmetricOperator,
+        k: usize,
+        which: Which,
+        tol: f64,
+    ) -> Result<Eigenpairs, SpectrumError> {
+        let mut pairs = self.eigen()?.pairs(operator, k, which, tol)?;
+        pairs.matvecs += self.matrix.nrows();
+        Ok(pairs)
+    }
+}
+
+impl FullSpectrum {
+    /// k pairs, with residuals from products with the operator that the spectrum belongs to.
+    ///
+    /// # Errors
+    /// k is 0 or more than n, or a product fails.
+    pub fn pairs(
+        &self,
+        operator: &impl SymmetricOperator,
+        k: usize,
+        which: Which,
+        tol: f64,
+    ) -> Result<Eigenpairs, SpectrumError> {
+        let n = self.values.len();
+        if k == 0 || k > n {
+            return Err(SpectrumError::Count { k, n });
+        }
+        let chosen = which.choose(&self.values, k);
+        let vectors = Mat::from_fn(n, k, |i, j| self.vectors[(i, chosen[j])]);
+        let values = chosen.iter().map(|&i| self.values[i]).collect();
+        let scale = self.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let mut pairs = verified(operator, values, vectors, tol, scale)?;
+        if pairs.converged < k {
+            pairs.stop_reason = StopReason::PrecisionReached;
+        }
+        Ok(pairs)
+    }
+}
+
+impl SymmetricOperator for DenseSymmetric {
+    fn dim(&self) -> usize {
+        self.matrix.nrows()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        matmul(y, Accum::Replace, self.matrix.as_ref(), x, 1.0, Par::Seq);
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+use std::str::FromStr;
+
+use faer::Mat;
+
+use crate::OperatorError;
+
+/// Which end of the spectrum, in ARPACK's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Which {
+    /// Largest algebraic, in descending order.
+    La,
+    /// Smallest algebraic, in ascending order.
+    Sa,
+    /// Largest magnitude, in descending order of magnitude.
+    Lm,
+    /// Both ends, one more from the high end where k is odd, in descending order.
+    Be,
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.to_ascii_uppercase().as_str() {
+            "LA" => Ok(Self::La),
+            "SA" => Ok(Self::Sa),
+            "LM" => Ok(Self::Lm),
+            "BE" => Ok(Self::Be),
+            _ => Err(format!("'{name}' is none of LA, SA, LM, BE")),
+        }
+    }
+}
+
+impl Which {
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::La => "LA",
+            Self::Sa => "SA",
+            Self::Lm => "LM",
+            Self::Be => "BE",
+        }
+    }
+
+    /// Positions of `ascending` values, most wanted first.
+    pub(crate) fn order(self, ascending: &[f64]) -> Vec<usize> {
+        let n = ascending.len();
+        let mut order: Vec<usize> = (0..n).collect();
+        match self {
+            Self::La => order.reverse(),
+            Self::Sa => {}
+            Self::Lm => order.sort_by(|&i, &j| ascending[j].abs().total_cmp(&ascending[i].abs())),
+            Self::Be => {
+                let from_ends = |i: usize| if i.is_multiple_of(2) { n - 1 - i / 2 } else { i / 2 };
+                order = (0..n).map(from_ends).collect();
+            }
+        }
+        order
+    }
+
+    /// The first k of [`Self::order`] in the order in which they are reported.
+    pub(crate) fn choose(self, ascending: &[f64], k: usize) -> Vec<usize> {
+        let mut chosen = self.order(ascending);
+        chosen.truncate(k);
+        if self == Self::Be {
+            chosen.sort_by(|i, j| j.cmp(i));
+        }
+        chosen
+    }
+}
+
+/// Why a solver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Every residual is within the tolerance.
+    Converged,
+    /// The number of restarts was used up first.
+    MaxIterations,
+    /// The recurrence says converged, the products do not: their precision is used up.
+    PrecisionReached,
+}
+
+/// Some eigenpairs of an operator and how good they are.
+#[derive(Clone, Debug)]
+pub struct Eigenpairs {
+    /// λ_i, ordered as [`Which`] says.
+    pub values: Vec<f64>,
+    /// Unit vectors v_i, n × k; the entry of largest magnitude is positive.
+    pub vectors: Mat<f64>,
+    /// True residuals |A v_i − λ_i v_i|, from products with the operator.
+    pub residuals: Vec<f64>,
+    /// How many residuals are within `tol` times the largest |λ| seen.
+    pub converged: usize,
+    /// Products with single vectors, residual checks included.
+    pub matvecs: usize,
+    /// Restarts.
+    pub iterations: usize,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// What can go wrong in a solver.
+#[derive(Debug, thiserror::Error)]
+pub enum SpectrumError {
+    /// A product failed.
+    #[error("{0}")]
+    Operator(#[from] OperatorError),
+    /// k is not between 1 and n.
+    #[error("k = {k} eigenpairs of an operator of dimension {n}: k must be 1 to {n}")]
+    Count {
+        /// As asked.
+        k: usize,
+        /// Dimension.
+        n: usize,
+    },
+    /// The basis is too small.
+    #[error("ncv = {ncv} is too small: with k = {k} and block = {block} it must be at least {least}")]
+    Basis {
+        /// As asked.
+        ncv: usize,
+        /// Pairs wanted.
+        k: usize,
+        /// Vectors multiplied at a time.
+        block: usize,
+        /// The smallest that works.
+        least: usize,
+    },
+    /// The operator is not symmetric.
+    #[error(
+        "the operator is not symmetric: |A - A^T| is {asymmetry:.1e} of |A|, rounding explains {bound:.1e}"
+    )]
+    Asymmetric {
+        /// Relative asymmetry.
+        asymmetry: f64,
+        /// What is tolerated.
+        bound: f64,
+    },
+    /// The dense solver gave up.
+    #[error("the dense eigensolver did not converge")]
+    Dense,
+}
+
+/// Makes the entry of largest magnitude of every column positive.
+pub(crate) fn fix_signs(vectors: &mut Mat<f64>) {
+    for column in vectors.col_iter_mut() {
+        let largest = column.as_ref().iter().fold(0.0f64, |a, &b| if b.abs() > a.abs() { b } else { a });
+        if largest < 0.0 {
+            column.iter_mut().for_each(|v| *v = -*v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders() {
+        let values = [-5.0, -1.0, 0.0, 2.0, 4.0];
+        let chosen = |w: Which, k| w.choose(&values, k).iter().map(|&i| values[i]).collect::<Vec<_>>();
+        assert_eq!(chosen(Which::La, 2), [4.0, 2.0]);
+        assert_eq!(chosen(Which::Sa, 2), [-5.0, -1.0]);
+        assert_eq!(chosen(Which::Lm, 3), [-5.0, 4.0, 2.0]);
+        assert_eq!(chosen(Which::Be, 3), [4.0, 2.0, -5.0]);
+        assert_eq!(chosen(Which::Be, 5), [4.0, 2.0, 0.0, -1.0, -5.0]);
+    }
+}
