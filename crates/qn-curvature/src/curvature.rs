@@ -210,7 +210,7 @@ impl<T: Real> Curvature<T> {
         }
         for column in y.rb_mut().col_iter_mut() {
             let remedy = "the parameters are too large for this precision; try --dtype f64";
-            check_finite("a Hessian-vector product", remedy, column.iter().map(|v| *v))?;
+            check_finite("a Hessian-vector product", remedy, column.iter().copied())?;
         }
         Ok(())
     }

@@ -1,1 +1,24 @@
-//! placeholder
+//! Training with candle: SGD with momentum, and the quasi-Newton optimiser of the paper.
+//!
+//! The network is candle's interpretation of a [`qn_model::Graph`]; parameters are exchanged with the
+//! optimiser as one vector θ ∈ R^P in layout order. All randomness comes from the seed through
+//! [`qn_model::initial_parameters`] and [`qn_data::epoch_batches`].
+
+mod averages;
+mod class_pass;
+pub mod cli;
+mod device;
+mod interrupt;
+mod network;
+mod optimizer;
+mod pooling;
+mod train;
+pub mod ui;
+
+pub use averages::Averages;
+pub use class_pass::{ClassPass, PlainPass, class_pass, plain_pass};
+pub use device::parse_device;
+pub use interrupt::Interrupt;
+pub use network::{Mode, Network};
+pub use optimizer::Optimizer;
+pub use train::{Launch, Outcome, TrainError, train};

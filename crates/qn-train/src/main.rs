@@ -1,1 +1,9 @@
-fn main() {}
+//! `qn-train`: see `qn-train --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    qn_train::cli::Cli::parse().run()
+}

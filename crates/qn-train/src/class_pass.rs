@@ -1,0 +1,148 @@
+//! Gradient and class gradients of a minibatch.
+
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+
+use crate::{Mode, Network};
+
+/// Loss and gradient of a minibatch.
+pub struct PlainPass {
+    /// Mean cross-entropy, a scalar tensor.
+    pub loss: Tensor,
+    /// Number of samples classified correctly, a scalar tensor.
+    pub correct: Tensor,
+    /// dL/dθ, [P].
+    pub gradient: Tensor,
+    /// New running statistics; empty without batch normalisation.
+    pub statistics: Vec<Tensor>,
+}
+
+/// The same with everything of eqs. (8) and (12).
+pub struct ClassPass {
+    /// Loss and gradient.
+    pub plain: PlainPass,
+    /// c_k, [C, P]: mean over the batch's samples of class k of the gradient of logit k; zero rows
+    /// for classes that are absent.
+    pub class_gradients: Tensor,
+    /// λ_k = (1/|B|) Σ y_k p_k (1 − p_k) |c_k|², [C], f64.
+    pub lambda: Tensor,
+    /// How many of the batch's samples are of each class.
+    pub counts: Vec<usize>,
+}
+
+/// Loss and gradient.
+///
+/// # Errors
+/// The device refuses.
+pub fn plain_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
+    let (logits, statistics) = network.forward(images, Mode::Train)?;
+    let target = Tensor::from_slice(labels, labels.len(), images.device())?;
+    let loss = candle_nn::loss::cross_entropy(&logits, &target)?;
+    let gradient = network.flat_gradient(&loss.backward()?)?;
+    Ok(PlainPass { loss: loss.detach(), correct: count_correct(&logits, &target)?, gradient, statistics })
+}
+
+/// Loss, gradient, class gradients and λ.
+///
+/// Without batch statistics the classes are passed one after the other, each logit being
+/// differentiated over its own class only: one forward and two backward passes over the batch in all.
+/// With them the samples cannot be parted, so there is one forward and C + 1 backward passes.
+///
+/// # Errors
+/// The device refuses.
+pub fn class_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<ClassPass> {
+    let classes = network.graph().classes();
+    let members: Vec<Vec<u32>> = (0..classes as u32)
+        .map(|k| (0..labels.len() as u32).filter(|&i| labels[i as usize] == k).collect())
+        .collect();
+    if network.graph().has_batch_statistics() {
+        whole_batch(network, images, labels, &members)
+    } else {
+        class_by_class(network, images, &members)
+    }
+}
+
+fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> Result<ClassPass> {
+    let n = images.dim(0)? as f64;
+    let (device, dtype) = (network.device(), network.dtype());
+    let params = network.graph().layout().len();
+    let (mut losses, mut corrects, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut spreads) = (Vec::new(), Vec::new());
+    for (class, indices) in members.iter().enumerate() {
+        if indices.is_empty() {
+            rows.push(Tensor::zeros(params, dtype, device)?);
+            spreads.push(Tensor::zeros((), DType::F64, device)?);
+            continue;
+        }
+        let part = images.index_select(&Tensor::from_slice(indices, indices.len(), device)?, 0)?;
+        let (logits, _) = network.forward(&part, Mode::Train)?;
+        let target = Tensor::full(class as u32, indices.len(), device)?;
+        let share = (candle_nn::loss::cross_entropy(&logits, &target)? * (indices.len() as f64 / n))?;
+        gradients.push(network.flat_gradient(&share.backward()?)?);
+        let own_logit = logits.narrow(1, class, 1)?.mean_all()?;
+        rows.push(network.flat_gradient(&own_logit.backward()?)?);
+        spreads.push((spread(&logits, class)? * (1.0 / n))?);
+        losses.push(share.detach());
+        corrects.push(count_correct(&logits, &target)?);
+    }
+    let sum = |parts: &[Tensor]| Tensor::stack(parts, 0)?.sum(0);
+    let plain = PlainPass {
+        loss: sum(&losses)?,
+        correct: sum(&corrects)?,
+        gradient: sum(&gradients)?,
+        statistics: Vec::new(),
+    };
+    finish(plain, &rows, &spreads, members)
+}
+
+fn whole_batch(
+    network: &Network,
+    images: &Tensor,
+    labels: &[u32],
+    members: &[Vec<u32>],
+) -> Result<ClassPass> {
+    let n = labels.len() as f64;
+    let device = network.device();
+    let (logits, statistics) = network.forward(images, Mode::Train)?;
+    let target = Tensor::from_slice(labels, labels.len(), device)?;
+    let loss = candle_nn::loss::cross_entropy(&logits, &target)?;
+    let gradient = network.flat_gradient(&loss.backward()?)?;
+    let (mut rows, mut spreads) = (Vec::new(), Vec::new());
+    for (class, indices) in members.iter().enumerate() {
+        if indices.is_empty() {
+            rows.push(gradient.zeros_like()?);
+            spreads.push(Tensor::zeros((), DType::F64, device)?);
+            continue;
+        }
+        let part = logits.index_select(&Tensor::from_slice(indices, indices.len(), device)?, 0)?;
+        let own_logit = part.narrow(1, class, 1)?.mean_all()?;
+        rows.push(network.flat_gradient(&own_logit.backward()?)?);
+        spreads.push((spread(&part, class)? * (1.0 / n))?);
+    }
+    let correct = count_correct(&logits, &target)?;
+    let plain = PlainPass { loss: loss.detach(), correct, gradient, statistics };
+    finish(plain, &rows, &spreads, members)
+}
+
+/// λ_k = spread_k |c_k|².
+fn finish(plain: PlainPass, rows: &[Tensor], spreads: &[Tensor], members: &[Vec<u32>]) -> Result<ClassPass> {
+    let class_gradients = Tensor::stack(rows, 0)?;
+    let squares = class_gradients.sqr()?.sum(1)?.to_dtype(DType::F64)?;
+    let lambda = (Tensor::stack(spreads, 0)? * squares)?;
+    Ok(ClassPass { plain, class_gradients, lambda, counts: members.iter().map(Vec::len).collect() })
+}
+
+/// Σ p_k (1 − p_k) over the rows, in f64. 1 − p_k is summed from the other classes: as p_k → 1 the
+/// difference would round to zero and 1/λ_k to infinity.
+fn spread(logits: &Tensor, class: usize) -> Result<Tensor> {
+    let p = Network::log_softmax(&logits.detach().to_dtype(DType::F64)?)?.exp()?;
+    let own = p.narrow(1, class, 1)?;
+    let classes = p.dim(1)?;
+    let before = p.narrow(1, 0, class)?.sum_keepdim(1)?;
+    let after = p.narrow(1, class + 1, classes - class - 1)?.sum_keepdim(1)?;
+    Ok((own * (before + after)?)?.sum_all()?)
+}
+
+fn count_correct(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok(logits.detach().argmax(1)?.eq(target)?.to_dtype(DType::F32)?.sum_all()?)
+}

@@ -1,0 +1,244 @@
+use anyhow::{Result, ensure};
+use candle_core::backprop::GradStore;
+use candle_core::{D, DType, Device, Tensor, Var};
+use candle_nn::ops;
+use qn_model::{Activation, Graph, Op, ParamId};
+
+use crate::pooling::{avg_pool, max_pool};
+
+/// Which statistics batch normalisation uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch's own; new running statistics are returned.
+    Train,
+    /// The running ones.
+    Eval,
+}
+
+/// Candle's interpretation of a graph.
+#[derive(Debug)]
+pub struct Network {
+    graph: Graph,
+    params: Vec<Var>,
+    buffers: Vec<Tensor>,
+}
+
+/// PyTorch's weight of a new batch in the running statistics.
+const STATISTICS_MOMENTUM: f64 = 0.1;
+
+impl Network {
+    /// A network with parameters `theta` (layout order) and running statistics `buffers`.
+    ///
+    /// # Errors
+    /// Sizes do not agree or the device refuses.
+    pub fn new(
+        graph: Graph,
+        theta: &[f32],
+        buffers: &[Vec<f32>],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let layout = graph.layout();
+        ensure!(theta.len() == layout.len(), "{} parameters, expected {}", theta.len(), layout.len());
+        let params = layout
+            .params()
+            .iter()
+            .map(|p| {
+                let t = Tensor::from_slice(&theta[p.range()], p.shape.as_slice(), device)?.to_dtype(dtype)?;
+                Ok(Var::from_tensor(&t)?)
+            })
+            .collect::<Result<_>>()?;
+        let buffers = buffers
+            .iter()
+            .map(|b| Ok(Tensor::from_slice(b, b.len(), device)?.to_dtype(dtype)?))
+            .collect::<Result<_>>()?;
+        Ok(Self { graph, params, buffers })
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        self.params[0].device()
+    }
+
+    /// Their type.
+    pub fn dtype(&self) -> DType {
+        self.params[0].dtype()
+    }
+
+    /// A copy of θ, [P].
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn theta(&self) -> Result<Tensor> {
+        let flat: Vec<Tensor> = self
+            .params
+            .iter()
+            .map(|v| v.as_detached_tensor().flatten_all())
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Tensor::cat(&flat, 0)?)
+    }
+
+    /// Moves the network to θ.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn set_theta(&self, theta: &Tensor) -> Result<()> {
+        for (var, p) in self.params.iter().zip(self.graph.layout().params()) {
+            var.set(&theta.narrow(0, p.offset, p.len())?.reshape(p.shape.as_slice())?)?;
+        }
+        Ok(())
+    }
+
+    /// The running statistics.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn buffers(&self) -> Result<Vec<Vec<f32>>> {
+        self.buffers.iter().map(|b| Ok(b.to_dtype(DType::F32)?.to_vec1()?)).collect()
+    }
+
+    /// Replaces the running statistics by those that a pass in training mode returned.
+    pub fn set_buffers(&mut self, buffers: Vec<Tensor>) {
+        if !buffers.is_empty() {
+            self.buffers = buffers;
+        }
+    }
+
+    /// A gradient as one vector [P]. A parameter that got none is an error, not a zero: some candle
+    /// operations drop gradients silently.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn flat_gradient(&self, grads: &GradStore) -> Result<Tensor> {
+        let mut flat = Vec::with_capacity(self.params.len());
+        for (var, p) in self.params.iter().zip(self.graph.layout().params()) {
+            let Some(g) = grads.get(var) else {
+                anyhow::bail!("the parameter {} received no gradient", p.name);
+            };
+            flat.push(g.flatten_all()?);
+        }
+        Ok(Tensor::cat(&flat, 0)?)
+    }
+
+    /// Logits [N, C] of inputs [N, channels, height, width]; in training mode also the new running
+    /// statistics, in the layout's order of buffers.
+    ///
+    /// # Errors
+    /// The input has another shape or the device refuses.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<(Tensor, Vec<Tensor>)> {
+        let mut values = vec![x.clone()];
+        let mut statistics = Vec::new();
+        let var = |id: ParamId| self.params[id.0].as_tensor();
+        for node in self.graph.nodes() {
+            let x = &values[node.input];
+            let out = match &node.op {
+                Op::Conv2d { weight, bias, window } => {
+                    let y = x.conv2d(var(*weight), window.padding, window.stride, 1, 1)?;
+                    match bias {
+                        Some(b) => y.broadcast_add(&var(*b).reshape((1, (), 1, 1))?)?,
+                        None => y,
+                    }
+                }
+                Op::Linear { weight, bias } => {
+                    let y = x.flatten_from(1)?.matmul(&var(*weight).t()?)?;
+                    match bias {
+                        Some(b) => y.broadcast_add(var(*b))?,
+                        None => y,
+                    }
+                }
+                Op::BatchNorm2d { weight, bias, stats } => {
+                    let (mean, variance) = match mode {
+                        Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
+                        Mode::Train => self.batch_statistics(x, *stats, &mut statistics)?,
+                    };
+                    self.normalise(x, &mean, &variance, var(*weight), var(*bias))?
+                }
+                // Candle gives ReLU the slope 1 at 0; ours is 0 there, as PyTorch's.
+                Op::Activation(Activation::Relu) => (x * x.gt(0.0)?.to_dtype(x.dtype())?)?,
+                Op::Activation(Activation::Tanh) => x.tanh()?,
+                Op::Activation(Activation::Gelu) => x.gelu_erf()?,
+                Op::MaxPool(window) => max_pool(x, *window)?,
+                Op::AvgPool(window) => avg_pool(x, *window)?,
+                Op::Reshape => x.flatten_from(1)?,
+                Op::Scale(factor) => (x * *factor)?,
+                Op::Add { other } => (x + &values[*other])?,
+            };
+            values.push(out);
+        }
+        let logits = values.pop().unwrap_or_else(|| x.clone());
+        Ok((logits.flatten_from(1)?, statistics))
+    }
+
+    /// Mean and (biased) variance of each channel; running statistics move towards them, the variance
+    /// with Bessel's correction, as PyTorch does it.
+    fn batch_statistics(&self, x: &Tensor, at: usize, new: &mut Vec<Tensor>) -> Result<(Tensor, Tensor)> {
+        let (n, c, h, w) = x.dims4()?;
+        let count = (n * h * w) as f64;
+        let channels = x.transpose(0, 1)?.reshape((c, n * h * w))?;
+        let mean = channels.mean(1)?;
+        let variance = channels.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?;
+        let unbiased = (variance.detach() * (count / (count - 1.0).max(1.0)))?;
+        for (old, seen) in [(&self.buffers[at], mean.detach()), (&self.buffers[at + 1], unbiased)] {
+            new.push(((old * (1.0 - STATISTICS_MOMENTUM))? + (seen * STATISTICS_MOMENTUM)?)?);
+        }
+        Ok((mean, variance))
+    }
+
+    fn normalise(
+        &self,
+        x: &Tensor,
+        mean: &Tensor,
+        variance: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+    ) -> Result<Tensor> {
+        let column = |t: &Tensor| t.reshape((1, (), 1, 1));
+        let std = (variance + self.graph.batch_norm_eps())?.sqrt()?;
+        let slope = w.div(&std)?;
+        let centred = x.broadcast_sub(&column(mean)?)?;
+        Ok(centred.broadcast_mul(&column(&slope)?)?.broadcast_add(&column(b)?)?)
+    }
+
+    /// Log-probabilities [N, C].
+    pub(crate) fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+        Ok(ops::log_softmax(logits, D::Minus1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qn_model::Preset;
+
+    /// Running statistics and normalisation by hand, on the smallest residual network.
+    #[test]
+    fn training_mode_uses_and_returns_batch_statistics() {
+        let graph = Graph::new(&Preset::Resnet9 { width: 1 }.architecture([1, 8, 8], 2)).unwrap();
+        let theta = vec![0.3; graph.layout().len()];
+        let buffers: Vec<Vec<f32>> =
+            graph.layout().buffers().iter().map(|b| vec![b.initial; b.len]).collect();
+        let mut network = Network::new(graph, &theta, &buffers, DType::F64, &Device::Cpu).unwrap();
+        let x: Vec<f64> = (0..3 * 64).map(|i| f64::from(i * 37 % 101) / 50.0 - 1.0).collect();
+        let x = Tensor::from_vec(x, (3, 1, 8, 8), &Device::Cpu).unwrap();
+        let conv = x.conv2d(network.params[0].as_tensor(), 1, 1, 1, 1).unwrap();
+        let values: Vec<f64> = conv.flatten_all().unwrap().to_vec1().unwrap();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let unbiased = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let (trained, new) = network.forward(&x, Mode::Train).unwrap();
+        assert_eq!(new.len(), buffers.len());
+        network.set_buffers(new);
+        let found = network.buffers().unwrap();
+        assert!((f64::from(found[0][0]) - 0.1 * mean).abs() < 1e-6);
+        assert!((f64::from(found[1][0]) - (0.9 + 0.1 * unbiased)).abs() < 1e-6);
+        let (evaluated, none) = network.forward(&x, Mode::Eval).unwrap();
+        assert!(none.is_empty());
+        let difference = (trained - evaluated).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f64>().unwrap() > 1e-3, "running and batch statistics differ");
+    }
+}

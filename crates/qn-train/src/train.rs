@@ -1,0 +1,436 @@
+//! The training loop.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use candle_core::{DType, Device, Tensor};
+use qn_data::{DataName, Dataset, Split, epoch_batches};
+use qn_model::{Graph, ParamLayout, initial_parameters};
+use qn_run::{
+    Checkpoint, Manifest, Metric, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig, Versions,
+};
+
+use crate::ui::{Verbosity, bytes};
+use crate::{
+    ClassPass, Interrupt, Mode, Network, Optimizer, PlainPass, class_pass, parse_device, plain_pass,
+};
+
+/// Why a run ended before its last step.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The loss is NaN or infinite.
+    #[error(
+        "the loss is {loss} at step {step} with --lr {lr}: the run has diverged. {checkpoint}; try a smaller --lr or a larger --damping"
+    )]
+    Diverged {
+        /// The value.
+        loss: f64,
+        /// At which step.
+        step: u64,
+        /// η.
+        lr: f64,
+        /// Where the last good parameters are, in words.
+        checkpoint: String,
+    },
+    /// A signal came; everything is saved.
+    #[error("interrupted after step {step}; go on with `qn-train --resume --out {out}`")]
+    Interrupted {
+        /// Steps taken.
+        step: u64,
+        /// The run.
+        out: PathBuf,
+        /// Exit code to end with.
+        code: u8,
+    },
+    /// The snapshots would not fit.
+    #[error(
+        "the snapshots and checkpoints need {need}, but {out} has {free} free: raise --snapshot-every, or give an --out on a larger disk"
+    )]
+    Disk {
+        /// As needed.
+        need: String,
+        /// As there is.
+        free: String,
+        /// The run.
+        out: PathBuf,
+    },
+}
+
+/// What [`train`] is asked for.
+pub struct Launch<'a> {
+    /// The run's configuration; a resumed run's own is read from its directory.
+    pub config: &'a TrainConfig,
+    /// Where the data sets are.
+    pub data_dir: &'a Path,
+    /// The run directory.
+    pub out: &'a Path,
+    /// Go on with the run that is there.
+    pub resume: bool,
+    /// Replace the run that is there.
+    pub overwrite: bool,
+    /// How much to say.
+    pub verbosity: Verbosity,
+    /// When to stop early.
+    pub interrupt: Interrupt,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps taken in all.
+    pub steps: u64,
+    /// Mean cross-entropy of the test split.
+    pub val_loss: f64,
+    /// Accuracy on the test split.
+    pub val_accuracy: f64,
+    /// Seconds of training, over all sittings.
+    pub seconds: f64,
+}
+
+/// Trains to the last step, or until interrupted or diverged.
+///
+/// # Errors
+/// [`TrainError`], or anything that is wrong with data, directory or device.
+pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
+    let config = launch.config;
+    let device = parse_device(&config.device)?;
+    let name: DataName = config.data.parse()?;
+    let train_set = Dataset::load(name, Split::Train, launch.data_dir, config.samples)?;
+    let test_set = Dataset::load(name, Split::Test, launch.data_dir, None)?;
+    let graph = Graph::new(&config.architecture)?;
+    let layout = graph.layout().clone();
+
+    let (run, _lock) = if launch.resume {
+        let run = RunDirectory::open(launch.out)?;
+        let lock = run.lock()?;
+        (run, lock)
+    } else {
+        check_disk(launch, &graph)?;
+        RunDirectory::create(launch.out, launch.overwrite)?
+    };
+    let saved = if launch.resume { last_checkpoint(&run, &layout, launch.verbosity)? } else { None };
+    if !launch.resume {
+        run.write_manifest(&manifest(config, &layout, &train_set, &test_set))?;
+    }
+    // The configuration is written last: a folder that has it is a run. A resumed one may be longer.
+    run.write_config(config)?;
+
+    let (theta, buffers) = match &saved {
+        Some(c) => (c.parameters.clone(), c.buffers.clone()),
+        None => {
+            let buffers = layout.buffers().iter().map(|b| vec![b.initial; b.len]).collect();
+            (initial_parameters(&layout, config.seed), buffers)
+        }
+    };
+    let network = Network::new(graph, &theta, &buffers, DType::F32, &device)?;
+    let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| &c.optimizer))?;
+    let step = saved.as_ref().map_or(0, |c| c.step);
+    let log = MetricsLog::open(&run.metrics_path(), step)?;
+    launch.verbosity.say(format_args!(
+        "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
+        config.architecture.name,
+        layout.len(),
+        match config.optimizer {
+            OptimizerKind::Sgd => "SGD",
+            OptimizerKind::Qn => "quasi-Newton",
+        },
+        train_set.len(),
+        config.data,
+        config.steps,
+    ));
+    let trainer = Trainer {
+        config,
+        launch,
+        run,
+        network,
+        optimizer,
+        log,
+        step,
+        earlier: saved.map_or(0.0, |c| c.seconds),
+        started: Instant::now(),
+        batch_size: config.batch_size.unwrap_or(train_set.len()).min(train_set.len()),
+        train_set,
+        test_set,
+        device,
+    };
+    trainer.run()
+}
+
+struct Trainer<'a> {
+    config: &'a TrainConfig,
+    launch: &'a Launch<'a>,
+    run: RunDirectory,
+    network: Network,
+    optimizer: Optimizer,
+    log: MetricsLog,
+    step: u64,
+    earlier: f64,
+    started: Instant,
+    batch_size: usize,
+    train_set: Dataset,
+    test_set: Dataset,
+    device: Device,
+}
+
+impl Trainer<'_> {
+    fn run(mut self) -> Result<Outcome> {
+        let bar = self.launch.verbosity.bar(self.config.steps, "training");
+        bar.set_position(self.step);
+        let per_epoch = self.train_set.len().div_ceil(self.batch_size) as u64;
+        let mut order = (u64::MAX, Vec::new());
+        let mut last = (f64::NAN, f64::NAN);
+        while self.step < self.config.steps {
+            let (epoch, at) = (self.step / per_epoch, (self.step % per_epoch) as usize);
+            if order.0 != epoch {
+                order = (epoch, self.batches(epoch));
+            }
+            let (loss, accuracy) = self.take_step(epoch, &order.1[at])?;
+            let end_of_epoch = self.step.is_multiple_of(per_epoch);
+            let done = self.step == self.config.steps;
+            if end_of_epoch || done {
+                last = self.validate(self.step / per_epoch)?;
+                bar.println(format!(
+                    "epoch {:>3}  test loss {:.4}  test accuracy {:.2} %",
+                    self.step.div_ceil(per_epoch),
+                    last.0,
+                    100.0 * last.1
+                ));
+            }
+            bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
+            bar.set_position(self.step);
+            let interrupted = self.launch.interrupt.exit_code();
+            if done || interrupted.is_some() || self.step.is_multiple_of(self.config.checkpoint_every) {
+                self.checkpoint()?;
+            }
+            if let (Some(code), false) = (interrupted, done) {
+                bar.finish_and_clear();
+                return Err(TrainError::Interrupted {
+                    step: self.step,
+                    out: self.run.path().to_owned(),
+                    code,
+                }
+                .into());
+            }
+        }
+        bar.finish_and_clear();
+        if last.0.is_nan() {
+            // A run that was already complete when it was resumed.
+            last = self.evaluate()?;
+        }
+        self.final_snapshot(per_epoch)?;
+        Ok(Outcome { steps: self.step, val_loss: last.0, val_accuracy: last.1, seconds: self.seconds() })
+    }
+
+    fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
+        epoch_batches(self.train_set.len(), self.batch_size, self.config.seed, epoch)
+    }
+
+    fn batch(&self, data: &Dataset, indices: &[usize]) -> Result<(Tensor, Vec<u32>)> {
+        let (images, labels) = data.batch(indices);
+        let [c, h, w] = data.name().shape();
+        Ok((Tensor::from_vec(images, (indices.len(), c, h, w), &self.device)?, labels))
+    }
+
+    /// One step; gives the batch's loss and accuracy before it.
+    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<(f64, f64)> {
+        let (images, labels) = self.batch(&self.train_set, indices)?;
+        let every = self.config.snapshot_every;
+        let snapshot = every > 0 && self.step.is_multiple_of(every);
+        let pass = if self.config.optimizer == OptimizerKind::Qn || snapshot {
+            let pass = class_pass(&self.network, &images, &labels)?;
+            self.optimizer.observe(&pass)?;
+            if snapshot {
+                self.snapshot(&pass)?;
+            }
+            pass.plain
+        } else {
+            plain_pass(&self.network, &images, &labels)?
+        };
+        let PlainPass { loss, correct, gradient, statistics } = pass;
+        let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
+        if !loss.is_finite() {
+            return Err(self.diverged(loss).into());
+        }
+        if self.step.is_multiple_of(self.config.log_every) {
+            self.log_step(epoch, loss, accuracy)?;
+        }
+        let theta = self.optimizer.step(&self.network.theta()?, &gradient)?;
+        self.network.set_theta(&theta)?;
+        self.network.set_buffers(statistics);
+        self.step += 1;
+        Ok((loss, accuracy))
+    }
+
+    fn log_step(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<()> {
+        let mut metric = Metric {
+            step: self.step,
+            epoch,
+            loss: Some(loss),
+            accuracy: Some(accuracy),
+            lr: Some(self.config.lr),
+            seconds: self.seconds(),
+            ..Metric::default()
+        };
+        if let Some(averages) = self.optimizer.averages() {
+            metric.lambda = Some(averages.lambda()?.to_vec1()?);
+        }
+        if let Some((norms, coherence)) = self.optimizer.geometry()? {
+            metric.class_gradient_norms = Some(norms);
+            metric.max_coherence = Some(coherence);
+        }
+        Ok(self.log.append(&metric)?)
+    }
+
+    fn validate(&mut self, epoch: u64) -> Result<(f64, f64)> {
+        let (loss, accuracy) = self.evaluate()?;
+        self.log.append(&Metric {
+            step: self.step,
+            epoch,
+            val_loss: Some(loss),
+            val_accuracy: Some(accuracy),
+            seconds: self.seconds(),
+            ..Metric::default()
+        })?;
+        Ok((loss, accuracy))
+    }
+
+    /// Loss and accuracy on the test split.
+    fn evaluate(&self) -> Result<(f64, f64)> {
+        let n = self.test_set.len();
+        let (mut loss, mut correct) = (0.0, 0.0);
+        let all: Vec<usize> = (0..n).collect();
+        for indices in all.chunks(500) {
+            let (images, labels) = self.batch(&self.test_set, indices)?;
+            let (logits, _) = self.network.forward(&images, Mode::Eval)?;
+            let target = Tensor::from_slice(&labels, labels.len(), &self.device)?;
+            let mean: f32 = candle_nn::loss::cross_entropy(&logits.detach(), &target)?.to_scalar()?;
+            loss += f64::from(mean) * indices.len() as f64;
+            correct += f64::from(
+                logits.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?,
+            );
+        }
+        Ok((loss / n as f64, correct / n as f64))
+    }
+
+    fn snapshot(&self, pass: &ClassPass) -> Result<()> {
+        let f32s = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?) };
+        let layout = self.network.graph().layout();
+        let averaged = match self.optimizer.averages() {
+            Some(averages) => f32s(&averages.gradients()?)?,
+            None => Vec::new(),
+        };
+        let snapshot = Snapshot {
+            step: self.step,
+            layout_hash: layout.hash(),
+            params: layout.len(),
+            class_gradients: f32s(&pass.class_gradients)?,
+            averaged_class_gradients: averaged,
+            gradient: f32s(&pass.plain.gradient)?,
+            lambda: pass.lambda.to_vec1()?,
+        };
+        Ok(snapshot.write(&self.run.snapshot_path(self.step))?)
+    }
+
+    /// Class gradients at the end, over the batch that the next step would have used.
+    fn final_snapshot(&mut self, per_epoch: u64) -> Result<()> {
+        let batches = self.batches(self.step / per_epoch);
+        let (images, labels) = self.batch(&self.train_set, &batches[(self.step % per_epoch) as usize])?;
+        let pass = class_pass(&self.network, &images, &labels)?;
+        self.optimizer.observe(&pass)?;
+        self.snapshot(&pass)
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        self.log.sync()?;
+        let layout = self.network.graph().layout();
+        let checkpoint = Checkpoint {
+            step: self.step,
+            seconds: self.seconds(),
+            parameters: self.network.theta()?.to_dtype(DType::F32)?.to_vec1()?,
+            buffers: self.network.buffers()?,
+            optimizer: self.optimizer.state()?,
+        };
+        checkpoint.write(&self.run.checkpoint_path(self.step), layout)?;
+        // The newest two stay: one to go on with, one in case it is damaged.
+        let steps = self.run.checkpoint_steps()?;
+        for &old in steps.iter().rev().skip(2) {
+            let path = self.run.checkpoint_path(old);
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn diverged(&self, loss: f64) -> TrainError {
+        let checkpoint = match self.run.checkpoint_steps().ok().and_then(|s| s.last().copied()) {
+            Some(step) => format!("The last checkpoint is {}", self.run.checkpoint_path(step).display()),
+            None => "There is no checkpoint yet".to_owned(),
+        };
+        TrainError::Diverged { loss, step: self.step, lr: self.config.lr, checkpoint }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.earlier + self.started.elapsed().as_secs_f64()
+    }
+}
+
+/// The newest checkpoint that is whole, or none.
+fn last_checkpoint(
+    run: &RunDirectory,
+    layout: &ParamLayout,
+    verbosity: Verbosity,
+) -> Result<Option<Checkpoint>> {
+    let steps = run.checkpoint_steps()?;
+    let mut damage = None;
+    for &step in steps.iter().rev() {
+        match Checkpoint::read(&run.checkpoint_path(step), layout) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(e) => {
+                verbosity.say(format_args!("warning: {e}; trying the checkpoint before it"));
+                damage = Some(e);
+            }
+        }
+    }
+    damage.map_or(Ok(None), |e| Err(e.into()))
+}
+
+fn manifest(config: &TrainConfig, layout: &ParamLayout, train: &Dataset, test: &Dataset) -> Manifest {
+    Manifest {
+        schema_version: 1,
+        versions: Versions::current(),
+        device: config.device.clone(),
+        seed: config.seed,
+        train_samples: train.len(),
+        train_sha256: train.sha256(),
+        test_sha256: test.sha256(),
+        params: layout.len(),
+        layout_hash: layout.hash(),
+        layout: layout.params().iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
+    }
+}
+
+/// Says what the run will take on disk, and refuses what does not fit.
+fn check_disk(launch: &Launch<'_>, graph: &Graph) -> Result<()> {
+    let config = launch.config;
+    let (classes, params) = (graph.classes(), graph.layout().len());
+    let averaged = config.optimizer == OptimizerKind::Qn;
+    let snapshots = 1 + config.steps.checked_div(config.snapshot_every).map_or(0, |n| n + 1);
+    let each = Snapshot::size(classes, params, averaged);
+    let need = snapshots * each + 3 * Snapshot::size(classes, 2 * params, false);
+    std::fs::create_dir_all(launch.out)
+        .with_context(|| format!("cannot make --out {}", launch.out.display()))?;
+    let free = fs4::available_space(launch.out).context("cannot tell the free disk space")?;
+    launch.verbosity.say(format_args!(
+        "{snapshots} snapshots of {} each: {} on disk in all, {} free",
+        bytes(each),
+        bytes(need),
+        bytes(free)
+    ));
+    if need > free {
+        return Err(
+            TrainError::Disk { need: bytes(need), free: bytes(free), out: launch.out.to_owned() }.into()
+        );
+    }
+    Ok(())
+}

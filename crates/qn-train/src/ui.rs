@@ -1,0 +1,65 @@
+//! Talking to the user: stderr for talk, progress bars on terminals only.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// What a user wants to see.
+    Normal,
+}
+
+impl Verbosity {
+    /// Prints a line of talk.
+    pub fn say(self, line: impl std::fmt::Display) {
+        if self >= Self::Normal {
+            eprintln!("{line}");
+        }
+    }
+
+    /// A bar with rate and time left; silent where stderr is no terminal.
+    pub fn bar(self, length: u64, what: &str) -> ProgressBar {
+        let bar = if self >= Self::Normal && std::io::stderr().is_terminal() {
+            ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(8))
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_length(length);
+        let template = "{prefix} [{bar:30}] {pos}/{len} {per_sec}, {eta} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(500));
+        bar
+    }
+}
+
+/// A number of bytes in words.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// The error and what caused it, on one line.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let words = cause.to_string().trim().replace('\n', " ");
+        if !parts.iter().any(|p| p.contains(&words)) {
+            parts.push(words);
+        }
+    }
+    parts.join(": ")
+}
