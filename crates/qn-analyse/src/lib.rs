@@ -1,1 +1,18 @@
-//! placeholder
+//! Spectrum of a trained network's Hessian, and its overlap with the class gradients.
+//!
+//! Numbers come from `qn-curvature` and `qn-spectrum`; this crate chooses what is computed, writes it
+//! down as reports, and prints what a reader wants to know first.
+
+pub mod cli;
+mod eigen;
+mod operator;
+mod overlap;
+mod recipe;
+mod report;
+mod reproduce;
+mod subspace;
+mod table;
+mod target;
+
+pub use report::{EigenReport, OverlapReport, SnapshotOverlap};
+pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

@@ -12,6 +12,7 @@ mod interrupt;
 mod network;
 mod optimizer;
 mod pooling;
+mod settings;
 mod train;
 pub mod ui;
 
@@ -21,4 +22,5 @@ pub use device::parse_device;
 pub use interrupt::Interrupt;
 pub use network::{Mode, Network};
 pub use optimizer::Optimizer;
+pub use settings::{Settings, Usage};
 pub use train::{Launch, Outcome, TrainError, train};

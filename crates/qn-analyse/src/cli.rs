@@ -1,0 +1,99 @@
+//! The command line of `qn-analyse`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use qn_run::write_whole;
+use qn_train::Interrupt;
+
+use crate::eigen::{self, EigenArgs};
+use crate::operator::Interrupted;
+use crate::overlap::{self, OverlapArgs};
+use crate::report::{EigenReport, OverlapReport};
+use crate::reproduce::{self, ReproduceArgs};
+
+/// Find a trained network's Hessian spectrum and compare it with the class gradients.
+#[derive(Parser)]
+#[command(version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  qn-analyse reproduce digits
+  qn-analyse eigen runs/lenet --k 10 --samples 2000
+  qn-analyse eigen --checkpoint lenet.safetensors --arch lenet --data cifar10 --json -
+  qn-analyse overlap runs/lenet
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished but not converged (the report is
+written), 130 interrupted.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Eigenvalues and eigenvectors of the Hessian (or of G or F) at a trained network.
+    Eigen(Box<EigenArgs>),
+    /// Class gradients of every snapshot against the top eigenvectors.
+    Overlap(OverlapArgs),
+    /// Run an experiment of analysis/recipes: train, eigen, overlap.
+    Reproduce(ReproduceArgs),
+    /// Write the JSON Schemas of the reports.
+    Schema(SchemaArgs),
+}
+
+#[derive(Args)]
+struct SchemaArgs {
+    /// The folder.
+    #[arg(long, default_value = "analysis/schemas")]
+    out: PathBuf,
+}
+
+/// Finished, but some residuals are above the tolerance.
+const NOT_CONVERGED: u8 = 3;
+
+impl Cli {
+    /// Runs the command and gives the process's exit code.
+    pub fn run(self) -> ExitCode {
+        let result = self.dispatch();
+        if let Err(error) = &result
+            && let Some(Interrupted(code)) = error.downcast_ref()
+        {
+            eprintln!("error: {error}");
+            return (*code).into();
+        }
+        qn_train::cli::report(result)
+    }
+
+    fn dispatch(self) -> Result<u8> {
+        let interrupt = Interrupt::catch_signals().context("cannot catch signals")?;
+        let code = |converged| if converged { 0 } else { NOT_CONVERGED };
+        match self.command {
+            Command::Eigen(args) => Ok(code(eigen::run(&args, &interrupt)?.1)),
+            Command::Overlap(args) => overlap::run(&args).map(|_| 0),
+            Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
+            Command::Schema(args) => write_schemas(&args.out).map(|()| 0),
+        }
+    }
+}
+
+/// Schemas by file name.
+///
+/// # Errors
+/// None in practice: schemas are data.
+pub fn schemas() -> Result<Vec<(&'static str, String)>> {
+    let text =
+        |schema: schemars::Schema| Ok::<_, serde_json::Error>(serde_json::to_string_pretty(&schema)? + "\n");
+    Ok(vec![
+        ("eigen.schema.json", text(schemars::schema_for!(EigenReport))?),
+        ("overlap.schema.json", text(schemars::schema_for!(OverlapReport))?),
+    ])
+}
+
+fn write_schemas(dir: &Path) -> Result<()> {
+    for (name, text) in schemas()? {
+        write_whole(&dir.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Between a network's derivatives, which know no solver, and the solvers, which know no network.
+
+use std::cell::Cell;
+
+use faer::{MatMut, MatRef};
+use indicatif::ProgressBar;
+use qn_curvature::{Curvature, Operator, Real};
+use qn_spectrum::{OperatorError, SymmetricOperator};
+use qn_train::Interrupt;
+
+/// H, G or F of a network at one point.
+pub(crate) struct CurvatureOperator<'a, T: Real> {
+    pub(crate) curvature: &'a Curvature<T>,
+    pub(crate) which: Operator,
+}
+
+impl<T: Real> SymmetricOperator for CurvatureOperator<'_, T> {
+    fn dim(&self) -> usize {
+        self.curvature.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        Ok(self.curvature.product(self.which, x, y)?)
+    }
+}
+
+/// An operator that counts its products, moves a progress bar and stops when the user says so.
+pub(crate) struct Watched<'a, A> {
+    inner: A,
+    bar: &'a ProgressBar,
+    interrupt: &'a Interrupt,
+    products: Cell<usize>,
+}
+
+/// The user has asked to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; nothing was written")]
+pub(crate) struct Interrupted(pub(crate) u8);
+
+impl<'a, A: SymmetricOperator> Watched<'a, A> {
+    pub(crate) fn new(inner: A, bar: &'a ProgressBar, interrupt: &'a Interrupt) -> Self {
+        Self { inner, bar, interrupt, products: Cell::new(0) }
+    }
+
+    /// Products with single vectors so far.
+    pub(crate) fn products(&self) -> usize {
+        self.products.get()
+    }
+}
+
+impl<A: SymmetricOperator> SymmetricOperator for Watched<'_, A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        if let Some(code) = self.interrupt.exit_code() {
+            return Err(Box::new(Interrupted(code)));
+        }
+        self.inner.apply(x, y)?;
+        self.products.set(self.products.get() + x.ncols());
+        self.bar.set_position(self.products.get() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! `qn-analyse overlap`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use nalgebra::DMatrix;
+use qn_model::{Graph, ParamLayout};
+use qn_run::{RunDirectory, RunError, Snapshot, TensorFile, Versions};
+use qn_train::Usage;
+use qn_train::ui::Verbosity;
+
+use crate::report::{self, Destination, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap};
+use crate::subspace::{
+    assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap, unit_columns,
+};
+use crate::table;
+
+/// Which class gradients of a snapshot are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GradientsArg {
+    /// The optimiser's running averages where it keeps them, otherwise the minibatch's.
+    Auto,
+    /// The optimiser's running averages.
+    Averaged,
+    /// One minibatch's.
+    Batch,
+}
+
+/// Compare the class gradients of every snapshot with the top eigenvectors that `eigen` found.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OverlapArgs {
+    /// A run directory in which `qn-analyse eigen` has been run.
+    pub(crate) run: PathBuf,
+    /// Eigenvectors to compare with [default: C].
+    #[arg(long, short)]
+    pub(crate) k: Option<usize>,
+    /// Which class gradients.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) gradients: GradientsArg,
+    /// Where the report goes, "-" for stdout [default: reports/overlap.json in the run].
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Say nothing but errors and results.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
+    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let run = RunDirectory::open(&args.run)?;
+    let config = run.read_config()?;
+    let graph = Graph::new(&config.architecture)?;
+    let (layout, classes) = (graph.layout(), graph.classes());
+    let eigen_path = run.report_path("eigen.json");
+    if !eigen_path.is_file() {
+        bail!("{} is missing: run `qn-analyse eigen {}` first", eigen_path.display(), args.run.display());
+    }
+    let eigen: EigenReport = report::read(&eigen_path)?;
+    let k = args.k.unwrap_or(classes);
+    if k < classes || k > eigen.eigenvalues.len() {
+        let have = eigen.eigenvalues.len();
+        bail!(Usage(format!(
+            "--k {k}: there are {classes} classes and {} holds {have} eigenvectors; give {classes} to {have}, or run `qn-analyse eigen` with a larger --k",
+            eigen_path.display()
+        )));
+    }
+    if !matches!(eigen.which.as_str(), "LA" | "LM") {
+        let file = eigen_path.display();
+        bail!("{file} holds the {} end of the spectrum; run `qn-analyse eigen` with --which LA", eigen.which);
+    }
+    let vectors = read_vectors(&run, layout, k)?;
+    let steps = run.snapshot_steps()?;
+    ensure!(!steps.is_empty(), "{} has no snapshots: train it with --snapshot-every N", args.run.display());
+
+    let bar = verbosity.bar(steps.len() as u64, "snapshots");
+    let mut snapshots = Vec::with_capacity(steps.len());
+    let mut averaged = false;
+    for step in steps {
+        let snapshot = Snapshot::read(&run.snapshot_path(step), classes, layout)?;
+        let (rows, is_averaged) = choose(&snapshot, args.gradients)?;
+        averaged = is_averaged;
+        let v = DMatrix::from_fn(layout.len(), classes, |i, c| f64::from(rows[c * layout.len() + i]));
+        snapshots.push(compare(step, &v, &vectors));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let report = OverlapReport {
+        schema_version: SCHEMA_VERSION,
+        class_gradients: if averaged { "averaged" } else { "batch" }.into(),
+        classes,
+        k,
+        params: layout.len(),
+        operator: eigen.operator,
+        samples: eigen.samples,
+        eigenvalues: eigen.eigenvalues[..k].to_vec(),
+        random_baseline: (2.0 / (std::f64::consts::PI * layout.len() as f64)).sqrt(),
+        snapshots,
+        layout_hash: layout.hash(),
+        versions: Versions::current(),
+    };
+    let to = match &args.json {
+        Some(path) if path.as_os_str() == "-" => Destination::Stdout,
+        Some(path) => Destination::File(path.clone()),
+        None => Destination::File(run.report_path("overlap.json")),
+    };
+    report::write(&report, &to)?;
+    if let Destination::File(path) = &to {
+        table::print_overlap(&report);
+        verbosity.say(format_args!("report: {}", path.display()));
+    }
+    Ok(report)
+}
+
+fn choose(snapshot: &Snapshot, which: GradientsArg) -> Result<(&[f32], bool)> {
+    let averages = &snapshot.averaged_class_gradients;
+    match which {
+        GradientsArg::Batch => Ok((&snapshot.class_gradients, false)),
+        GradientsArg::Auto if averages.is_empty() => Ok((&snapshot.class_gradients, false)),
+        GradientsArg::Averaged if averages.is_empty() => {
+            bail!(Usage("--gradients averaged: SGD keeps no averages; use --gradients batch".into()))
+        }
+        _ => Ok((averages, true)),
+    }
+}
+
+/// The first k eigenvectors as columns.
+fn read_vectors(run: &RunDirectory, layout: &ParamLayout, k: usize) -> Result<DMatrix<f64>> {
+    let path = run.report_path("eigen.safetensors");
+    let file = TensorFile::read(&path)?;
+    let found = file.meta.get("layout_hash").and_then(|v| v.as_str()).unwrap_or("none").to_owned();
+    if found != layout.hash() {
+        return Err(RunError::Layout { path, found, expected: layout.hash() }.into());
+    }
+    let tensor = file
+        .tensors
+        .get("eigenvectors")
+        .with_context(|| format!("{} has no eigenvectors", path.display()))?;
+    let (rows, p) = (tensor.shape().first().copied().unwrap_or(0), layout.len());
+    ensure!(
+        rows >= k && tensor.shape() == [rows, p],
+        "{} does not fit eigen.json; run `qn-analyse eigen` again",
+        path.display()
+    );
+    let values =
+        tensor.to_f64().with_context(|| format!("{} holds other numbers than floats", path.display()))?;
+    Ok(DMatrix::from_fn(p, k, |i, j| values[j * p + i]))
+}
+
+fn compare(step: u64, v: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
+    let scores = cosines(v, e);
+    let assignment = assign(&scores);
+    // The snapshots hold single precision.
+    let eps = f64::from(f32::EPSILON);
+    let normalised = numerical_rank(&beside(&unit_columns(v), e), eps);
+    let raw = numerical_rank(&beside(v, e), eps);
+    SnapshotOverlap {
+        step,
+        cosines: scores.row_iter().map(|r| r.iter().copied().collect()).collect(),
+        assignment: assignment.columns,
+        mean_assigned_cosine: assignment.mean,
+        subspace_overlap: subspace_overlap(v, e),
+        principal_angles: principal_angles(v, e),
+        max_coherence: max_coherence(v),
+        class_gradient_norms: v.column_iter().map(|c| c.norm()).collect(),
+        rank: normalised.rank,
+        rank_tolerance: normalised.tolerance,
+        singular_values: normalised.singular_values,
+        rank_raw: raw.rank,
+        rank_raw_tolerance: raw.tolerance,
+        singular_values_raw: raw.singular_values,
+    }
+}

@@ -1,0 +1,170 @@
+//! What is written down. Field names are stable; see analysis/schemas.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use qn_run::{Versions, write_whole};
+use qn_spectrum::StopReason;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the formats below.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// Some or all eigenvalues of a curvature matrix: `eigen.json`. The vectors are in
+/// `eigen.safetensors` beside it, as `eigenvectors` [k, P].
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EigenReport {
+    /// Of this format.
+    pub schema_version: u32,
+    /// `hessian`, `ggn` or `residual`.
+    pub operator: String,
+    /// The architecture's name.
+    pub arch: String,
+    /// The data set.
+    pub data: String,
+    /// `train` or `test`.
+    pub split: String,
+    /// N: the first so many of the split.
+    pub samples: usize,
+    /// SHA-256 of those samples.
+    pub data_sha256: String,
+    /// The parameters' file.
+    pub checkpoint: String,
+    /// Steps of training, where it is a run's checkpoint.
+    pub step: Option<u64>,
+    /// P.
+    pub params: usize,
+    /// Precision of the products: `f64` or `f32`.
+    pub dtype: String,
+    /// Samples in a microbatch.
+    pub microbatch: usize,
+    /// `lanczos`, or `dense` when the whole matrix was built.
+    pub method: String,
+    /// Pairs asked for.
+    pub k: usize,
+    /// LA, SA, LM or BE.
+    pub which: String,
+    /// Vectors multiplied at a time.
+    pub block: usize,
+    /// Residuals asked for, relative to the largest |eigenvalue|.
+    pub tol: f64,
+    /// The k eigenvalues, in the order that `which` says.
+    pub eigenvalues: Vec<f64>,
+    /// |A v − λ v| of each, from fresh products.
+    pub residuals: Vec<f64>,
+    /// How many residuals are within the tolerance.
+    pub converged: usize,
+    /// Products with single vectors.
+    pub matvecs: usize,
+    /// Restarts.
+    pub iterations: usize,
+    /// `converged`, `max_iterations` or `precision_reached`.
+    pub stop_reason: StopReason,
+    /// All P eigenvalues, descending, where the whole matrix was built.
+    pub full_spectrum: Option<Vec<f64>>,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// Share of samples classified correctly.
+    pub accuracy: f64,
+    /// |dL/dθ|.
+    pub gradient_norm: f64,
+    /// Hash of the parameter layout.
+    pub layout_hash: String,
+    /// Seed of the starting vectors.
+    pub seed: u64,
+    /// Versions.
+    pub versions: Versions,
+}
+
+/// Class gradients of every snapshot against the top eigenvectors: `overlap.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OverlapReport {
+    /// Of this format.
+    pub schema_version: u32,
+    /// `averaged` (the optimiser's running averages) or `batch` (one minibatch's).
+    pub class_gradients: String,
+    /// C.
+    pub classes: usize,
+    /// Eigenvectors compared with.
+    pub k: usize,
+    /// P.
+    pub params: usize,
+    /// Which matrix the eigenvectors belong to, and over how many samples.
+    pub operator: String,
+    /// N.
+    pub samples: usize,
+    /// Eigenvalues of the vectors compared with.
+    pub eigenvalues: Vec<f64>,
+    /// E|cos| of two random directions in R^P: √(2 / (π P)).
+    pub random_baseline: f64,
+    /// One entry a snapshot, by step.
+    pub snapshots: Vec<SnapshotOverlap>,
+    /// Hash of the parameter layout.
+    pub layout_hash: String,
+    /// Versions.
+    pub versions: Versions,
+}
+
+/// One snapshot against the eigenvectors.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotOverlap {
+    /// Steps taken before the snapshot.
+    pub step: u64,
+    /// |v_k · e_j|: row k is class k, column j eigenvector j.
+    pub cosines: Vec<Vec<f64>>,
+    /// Eigenvector assigned to each class.
+    pub assignment: Vec<usize>,
+    /// Mean |cosine| of the assigned pairs.
+    pub mean_assigned_cosine: f64,
+    /// ‖Qᵀ E‖²_F / C, Q an orthonormal basis of the class gradients.
+    pub subspace_overlap: f64,
+    /// Radians, ascending.
+    pub principal_angles: Vec<f64>,
+    /// Largest |v_j · v_k| of two classes.
+    pub max_coherence: f64,
+    /// |c_k|.
+    pub class_gradient_norms: Vec<f64>,
+    /// Rank of [V, E] with unit columns.
+    pub rank: usize,
+    /// s_max · max(P, C + k) · 2^-23, single precision being the snapshots'.
+    pub rank_tolerance: f64,
+    /// Of [V, E] with unit columns, descending.
+    pub singular_values: Vec<f64>,
+    /// Rank with the class gradients as they are. Beware: eigenvectors shorter than the tolerance
+    /// vanish, so this one depends on |c_k|.
+    pub rank_raw: usize,
+    /// Its tolerance.
+    pub rank_raw_tolerance: f64,
+    /// Its singular values.
+    pub singular_values_raw: Vec<f64>,
+}
+
+/// Where a report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Printed instead of a table.
+    Stdout,
+    /// Written whole.
+    File(std::path::PathBuf),
+}
+
+/// Writes a report as JSON.
+pub(crate) fn write(report: &impl Serialize, to: &Destination) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
+    text.push('\n');
+    match to {
+        Destination::Stdout => print!("{text}"),
+        Destination::File(path) => write_whole(path, text.as_bytes())?,
+    }
+    Ok(())
+}
+
+/// Reads a report back.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a valid report", path.display()))
+}

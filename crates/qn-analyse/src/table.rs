@@ -1,0 +1,83 @@
+//! What a reader wants to know first, on stdout.
+
+use qn_spectrum::StopReason;
+
+use crate::report::{EigenReport, OverlapReport};
+
+/// Eigenvalues with residuals, and what they say.
+pub(crate) fn print_eigen(report: &EigenReport) {
+    println!(
+        "{} of {} on {} {} samples of {}: loss {:.5}, accuracy {:.2} %, |gradient| {:.3e}",
+        report.operator,
+        report.arch,
+        report.samples,
+        report.split,
+        report.data,
+        report.loss,
+        100.0 * report.accuracy,
+        report.gradient_norm
+    );
+    println!("{:>5}  {:>14}  {:>10}", report.which, "eigenvalue", "residual");
+    for (i, (value, residual)) in report.eigenvalues.iter().zip(&report.residuals).enumerate() {
+        println!("{:>5}  {value:>14.6}  {residual:>10.1e}", i + 1);
+    }
+    if let Some(all) = &report.full_spectrum {
+        let (largest, smallest) = (all.first().copied().unwrap_or(0.0), all.last().copied().unwrap_or(0.0));
+        let threshold = 1e-6 * largest.abs().max(smallest.abs());
+        let count = |f: &dyn Fn(f64) -> bool| all.iter().filter(|&&v| f(v)).count();
+        println!(
+            "all {}: {} above {threshold:.1e}, {} below -{threshold:.1e}, smallest {smallest:.6}",
+            all.len(),
+            count(&|v| v > threshold),
+            count(&|v| v < -threshold),
+        );
+    }
+    let ending = match report.stop_reason {
+        StopReason::Converged => "converged",
+        StopReason::MaxIterations => {
+            "NOT CONVERGED: the restarts were used up; raise --maxiter, --ncv or --tol"
+        }
+        StopReason::PrecisionReached => {
+            "NOT CONVERGED: the products' precision is used up; raise --tol or use --dtype f64"
+        }
+    };
+    println!(
+        "{} of {} within {:.0e}; {} products, {:.1} s: {ending}",
+        report.converged,
+        report.eigenvalues.len(),
+        report.tol,
+        report.matvecs,
+        report.seconds
+    );
+}
+
+/// One line a snapshot.
+pub(crate) fn print_overlap(report: &OverlapReport) {
+    println!(
+        "class gradients ({}) against the top {} eigenvectors of the {}",
+        report.class_gradients, report.k, report.operator
+    );
+    println!(
+        "{:>8}  {:>10}  {:>9}  {:>10}  {:>9}  {:>5}  {:>8}",
+        "step", "mean |cos|", "overlap", "max angle", "coherence", "rank", "rank raw"
+    );
+    let n = report.snapshots.len();
+    for (i, s) in report.snapshots.iter().enumerate() {
+        // Long runs: every so many, and the last.
+        if i % n.div_ceil(20) != 0 && i + 1 != n {
+            continue;
+        }
+        let angle = s.principal_angles.last().copied().unwrap_or(f64::NAN).to_degrees();
+        println!(
+            "{:>8}  {:>10.4}  {:>9.4}  {angle:>9.1}°  {:>9.4}  {:>5}  {:>8}",
+            s.step, s.mean_assigned_cosine, s.subspace_overlap, s.max_coherence, s.rank, s.rank_raw
+        );
+    }
+    println!("random directions: mean |cos| {:.4}", report.random_baseline);
+    if let Some(s) = report.snapshots.iter().rev().find(|s| s.rank != s.rank_raw) {
+        println!(
+            "warning: at step {} the rank of [V, E] is {} with unit columns and {} without: the tolerance is relative to the largest column, so the raw rank measures |c_k|, not overlap",
+            s.step, s.rank, s.rank_raw
+        );
+    }
+}

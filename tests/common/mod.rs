@@ -1,0 +1,60 @@
+//! Running the programs in a folder of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub(crate) struct Sandbox(tempfile::TempDir);
+
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), contents).unwrap();
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let output = Command::new(program)
+            .args(args)
+            .current_dir(self.0.path())
+            .env_remove("QN_DATA")
+            .output()
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    pub(crate) fn analyse(&self, args: &[&str]) -> Output {
+        self.run(env!("CARGO_BIN_EXE_qn-analyse"), args)
+    }
+
+    pub(crate) fn train(&self, args: &[&str]) -> Output {
+        // Another package's program: cargo puts it beside ours when the whole workspace is tested.
+        let program = Path::new(env!("CARGO_BIN_EXE_qn-analyse")).with_file_name("qn-train");
+        assert!(program.is_file(), "run `cargo test --workspace`: these tests need qn-train as well");
+        self.run(program.to_str().unwrap(), args)
+    }
+
+    /// A digits network after a few steps.
+    pub(crate) fn train_digits(&self, out: &str) {
+        let args =
+            ["--arch", "digits", "--data", "digits", "--lr", "0.05", "--steps", "12", "--samples", "400"];
+        let output = self.train(&[&args[..], &["--out", out]].concat());
+        assert_eq!(output.code, 0, "{}", output.stderr);
+    }
+}
