@@ -2,15 +2,20 @@
 //!
 //! An operator is anything that can multiply a block of vectors ([`SymmetricOperator`]); nothing here
 //! knows about networks. [`lanczos`] finds a few extremal pairs and says how good they are;
-//! [`DenseSymmetric`] finds all of them where the matrix fits in memory.
+//! [`DenseSymmetric`] finds all of them where the matrix fits in memory; [`density`], [`hutchinson`]
+//! and [`hutch_plus_plus`] estimate what all of them together are like.
 
 mod dense;
+mod density;
 mod lanczos;
 mod operator;
 mod orthogonal;
 mod pairs;
+mod trace;
 
 pub use dense::{DenseSymmetric, FullSpectrum};
+pub use density::{Density, DensityOptions, density};
 pub use lanczos::{LanczosOptions, Progress, lanczos};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use pairs::{Eigenpairs, SpectrumError, StopReason, Which};
+pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson};

@@ -137,6 +137,14 @@ pub enum SpectrumError {
         /// What is tolerated.
         bound: f64,
     },
+    /// Too few random vectors, steps or points.
+    #[error("{found} is too few: give at least {least}")]
+    Probes {
+        /// As asked.
+        found: usize,
+        /// The fewest that work.
+        least: usize,
+    },
     /// The dense solver gave up.
     #[error("the dense eigensolver did not converge")]
     Dense,
