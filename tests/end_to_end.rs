@@ -40,6 +40,27 @@ fn numbers(v: &Value) -> Vec<f64> {
     v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
+/// The committed schema accepts the report, and would not without one of its fields.
+fn satisfies_its_schema(name: &str, report: &Value) {
+    let file = format!("../../analysis/schemas/{name}.schema.json");
+    let validator =
+        jsonschema::validator_for(&json(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file))).unwrap();
+    let errors: Vec<String> = validator.iter_errors(report).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{name}: {errors:?}");
+    let mut broken = report.clone();
+    broken.as_object_mut().unwrap().remove("params");
+    assert!(!validator.is_valid(&broken), "{name}");
+}
+
+#[test]
+fn committed_schemas_are_fresh() {
+    for (name, schema) in qn_analyse::cli::schemas().unwrap() {
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../analysis/schemas").join(name);
+        let words = "run `cargo run --bin qn-analyse -- schema` and commit";
+        assert_eq!(std::fs::read_to_string(committed).unwrap_or_default(), schema, "{name}: {words}");
+    }
+}
+
 /// Everything but times: what must repeat bit for bit.
 fn timeless(run: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
@@ -75,18 +96,10 @@ fn a_recipe_runs_repeats_and_satisfies_the_schemas() {
     assert!(out.stdout.contains("lambda_1") && out.stdout.contains("runs/tiny/qn/reports"), "{}", out.stdout);
     assert!(!out.stderr.contains('\r'), "no progress bar where there is no terminal");
 
-    for (name, schema) in qn_analyse::cli::schemas().unwrap() {
-        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../analysis/schemas").join(name);
-        let words = "run `cargo run --bin qn-analyse -- schema` and commit";
-        assert_eq!(std::fs::read_to_string(committed).unwrap_or_default(), schema, "{name}: {words}");
-        let validator = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
-        for run in ["sgd", "qn"] {
-            let report =
-                json(&sandbox.path(&format!("runs/tiny/{run}/reports/{}", name.replace(".schema", ""))));
-            assert!(validator.is_valid(&report), "{name} {run}");
-            let mut broken = report;
-            broken.as_object_mut().unwrap().remove("params");
-            assert!(!validator.is_valid(&broken));
+    for run in ["sgd", "qn"] {
+        for name in ["eigen", "overlap"] {
+            let report = json(&sandbox.path(&format!("runs/tiny/{run}/reports/{name}.json")));
+            satisfies_its_schema(name, &report);
         }
     }
 
@@ -216,6 +229,59 @@ fn lanczos_and_the_full_matrix_agree() {
     // The diagonal blocks of F are zero for ReLU and max-pooling networks: so is its trace.
     assert!(trace(&residual).abs() <= 1e-10 * trace(&ggn));
     assert!(numbers(&residual["full_spectrum"])[0] > 1e-4 * all[0], "but F is not zero");
+}
+
+#[test]
+fn estimates_agree_with_the_dense_spectrum() {
+    let sandbox = Sandbox::new();
+    sandbox.train_digits("run");
+    let run = |command: &str, more: &[&str]| {
+        let base = [command, "run", "--samples", "200", "--json", "-", "--quiet"];
+        let out = sandbox.analyse(&[&base[..], more].concat());
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        let report: Value = serde_json::from_str(&out.stdout).unwrap();
+        if command != "eigen" {
+            satisfies_its_schema(command, &report);
+        }
+        report
+    };
+    let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let full = |operator| numbers(&run("eigen", &["--full", "--operator", operator])["full_spectrum"]);
+    let (h, f) = (full("hessian"), full("residual"));
+    let covers = |estimate: &Value, truth: f64| {
+        let off = (estimate["value"].as_f64().unwrap() - truth).abs();
+        assert!(
+            off <= 4.0 * estimate["standard_error"].as_f64().unwrap() + 1e-12 * truth,
+            "{estimate} {truth}"
+        );
+    };
+    let trace = run("trace", &[]);
+    covers(&trace["hutchinson"], h.iter().sum());
+    covers(&trace["hutch_plus_plus"], h.iter().sum());
+    covers(&trace["frobenius_squared"], norm(&h).powi(2));
+
+    let exact = run("decompose", &[]);
+    assert_eq!(exact["method"], "dense");
+    covers(&exact["residual_ratio"], norm(&f) / norm(&h));
+    let estimated = run("decompose", &["--dense-up-to", "10"]);
+    assert_eq!(estimated["method"], "hutchinson");
+    covers(&estimated["residual_ratio"], norm(&f) / norm(&h));
+    covers(&estimated["ggn_ratio"], exact["ggn_ratio"]["value"].as_f64().unwrap());
+
+    let sigma = h[0] / 20.0;
+    let density = run("density", &["--sigma", &sigma.to_string(), "--probes", "20"]);
+    let bump = |x: f64| (-0.5 * (x / sigma).powi(2)).exp() / (sigma * (2.0 * std::f64::consts::PI).sqrt());
+    let points = numbers(&density["grid"]).into_iter().zip(numbers(&density["density"]));
+    let misses = points
+        .zip(numbers(&density["standard_error"]))
+        .filter(|&((t, d), error)| {
+            let exact = h.iter().map(|v| bump(t - v)).sum::<f64>() / h.len() as f64;
+            (d - exact).abs() > 4.0 * error + 1e-9
+        })
+        .count();
+    assert!(misses <= 10, "{misses} of 1000 points are beyond four standard errors");
+    let out = sandbox.analyse(&["trace", "run", "--probes", "1"]);
+    assert_eq!(out.code, 2, "{}", out.stderr);
 }
 
 #[test]

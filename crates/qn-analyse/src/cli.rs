@@ -9,9 +9,10 @@ use qn_run::write_whole;
 use qn_train::Interrupt;
 
 use crate::eigen::{self, EigenArgs};
+use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
 use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
-use crate::report::{EigenReport, OverlapReport};
+use crate::report::{DecomposeReport, DensityReport, EigenReport, OverlapReport, TraceReport};
 use crate::reproduce::{self, ReproduceArgs};
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
@@ -35,6 +36,12 @@ written), 130 interrupted.";
 enum Command {
     /// Eigenvalues and eigenvectors of the Hessian (or of G or F) at a trained network.
     Eigen(Box<EigenArgs>),
+    /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
+    Density(DensityArgs),
+    /// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
+    Trace(TraceArgs),
+    /// How much of H is G and how much is F: the ratios of their norms.
+    Decompose(DecomposeArgs),
     /// Class gradients of every snapshot against the top eigenvectors.
     Overlap(OverlapArgs),
     /// Run an experiment of analysis/recipes: train, eigen, overlap.
@@ -71,6 +78,9 @@ impl Cli {
         let code = |converged| if converged { 0 } else { NOT_CONVERGED };
         match self.command {
             Command::Eigen(args) => Ok(code(eigen::run(&args, &interrupt)?.1)),
+            Command::Density(args) => estimates::run_density(&args, &interrupt).map(|()| 0),
+            Command::Trace(args) => estimates::run_trace(&args, &interrupt).map(|()| 0),
+            Command::Decompose(args) => estimates::run_decompose(&args, &interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args).map(|_| 0),
             Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
             Command::Schema(args) => write_schemas(&args.out).map(|()| 0),
@@ -86,8 +96,11 @@ pub fn schemas() -> Result<Vec<(&'static str, String)>> {
     let text =
         |schema: schemars::Schema| Ok::<_, serde_json::Error>(serde_json::to_string_pretty(&schema)? + "\n");
     Ok(vec![
+        ("decompose.schema.json", text(schemars::schema_for!(DecomposeReport))?),
+        ("density.schema.json", text(schemars::schema_for!(DensityReport))?),
         ("eigen.schema.json", text(schemars::schema_for!(EigenReport))?),
         ("overlap.schema.json", text(schemars::schema_for!(OverlapReport))?),
+        ("trace.schema.json", text(schemars::schema_for!(TraceReport))?),
     ])
 }
 

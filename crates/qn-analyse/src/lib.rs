@@ -5,8 +5,10 @@
 
 pub mod cli;
 mod eigen;
+mod estimates;
 mod operator;
 mod overlap;
+mod problem;
 mod recipe;
 mod report;
 mod reproduce;
@@ -14,5 +16,7 @@ mod subspace;
 mod table;
 mod target;
 
-pub use report::{EigenReport, OverlapReport, SnapshotOverlap};
+pub use report::{
+    DecomposeReport, DensityReport, EigenReport, OverlapReport, SnapshotOverlap, Subject, TraceReport,
+};
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

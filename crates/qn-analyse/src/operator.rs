@@ -4,23 +4,25 @@ use std::cell::Cell;
 
 use faer::{MatMut, MatRef};
 use indicatif::ProgressBar;
-use qn_curvature::{Curvature, Operator, Real};
-use qn_spectrum::{OperatorError, SymmetricOperator};
-use qn_train::Interrupt;
+use qn_curvature::Operator;
+use qn_spectrum::{OperatorError, SpectrumError, SymmetricOperator};
+use qn_train::{Interrupt, Usage};
+
+use crate::problem::Derivatives;
 
 /// H, G or F of a network at one point.
-pub(crate) struct CurvatureOperator<'a, T: Real> {
-    pub(crate) curvature: &'a Curvature<T>,
+pub(crate) struct CurvatureOperator<'a> {
+    pub(crate) derivatives: &'a Derivatives,
     pub(crate) which: Operator,
 }
 
-impl<T: Real> SymmetricOperator for CurvatureOperator<'_, T> {
+impl SymmetricOperator for CurvatureOperator<'_> {
     fn dim(&self) -> usize {
-        self.curvature.dim()
+        self.derivatives.dim()
     }
 
     fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
-        Ok(self.curvature.product(self.which, x, y)?)
+        Ok(self.derivatives.product(self.which, x, y)?)
     }
 }
 
@@ -61,5 +63,19 @@ impl<A: SymmetricOperator> SymmetricOperator for Watched<'_, A> {
         self.products.set(self.products.get() + x.ncols());
         self.bar.set_position(self.products.get() as u64);
         Ok(())
+    }
+}
+
+/// An interruption on its way through a solver comes out as itself, a wrong number as wrong usage.
+pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
+    match error {
+        SpectrumError::Operator(inner) => match inner.downcast::<Interrupted>() {
+            Ok(interrupted) => anyhow::Error::new(*interrupted),
+            Err(other) => anyhow::anyhow!(other),
+        },
+        SpectrumError::Count { .. } | SpectrumError::Basis { .. } | SpectrumError::Probes { .. } => {
+            anyhow::Error::new(Usage(error.to_string()))
+        }
+        other => other.into(),
     }
 }

@@ -10,6 +10,7 @@ use qn_run::{RunDirectory, RunError, Snapshot, TensorFile, Versions};
 use qn_train::Usage;
 use qn_train::ui::Verbosity;
 
+use crate::problem::destination;
 use crate::report::{self, Destination, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap};
 use crate::subspace::{
     assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap, unit_columns,
@@ -93,19 +94,15 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
         classes,
         k,
         params: layout.len(),
-        operator: eigen.operator,
-        samples: eigen.samples,
+        operator: eigen.subject.operator,
+        samples: eigen.subject.samples,
         eigenvalues: eigen.eigenvalues[..k].to_vec(),
         random_baseline: (2.0 / (std::f64::consts::PI * layout.len() as f64)).sqrt(),
         snapshots,
         layout_hash: layout.hash(),
         versions: Versions::current(),
     };
-    let to = match &args.json {
-        Some(path) if path.as_os_str() == "-" => Destination::Stdout,
-        Some(path) => Destination::File(path.clone()),
-        None => Destination::File(run.report_path("overlap.json")),
-    };
+    let to = destination(args.json.as_deref(), Some(&args.run), "overlap.json")?;
     report::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_overlap(&report);

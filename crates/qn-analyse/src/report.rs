@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use qn_run::{Versions, write_whole};
-use qn_spectrum::StopReason;
+use qn_spectrum::{Estimate, StopReason};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Version of the formats below.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
 
-/// Some or all eigenvalues of a curvature matrix: `eigen.json`. The vectors are in
-/// `eigen.safetensors` beside it, as `eigenvectors` [k, P].
+/// What was analysed, at the head of every report on a curvature matrix.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct EigenReport {
+pub struct Subject {
     /// Of this format.
     pub schema_version: u32,
     /// `hessian`, `ggn` or `residual`.
@@ -40,6 +39,21 @@ pub struct EigenReport {
     pub dtype: String,
     /// Samples in a microbatch.
     pub microbatch: usize,
+    /// Hash of the parameter layout.
+    pub layout_hash: String,
+    /// Seed of the random vectors.
+    pub seed: u64,
+    /// Versions.
+    pub versions: Versions,
+}
+
+/// Some or all eigenvalues of a curvature matrix: `eigen.json`. The vectors are in
+/// `eigen.safetensors` beside it, as `eigenvectors` [k, P].
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EigenReport {
+    /// What was analysed.
+    #[serde(flatten)]
+    pub subject: Subject,
     /// `lanczos`, or `dense` when the whole matrix was built.
     pub method: String,
     /// Pairs asked for.
@@ -72,12 +86,72 @@ pub struct EigenReport {
     pub accuracy: f64,
     /// |dL/dθ|.
     pub gradient_norm: f64,
-    /// Hash of the parameter layout.
-    pub layout_hash: String,
-    /// Seed of the starting vectors.
-    pub seed: u64,
-    /// Versions.
-    pub versions: Versions,
+}
+
+/// Smoothed density of all eigenvalues: `density.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DensityReport {
+    /// What was analysed.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Random starting vectors.
+    pub probes: usize,
+    /// Lanczos steps a probe.
+    pub steps: usize,
+    /// Width of the Gaussian that stands for an eigenvalue.
+    pub sigma: f64,
+    /// Eigenvalues at which the density is given, ascending.
+    pub grid: Vec<f64>,
+    /// φ(t) = (1/P) Σ N(t; λ_i, σ²); integrates to one.
+    pub density: Vec<f64>,
+    /// Standard error over the probes.
+    pub standard_error: Vec<f64>,
+    /// Quadrature (node, weight) pairs of each probe; a probe's weights add up to one.
+    pub nodes: Vec<Vec<(f64, f64)>>,
+    /// Products with single vectors.
+    pub matvecs: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Trace and norm of a curvature matrix: `trace.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TraceReport {
+    /// What was analysed.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Products allowed to each estimator.
+    pub probes: usize,
+    /// tr A by Hutchinson's estimator.
+    pub hutchinson: Estimate,
+    /// tr A by Hutch++.
+    pub hutch_plus_plus: Estimate,
+    /// ‖A‖²_F.
+    pub frobenius_squared: Estimate,
+    /// Products with single vectors, of both estimators.
+    pub matvecs: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// How H splits into G and F: `decompose.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DecomposeReport {
+    /// What was analysed; the operator is the Hessian.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// `dense` (all P products, exact) or `hutchinson`.
+    pub method: String,
+    /// Random vectors, the same for H, G and F; P where the method is dense.
+    pub probes: usize,
+    /// ‖H‖_F.
+    pub hessian_norm: f64,
+    /// ‖G‖_F / ‖H‖_F.
+    pub ggn_ratio: Estimate,
+    /// ‖F‖_F / ‖H‖_F: zero if eq. (7) of the paper held.
+    pub residual_ratio: Estimate,
+    /// Wall-clock seconds.
+    pub seconds: f64,
 }
 
 /// Class gradients of every snapshot against the top eigenvectors: `overlap.json`.

@@ -112,24 +112,20 @@ fn spectrum(
     path: &Path,
     interrupt: &Interrupt,
 ) -> Result<(EigenReport, bool)> {
-    let eigen = EigenArgs {
-        data_dir: args.data_dir.clone(),
-        k: recipe.k,
-        full: recipe.full,
-        samples: recipe.samples,
-        threads: args.threads,
-        quiet: args.quiet,
-        ..EigenArgs::for_run(path)
-    };
+    let mut eigen = EigenArgs { k: recipe.k, full: recipe.full, ..EigenArgs::for_run(path) };
+    eigen.problem.data_dir.clone_from(&args.data_dir);
+    eigen.problem.samples = recipe.samples;
+    eigen.problem.threads = args.threads;
+    eigen.problem.quiet = args.quiet;
     let run = RunDirectory::open(path)?;
     let file = run.report_path("eigen.json");
     if !args.overwrite && file.is_file() && run.report_path("eigen.safetensors").is_file() {
         let there: EigenReport = report::read(&file)?;
-        let same = there.step == run.checkpoint_steps()?.last().copied()
-            && there.operator == eigen.operator.as_str()
+        let same = there.subject.step == run.checkpoint_steps()?.last().copied()
+            && there.subject.operator == eigen.problem.operator.as_str()
             && there.k == recipe.k
             && (there.method == "dense") == recipe.full
-            && recipe.samples.is_none_or(|n| n == there.samples);
+            && recipe.samples.is_none_or(|n| n == there.subject.samples);
         if same {
             crate::table::print_eigen(&there);
             let converged = there.converged == there.eigenvalues.len();

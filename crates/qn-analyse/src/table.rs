@@ -6,13 +6,14 @@ use crate::report::{EigenReport, OverlapReport};
 
 /// Eigenvalues with residuals, and what they say.
 pub(crate) fn print_eigen(report: &EigenReport) {
+    let subject = &report.subject;
     println!(
         "{} of {} on {} {} samples of {}: loss {:.5}, accuracy {:.2} %, |gradient| {:.3e}",
-        report.operator,
-        report.arch,
-        report.samples,
-        report.split,
-        report.data,
+        subject.operator,
+        subject.arch,
+        subject.samples,
+        subject.split,
+        subject.data,
         report.loss,
         100.0 * report.accuracy,
         report.gradient_norm

@@ -18,4 +18,4 @@ pub use density::{Density, DensityOptions, density};
 pub use lanczos::{LanczosOptions, Progress, lanczos};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use pairs::{Eigenpairs, SpectrumError, StopReason, Which};
-pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson};
+pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson, random_signs};

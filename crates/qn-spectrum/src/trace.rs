@@ -108,6 +108,11 @@ fn quadratic_forms(operator: &impl SymmetricOperator, x: MatRef<'_, f64>) -> Res
     Ok((0..x.ncols()).map(|j| gram[(j, j)]).collect())
 }
 
+/// An n × `count` matrix of independent random signs.
+pub fn random_signs(n: usize, count: usize, seed: u64) -> Mat<f64> {
+    signs(n, count, &mut ChaCha8Rng::seed_from_u64(seed))
+}
+
 /// Independent signs.
 pub(crate) fn signs(n: usize, count: usize, rng: &mut ChaCha8Rng) -> Mat<f64> {
     let mut z = Mat::zeros(n, count);

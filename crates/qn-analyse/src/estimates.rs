@@ -1,0 +1,220 @@
+//! `qn-analyse density`, `trace` and `decompose`.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use faer::Mat;
+use indicatif::ProgressBar;
+use qn_curvature::Operator;
+use qn_spectrum::{
+    DenseSymmetric, DensityOptions, Estimate, SymmetricOperator as _, density, hutch_plus_plus, hutchinson,
+};
+use qn_train::{Interrupt, Usage};
+use serde::Serialize;
+
+use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::problem::{OperatorArg, Problem, ProblemArgs};
+use crate::report::{self, DecomposeReport, DensityReport, Destination, TraceReport};
+
+/// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DensityArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Random starting vectors; the standard error falls with their square root.
+    #[arg(long, default_value_t = 10)]
+    probes: usize,
+    /// Lanczos steps a probe; more resolve more of the spectrum.
+    #[arg(long, default_value_t = 80)]
+    steps: usize,
+    /// Points at which the density is given.
+    #[arg(long, default_value_t = 1000)]
+    points: usize,
+    /// Width of the Gaussian that stands for an eigenvalue [default: 1/100 of the spectrum's width].
+    #[arg(long)]
+    sigma: Option<f64>,
+}
+
+/// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TraceArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Products that each of the two estimators may use.
+    #[arg(long, default_value_t = 60)]
+    probes: usize,
+}
+
+/// How much of H is G and how much is F: the ratios of their norms.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DecomposeArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Random vectors, where the network is too large for all products.
+    #[arg(long, default_value_t = 60)]
+    probes: usize,
+    /// Up to how many parameters all products are computed, so that the ratios are exact.
+    #[arg(long, default_value_t = 3000)]
+    dense_up_to: usize,
+}
+
+pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
+    let started = Instant::now();
+    if args.sigma.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
+        bail!(Usage("--sigma must be a positive number".into()));
+    }
+    let problem = Problem::load(&args.problem, |_| Ok(()))?;
+    let bar = problem.verbosity.bar((args.probes * args.steps) as u64, "products");
+    let options = DensityOptions {
+        probes: args.probes,
+        steps: args.steps,
+        points: args.points,
+        sigma: args.sigma,
+        seed: args.problem.seed,
+    };
+    let which = args.problem.operator.operator();
+    let found = density(&watched(&problem, which, &bar, interrupt), &options).map_err(explain)?;
+    let report = DensityReport {
+        subject: problem.subject(&args.problem),
+        probes: args.probes,
+        steps: args.steps,
+        sigma: found.sigma,
+        grid: found.grid,
+        density: found.density,
+        standard_error: found.standard_error,
+        nodes: found.nodes,
+        matvecs: found.matvecs,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    finish(&problem, &args.problem, "density.json", &report, || {
+        let (low, high) = (report.grid[0], report.grid[report.grid.len() - 1]);
+        println!(
+            "density of {} on [{low:.4}, {high:.4}], sigma {:.2e}",
+            report.subject.operator, report.sigma
+        );
+        println!("{} products, {:.1} s", report.matvecs, report.seconds);
+    })
+}
+
+pub(crate) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
+    let started = Instant::now();
+    let problem = Problem::load(&args.problem, |_| Ok(()))?;
+    let bar = problem.verbosity.bar(2 * args.probes as u64, "products");
+    let operator = watched(&problem, args.problem.operator.operator(), &bar, interrupt);
+    let better = hutch_plus_plus(&operator, args.probes, args.problem.seed).map_err(explain)?;
+    let plain = hutchinson(&operator, args.probes, args.problem.seed).map_err(explain)?;
+    let Some(frobenius_squared) = plain.frobenius_squared else { bail!("the estimator gave no norm") };
+    let report = TraceReport {
+        subject: problem.subject(&args.problem),
+        probes: args.probes,
+        hutchinson: plain.trace,
+        hutch_plus_plus: better.trace,
+        frobenius_squared,
+        matvecs: plain.matvecs + better.matvecs,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    finish(&problem, &args.problem, "trace.json", &report, || {
+        let line =
+            |name: &str, e: Estimate| println!("{name:<26} {:>12.6} ± {:.1e}", e.value, e.standard_error);
+        line("trace (Hutch++)", report.hutch_plus_plus);
+        line("trace (Hutchinson)", report.hutchinson);
+        line("squared Frobenius norm", report.frobenius_squared);
+        println!("{} products, {:.1} s; ± is one standard error", report.matvecs, report.seconds);
+    })
+}
+
+pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Result<()> {
+    let started = Instant::now();
+    if args.problem.operator != OperatorArg::Hessian {
+        bail!(Usage("decompose splits the Hessian: leave --operator out".into()));
+    }
+    if args.probes < 2 {
+        bail!(Usage(format!("--probes {}: give at least 2", args.probes)));
+    }
+    let problem = Problem::load(&args.problem, |_| Ok(()))?;
+    let p = problem.derivatives.dim();
+    let dense = p <= args.dense_up_to;
+    let probes = if dense { p } else { args.probes };
+    let bar = problem.verbosity.bar(3 * probes as u64, "products");
+    let mut squares = Vec::with_capacity(3);
+    for which in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
+        let operator = watched(&problem, which, &bar, interrupt);
+        squares.push(if dense {
+            vec![DenseSymmetric::assemble(&operator, |_| ()).map_err(explain)?.matrix().squared_norm_l2()]
+        } else {
+            squared_lengths(&operator, probes, args.problem.seed)?
+        });
+    }
+    let report = DecomposeReport {
+        subject: problem.subject(&args.problem),
+        method: if dense { "dense" } else { "hutchinson" }.into(),
+        probes,
+        hessian_norm: (squares[0].iter().sum::<f64>() / squares[0].len() as f64).sqrt(),
+        ggn_ratio: norm_ratio(&squares[1], &squares[0]),
+        residual_ratio: norm_ratio(&squares[2], &squares[0]),
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    finish(&problem, &args.problem, "decompose.json", &report, || {
+        let line =
+            |name: &str, e: Estimate| println!("{name:<10} {:>9.6} ± {:.1e}", e.value, e.standard_error);
+        println!("|H|_F {:.6} ({}, {} products each)", report.hessian_norm, report.method, report.probes);
+        line("|G| / |H|", report.ggn_ratio);
+        line("|F| / |H|", report.residual_ratio);
+    })
+}
+
+fn watched<'a>(
+    problem: &'a Problem,
+    which: Operator,
+    bar: &'a ProgressBar,
+    interrupt: &'a Interrupt,
+) -> Watched<'a, CurvatureOperator<'a>> {
+    Watched::new(CurvatureOperator { derivatives: &problem.derivatives, which }, bar, interrupt)
+}
+
+/// |A z|² for random signs z, the same z for the same seed.
+fn squared_lengths(
+    operator: &Watched<'_, CurvatureOperator<'_>>,
+    probes: usize,
+    seed: u64,
+) -> Result<Vec<f64>> {
+    let n = operator.dim();
+    let mut lengths = Vec::with_capacity(probes);
+    for start in (0..probes).step_by(10) {
+        let z: Mat<f64> = qn_spectrum::random_signs(n, 10.min(probes - start), seed + start as u64);
+        let mut az = Mat::zeros(n, z.ncols());
+        operator.apply(z.as_ref(), az.as_mut()).map_err(|e| explain(e.into()))?;
+        lengths.extend((0..z.ncols()).map(|j| az.col(j).squared_norm_l2()));
+    }
+    Ok(lengths)
+}
+
+/// √(mean a / mean b), with the standard error that the paired samples give: to first order the
+/// relative error of a ratio of means is the error of the mean of (a / ā − b / b̄).
+fn norm_ratio(a: &[f64], b: &[f64]) -> Estimate {
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let (ma, mb) = (mean(a), mean(b));
+    let value = (ma / mb).sqrt();
+    if a.len() < 2 || ma == 0.0 {
+        return Estimate { value, standard_error: 0.0 };
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(x, y)| x / ma - y / mb).collect();
+    Estimate { value, standard_error: 0.5 * value * Estimate::from_samples(&differences).standard_error }
+}
+
+fn finish(
+    problem: &Problem,
+    args: &ProblemArgs,
+    name: &str,
+    report: &impl Serialize,
+    table: impl FnOnce(),
+) -> Result<()> {
+    let to = args.destination(name)?;
+    report::write(report, &to)?;
+    if let Destination::File(path) = &to {
+        table();
+        problem.verbosity.say(format_args!("report: {}", path.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! What every analysis of a network's curvature shares: the network, the samples, the precision.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use faer::{MatMut, MatRef};
+use qn_curvature::{Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples};
+use qn_data::Split;
+use qn_run::{RunDirectory, Versions};
+use qn_train::Usage;
+use qn_train::ui::Verbosity;
+
+use crate::report::{Destination, SCHEMA_VERSION, Subject};
+use crate::target::{Target, TargetArgs};
+
+/// A precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    /// Double.
+    F64,
+    /// Single; sums over microbatches are double.
+    F32,
+}
+
+/// A curvature matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OperatorArg {
+    /// H, the Hessian.
+    Hessian,
+    /// G, the generalised Gauss-Newton matrix.
+    Ggn,
+    /// F = H - G.
+    Residual,
+}
+
+impl OperatorArg {
+    pub(crate) fn operator(self) -> Operator {
+        match self {
+            Self::Hessian => Operator::Hessian,
+            Self::Ggn => Operator::Ggn,
+            Self::Residual => Operator::Residual,
+        }
+    }
+
+    /// The name on the command line and in reports.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hessian => "hessian",
+            Self::Ggn => "ggn",
+            Self::Residual => "residual",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SplitArg {
+    Train,
+    Test,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProblemArgs {
+    /// A run directory; its last checkpoint is taken.
+    pub(crate) run: Option<PathBuf>,
+    /// Instead of a run: parameters by PyTorch's names in a .safetensors file.
+    #[arg(long, conflicts_with = "run", value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// With --checkpoint: a preset's name, or a .toml/.json file.
+    #[arg(long, conflicts_with = "run")]
+    arch: Option<String>,
+    /// With --checkpoint: digits, mnist or cifar10.
+    #[arg(long, conflicts_with = "run")]
+    data: Option<String>,
+    /// Where the data sets are kept.
+    #[arg(long, env = "QN_DATA", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
+    /// Which matrix.
+    #[arg(long, value_enum, default_value = "hessian")]
+    pub(crate) operator: OperatorArg,
+    /// Which samples the loss is taken over.
+    #[arg(long, value_enum, default_value = "train")]
+    split: SplitArg,
+    /// The first N samples of the split [default: all].
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// Precision of the products.
+    #[arg(long, value_enum, default_value = "f64")]
+    pub(crate) dtype: Dtype,
+    /// Samples differentiated together [default: by cache size].
+    #[arg(long)]
+    microbatch: Option<usize>,
+    /// Memory for keeping forward passes between products, in GiB [default: half of what is free].
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+    /// Threads [default: all processors]. Results do not depend on it.
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Seed of the random vectors.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Where the report goes, "-" for stdout [default: reports/ in the run].
+    #[arg(long, value_name = "PATH|-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Say nothing but errors and results.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// A network's derivatives in the precision that was asked for.
+pub(crate) enum Derivatives {
+    Double(Curvature<f64>),
+    Single(Curvature<f32>),
+}
+
+impl Derivatives {
+    pub(crate) fn dim(&self) -> usize {
+        match self {
+            Self::Double(c) => c.dim(),
+            Self::Single(c) => c.dim(),
+        }
+    }
+
+    pub(crate) fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
+        match self {
+            Self::Double(c) => c.loss_and_gradient(),
+            Self::Single(c) => c.loss_and_gradient(),
+        }
+    }
+
+    pub(crate) fn product(
+        &self,
+        operator: Operator,
+        x: MatRef<'_, f64>,
+        y: MatMut<'_, f64>,
+    ) -> Result<(), CurvatureError> {
+        match self {
+            Self::Double(c) => c.product(operator, x, y),
+            Self::Single(c) => c.product(operator, x, y),
+        }
+    }
+
+    fn microbatch(&self) -> usize {
+        match self {
+            Self::Double(c) => c.microbatch(),
+            Self::Single(c) => c.microbatch(),
+        }
+    }
+}
+
+/// A network at a point, ready to be differentiated.
+pub(crate) struct Problem {
+    pub(crate) target: Target,
+    pub(crate) derivatives: Derivatives,
+    pub(crate) verbosity: Verbosity,
+}
+
+impl Problem {
+    /// Reads parameters and data; `check` may refuse before the data is differentiated, knowing P.
+    pub(crate) fn load(args: &ProblemArgs, check: impl FnOnce(usize) -> Result<()>) -> Result<Self> {
+        let threads = qn_train::cli::set_threads(args.threads)?;
+        let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+        if args.microbatch == Some(0) {
+            bail!(Usage("--microbatch 0: give at least 1".into()));
+        }
+        if args.run.is_none() && args.checkpoint.is_some() && args.json.is_none() {
+            bail!(Usage("--checkpoint needs --json PATH or --json -".into()));
+        }
+        let target = Target::load(&TargetArgs {
+            run: args.run.as_deref(),
+            checkpoint: args.checkpoint.as_deref(),
+            arch: args.arch.as_deref(),
+            data: args.data.as_deref(),
+            data_dir: &args.data_dir,
+            split: match args.split {
+                SplitArg::Train => Split::Train,
+                SplitArg::Test => Split::Test,
+            },
+            samples: args.samples,
+        })?;
+        check(target.graph.layout().len())?;
+        let memory = match args.memory {
+            Some(gib) if gib >= 0.0 => (gib * (1u64 << 30) as f64) as usize,
+            Some(gib) => bail!(Usage(format!("--memory {gib}: give a number of GiB of at least 0"))),
+            None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
+        };
+        let options = Options { threads, microbatch: args.microbatch, memory };
+        let derivatives = match args.dtype {
+            Dtype::F64 => Derivatives::Double(curvature(&target, &options)?),
+            Dtype::F32 => Derivatives::Single(curvature(&target, &options)?),
+        };
+        verbosity.say(format_args!(
+            "{}: {} parameters, {} of {} samples, {threads} threads",
+            target.arch,
+            derivatives.dim(),
+            args.operator.as_str(),
+            target.data.len(),
+        ));
+        Ok(Self { target, derivatives, verbosity })
+    }
+
+    /// The head of a report.
+    pub(crate) fn subject(&self, args: &ProblemArgs) -> Subject {
+        let target = &self.target;
+        Subject {
+            schema_version: SCHEMA_VERSION,
+            operator: args.operator.as_str().into(),
+            arch: target.arch.clone(),
+            data: target.data.name().as_str().into(),
+            split: target.data.split().as_str().into(),
+            samples: target.data.len(),
+            data_sha256: target.data.sha256(),
+            checkpoint: target.checkpoint.display().to_string(),
+            step: target.step,
+            params: self.derivatives.dim(),
+            dtype: if args.dtype == Dtype::F64 { "f64" } else { "f32" }.into(),
+            microbatch: self.derivatives.microbatch(),
+            layout_hash: target.graph.layout().hash(),
+            seed: args.seed,
+            versions: Versions::current(),
+        }
+    }
+}
+
+impl ProblemArgs {
+    /// Where the report goes: `name` in the run's reports unless said otherwise.
+    pub(crate) fn destination(&self, name: &str) -> Result<Destination> {
+        destination(self.json.as_deref(), self.run.as_deref(), name)
+    }
+}
+
+/// stdout for `-`, else the path, else the run's report of that name.
+pub(crate) fn destination(json: Option<&Path>, run: Option<&Path>, name: &str) -> Result<Destination> {
+    match (json, run) {
+        (Some(path), _) if path.as_os_str() == "-" => Ok(Destination::Stdout),
+        (Some(path), _) => Ok(Destination::File(path.to_owned())),
+        (None, Some(run)) => Ok(Destination::File(RunDirectory::open(run)?.report_path(name))),
+        (None, None) => bail!(Usage("give --json PATH or --json -".into())),
+    }
+}
+
+fn curvature<T: Real>(target: &Target, options: &Options) -> Result<Curvature<T>> {
+    let data = &target.data;
+    let images = (0..data.len()).flat_map(|i| data.sample(i));
+    let samples = Samples::new(data.sample_len(), images, data.labels().to_vec())?;
+    Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
+}
+
+/// Bytes of memory that the system can give, where it tells.
+pub(crate) fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
