@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use faer::Accum;
 
-use crate::Real;
 use crate::gemm::{gemm, view};
 use crate::window::Patches;
+use crate::{Real, real};
 
 /// A layer s = W x + b in the terms of the parameter vector.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl Affine {
         let rows = self.rows(m);
         if let Some(bias) = sums.bias.as_deref_mut() {
             for (sum, column) in bias.iter_mut().zip(rdelta.chunks_exact(rows)) {
-                *sum += column.iter().copied().sum::<T>();
+                *sum += real::sum(column);
             }
         }
         let x = view(self.patches_of(a, scratch, m), rows, self.inner);

@@ -301,8 +301,9 @@ impl<T: Real> Task<T> {
     }
 }
 
-/// As many samples as keep one tangent's planes within about 2 MiB, between 4 and 64.
+/// As many samples, a power of two from 4 to 64, as keep one tangent's planes within about 1 MiB:
+/// measured with LeNet (analysis/bench/products.py), 8 to 16 are best in both precisions.
 fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
     let sample = network.total_len() * size_of::<T>();
-    ((2 << 20) / sample).clamp(4, 64)
+    ((1 << 20) / sample).next_power_of_two().clamp(4, 64)
 }

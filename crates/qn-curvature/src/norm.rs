@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::Real;
 use crate::affine::{Block, BlockMut, DeltaTerms};
+use crate::{Real, real};
 
 /// A normalisation layer in the terms of the parameter vector.
 #[derive(Clone, Debug)]
@@ -71,16 +71,15 @@ impl<T: Real> Norm<T> {
         let (n, channels) = (self.positions * m, self.channels());
         for (i, rd) in rdelta.chunks_exact(n).enumerate() {
             let c = i % channels;
-            let total: T = rd.iter().copied().sum();
-            let along: T = rd.iter().zip(&a[c * n..(c + 1) * n]).map(|(&d, &x)| d * x).sum();
+            let total = real::sum(rd);
+            let along = real::dot(rd, &a[c * n..(c + 1) * n]);
             sums.weight[i] += (along - total * self.mean[c]) * self.inverse_std[c];
             if let Some(bias) = sums.bias.as_deref_mut() {
                 bias[i] += total;
             }
             if let Some(DeltaTerms { delta, input: Some(ra), .. }) = terms {
                 let (delta, ra) = (&delta[c * n..(c + 1) * n], &ra[i * n..(i + 1) * n]);
-                let cross: T = delta.iter().zip(ra).map(|(&d, &rx)| d * rx).sum();
-                sums.weight[i] += cross * self.inverse_std[c];
+                sums.weight[i] += real::dot(delta, ra) * self.inverse_std[c];
             }
         }
     }

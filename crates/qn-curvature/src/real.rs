@@ -25,3 +25,47 @@ impl Real for f64 {
         self
     }
 }
+
+/// Partial sums that are kept side by side, so that the compiler can add them in vectors. Their
+/// number is fixed, so the result does not depend on the processor.
+const LANES: usize = 16;
+
+/// Σ x.
+pub(crate) fn sum<T: Real>(x: &[T]) -> T {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [T::of(0.0); LANES];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    lanes.iter().chain(rest).copied().sum()
+}
+
+/// Σ x y, for slices of the same length.
+pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+    let ((chunks, rest), (others, other_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut lanes = [T::of(0.0); LANES];
+    for (a, b) in chunks.iter().zip(others) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    let tail: T = rest.iter().zip(other_rest).map(|(&a, &b)| a * b).sum();
+    lanes.into_iter().sum::<T>() + tail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_add_up() {
+        for n in [0, 1, 15, 16, 17, 100] {
+            let x: Vec<f64> = (1..=n).map(f64::from).collect();
+            let n = f64::from(n);
+            assert_eq!(sum(&x), n * (n + 1.0) / 2.0);
+            assert_eq!(dot(&x, &x), n * (n + 1.0) * (2.0 * n + 1.0) / 6.0);
+        }
+    }
+}
