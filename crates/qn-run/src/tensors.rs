@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{RunError, write_whole};
@@ -76,9 +77,11 @@ pub struct TensorFile {
     pub meta: Value,
 }
 
+/// What is under the key. The metadata is kept as its text, which the checksum covers: a number need
+/// not print as it was read.
 #[derive(Serialize, Deserialize)]
 struct Envelope {
-    meta: Value,
+    meta: Box<RawValue>,
     sha256: String,
 }
 
@@ -88,8 +91,12 @@ impl TensorFile {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), RunError> {
-        let envelope = Envelope { meta: self.meta.clone(), sha256: self.checksum() };
-        let json = serde_json::to_string(&envelope).map_err(|e| RunError::invalid(path, e.to_string()))?;
+        let json = serde_json::value::to_raw_value(&self.meta)
+            .and_then(|meta| {
+                let sha256 = self.checksum(meta.get());
+                serde_json::to_string(&Envelope { meta, sha256 })
+            })
+            .map_err(|e| RunError::invalid(path, e.to_string()))?;
         let mut views = Vec::new();
         for (name, t) in &self.tensors {
             let view = TensorView::new(t.dtype, t.shape.clone(), &t.bytes)
@@ -121,8 +128,9 @@ impl TensorFile {
         if let Some(json) = header.metadata().as_ref().and_then(|m| m.get(KEY)) {
             let envelope: Envelope =
                 serde_json::from_str(json).map_err(|e| damaged(format!("its metadata is damaged ({e})")))?;
-            file.meta = envelope.meta;
-            if file.checksum() != envelope.sha256 {
+            file.meta = serde_json::from_str(envelope.meta.get())
+                .map_err(|e| damaged(format!("its metadata is damaged ({e})")))?;
+            if file.checksum(envelope.meta.get()) != envelope.sha256 {
                 return Err(damaged("its checksum is wrong, so it was damaged after it was written".into()));
             }
         }
@@ -160,10 +168,10 @@ impl TensorFile {
             .ok_or_else(|| RunError::invalid(path, format!("its metadata has no usable '{key}'")))
     }
 
-    /// SHA-256 over the metadata and every tensor's name, type, shape and bytes.
-    fn checksum(&self) -> String {
+    /// SHA-256 over the metadata's text and every tensor's name, type, shape and bytes.
+    fn checksum(&self, meta: &str) -> String {
         let mut hasher = Sha256::new();
-        hasher.update(self.meta.to_string());
+        hasher.update(meta);
         for (name, t) in &self.tensors {
             hasher.update(format!("\n{name} {:?} {:?}\n", t.dtype, t.shape));
             hasher.update(&t.bytes);
@@ -193,6 +201,19 @@ mod tests {
         let first = std::fs::read(&path).unwrap();
         example().write(&path).unwrap();
         assert_eq!(first, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn any_number_may_be_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        // Seconds of a run: digits that a careless parser rounds in the last place.
+        for i in 0..300 {
+            let seconds = (f64::from(i) + 0.5).sqrt() * 1.234_567_890_123;
+            let file = TensorFile { meta: serde_json::json!({ "seconds": seconds }), ..example() };
+            file.write(&path).unwrap();
+            assert_eq!(TensorFile::read(&path).unwrap().meta["seconds"].as_f64(), Some(seconds));
+        }
     }
 
     #[test]
