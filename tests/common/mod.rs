@@ -44,10 +44,7 @@ impl Sandbox {
     }
 
     pub(crate) fn train(&self, args: &[&str]) -> Output {
-        // Another package's program: cargo puts it beside ours when the whole workspace is tested.
-        let program = Path::new(env!("CARGO_BIN_EXE_qn-analyse")).with_file_name("qn-train");
-        assert!(program.is_file(), "run `cargo test --workspace`: these tests need qn-train as well");
-        self.run(program.to_str().unwrap(), args)
+        self.run(&train_program(), args)
     }
 
     /// A digits network after a few steps.
@@ -57,4 +54,11 @@ impl Sandbox {
         let output = self.train(&[&args[..], &["--out", out]].concat());
         assert_eq!(output.code, 0, "{}", output.stderr);
     }
+}
+
+/// Another package's program: cargo puts it beside ours when the whole workspace is tested.
+pub(crate) fn train_program() -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_qn-analyse")).with_file_name("qn-train");
+    assert!(program.is_file(), "run `cargo test --workspace`: these tests need qn-train as well");
+    program.to_str().unwrap().to_owned()
 }

@@ -83,19 +83,6 @@ impl DenseSymmetric {
         let values = eigen.S().column_vector().iter().copied().collect();
         Ok(FullSpectrum { values, vectors: eigen.U().to_owned() })
     }
-
-    /// k pairs, with residuals from products with the operator that the matrix stands for.
-    pub(crate) fn pairs(
-        &self,
-        operator: &impl SymmetricOperator,
-        k: usize,
-        which: Which,
-        tol: f64,
-    ) -> Result<Eigenpairs, SpectrumError> {
-        let mut pairs = self.eigen()?.pairs(operator, k, which, tol)?;
-        pairs.matvecs += self.matrix.nrows();
-        Ok(pairs)
-    }
 }
 
 impl FullSpectrum {

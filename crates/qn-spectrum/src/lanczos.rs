@@ -90,7 +90,10 @@ pub fn lanczos(
     let block = options.block.clamp(1, n);
     let ncv = options.basis_size(n)?;
     if ncv + block >= n {
-        return DenseSymmetric::assemble(operator, |_| ())?.pairs(operator, k, options.which, options.tol);
+        let spectrum = DenseSymmetric::assemble(operator, |_| ())?.eigen()?;
+        let mut pairs = spectrum.pairs(operator, k, options.which, options.tol)?;
+        pairs.matvecs += n;
+        return Ok(pairs);
     }
     let mut state = Factorisation::start(operator, ncv, block, options.seed)?;
     // The recurrence is asked for a little more than the tolerance, so that the check passes at once.
