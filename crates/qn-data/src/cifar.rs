@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::source::MAX_BYTES;
 use crate::{DataError, Split};
 
 pub(crate) const PIXELS: usize = 3 * 32 * 32;
@@ -51,7 +52,7 @@ pub(crate) fn load(data_dir: &Path, split: Split) -> Result<(Vec<u8>, Vec<u8>), 
 
 /// Makes binary batches from a picture with one sample a row (1024 RGB pixels) and its labels.
 pub(crate) fn batch_from_png(png: &[u8], labels: &[u8]) -> Result<Vec<u8>, String> {
-    let limits = png::Limits { bytes: 64 << 20 };
+    let limits = png::Limits { bytes: MAX_BYTES as usize };
     let mut reader = png::Decoder::new_with_limits(std::io::Cursor::new(png), limits)
         .read_info()
         .map_err(|e| e.to_string())?;

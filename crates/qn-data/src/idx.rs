@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use crate::source::MAX_BYTES;
 use crate::{DataError, Split};
 
 const IMAGES_MAGIC: u32 = 0x0803;
 const LABELS_MAGIC: u32 = 0x0801;
-/// The largest file of MNIST has 47,040,016 bytes; nothing larger is read into memory.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// The file names of a split: images, labels.
-pub(crate) fn mnist_files(split: Split) -> [&'static str; 2] {
+fn mnist_files(split: Split) -> [&'static str; 2] {
     match split {
         Split::Train => ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"],
         Split::Test => ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"],

@@ -9,8 +9,9 @@ use flate2::read::GzDecoder;
 
 use crate::DataError;
 
-/// No file of the supported sets is larger; a header that claims more is refused unread.
-const MAX_BYTES: u64 = 64 << 20;
+/// No file of the supported sets is larger; nothing larger is read into memory, and a header that
+/// claims more is refused unread.
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads every regular file whose last name `wanted` accepts. Links and folders in archives are
 /// passed over and no path of an archive is ever written to.

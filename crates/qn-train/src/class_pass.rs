@@ -35,11 +35,17 @@ pub struct ClassPass {
 /// # Errors
 /// The device refuses.
 pub fn plain_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
+    Ok(pass_with_logits(network, images, labels)?.0)
+}
+
+/// The same with the logits, which can be differentiated further.
+fn pass_with_logits(network: &Network, images: &Tensor, labels: &[u32]) -> Result<(PlainPass, Tensor)> {
     let (logits, statistics) = network.forward(images, Mode::Train)?;
     let target = Tensor::from_slice(labels, labels.len(), images.device())?;
     let loss = candle_nn::loss::cross_entropy(&logits, &target)?;
     let gradient = network.flat_gradient(&loss.backward()?)?;
-    Ok(PlainPass { loss: loss.detach(), correct: count_correct(&logits, &target)?, gradient, statistics })
+    let correct = count_correct(&logits, &target)?;
+    Ok((PlainPass { loss: loss.detach(), correct, gradient, statistics }, logits))
 }
 
 /// Loss, gradient, class gradients and λ.
@@ -103,14 +109,11 @@ fn whole_batch(
 ) -> Result<ClassPass> {
     let n = labels.len() as f64;
     let device = network.device();
-    let (logits, statistics) = network.forward(images, Mode::Train)?;
-    let target = Tensor::from_slice(labels, labels.len(), device)?;
-    let loss = candle_nn::loss::cross_entropy(&logits, &target)?;
-    let gradient = network.flat_gradient(&loss.backward()?)?;
+    let (plain, logits) = pass_with_logits(network, images, labels)?;
     let (mut rows, mut spreads) = (Vec::new(), Vec::new());
     for (class, indices) in members.iter().enumerate() {
         if indices.is_empty() {
-            rows.push(gradient.zeros_like()?);
+            rows.push(plain.gradient.zeros_like()?);
             spreads.push(Tensor::zeros((), DType::F64, device)?);
             continue;
         }
@@ -119,8 +122,6 @@ fn whole_batch(
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
         spreads.push((spread(&part, class)? * (1.0 / n))?);
     }
-    let correct = count_correct(&logits, &target)?;
-    let plain = PlainPass { loss: loss.detach(), correct, gradient, statistics };
     finish(plain, &rows, &spreads, members)
 }
 

@@ -99,7 +99,7 @@ impl Network {
     /// # Errors
     /// The device refuses.
     pub fn buffers(&self) -> Result<Vec<Vec<f32>>> {
-        self.buffers.iter().map(|b| Ok(b.to_dtype(DType::F32)?.to_vec1()?)).collect()
+        self.buffers.iter().map(to_f32s).collect()
     }
 
     /// Replaces the running statistics by those that a pass in training mode returned.
@@ -208,6 +208,11 @@ impl Network {
     pub(crate) fn log_softmax(logits: &Tensor) -> Result<Tensor> {
         Ok(ops::log_softmax(logits, D::Minus1)?)
     }
+}
+
+/// The numbers of a tensor on the host, row-major, rounded to single precision.
+pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>> {
+    Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use qn_run::{Basis, MomentumOn, OptimizerKind, OptimizerState, TrainConfig};
 
+use crate::network::to_f32s;
 use crate::{Averages, ClassPass, Network};
 
 /// SGD with momentum or the quasi-Newton method, acting on θ as one vector.
@@ -46,11 +47,10 @@ impl Optimizer {
     /// # Errors
     /// The device refuses.
     pub fn state(&self) -> Result<OptimizerState> {
-        let f32s = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?) };
-        let mut state = OptimizerState { momentum: f32s(&self.momentum)?, ..OptimizerState::default() };
+        let mut state = OptimizerState { momentum: to_f32s(&self.momentum)?, ..OptimizerState::default() };
         if let Some(averages) = &self.averages {
             let (gradients, squares, steps) = averages.parts();
-            state.class_gradients = f32s(gradients)?;
+            state.class_gradients = to_f32s(gradients)?;
             state.lambda_squares = squares.to_vec1()?;
             state.class_steps = steps.to_vec();
         }

@@ -11,6 +11,7 @@ use qn_run::{
     Checkpoint, Manifest, Metric, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig, Versions,
 };
 
+use crate::network::to_f32s;
 use crate::ui::{Verbosity, bytes};
 use crate::{
     ClassPass, Interrupt, Mode, Network, Optimizer, PlainPass, class_pass, parse_device, plain_pass,
@@ -315,19 +316,18 @@ impl Trainer<'_> {
     }
 
     fn snapshot(&self, pass: &ClassPass) -> Result<()> {
-        let f32s = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?) };
         let layout = self.network.graph().layout();
         let averaged = match self.optimizer.averages() {
-            Some(averages) => f32s(&averages.gradients()?)?,
+            Some(averages) => to_f32s(&averages.gradients()?)?,
             None => Vec::new(),
         };
         let snapshot = Snapshot {
             step: self.step,
             layout_hash: layout.hash(),
             params: layout.len(),
-            class_gradients: f32s(&pass.class_gradients)?,
+            class_gradients: to_f32s(&pass.class_gradients)?,
             averaged_class_gradients: averaged,
-            gradient: f32s(&pass.plain.gradient)?,
+            gradient: to_f32s(&pass.plain.gradient)?,
             lambda: pass.lambda.to_vec1()?,
         };
         Ok(snapshot.write(&self.run.snapshot_path(self.step))?)
@@ -348,7 +348,7 @@ impl Trainer<'_> {
         let checkpoint = Checkpoint {
             step: self.step,
             seconds: self.seconds(),
-            parameters: self.network.theta()?.to_dtype(DType::F32)?.to_vec1()?,
+            parameters: to_f32s(&self.network.theta()?)?,
             buffers: self.network.buffers()?,
             optimizer: self.optimizer.state()?,
         };
