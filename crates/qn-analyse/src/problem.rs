@@ -184,7 +184,7 @@ impl Problem {
             Some(gib) => bail!(Usage(format!("--memory {gib}: give a number of GiB of at least 0"))),
             None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
         };
-        let options = Options { threads, microbatch: args.microbatch, memory };
+        let options = Options { threads, microbatch: args.microbatch, memory, direct: true };
         let derivatives = match args.dtype {
             Dtype::F64 => Derivatives::Double(curvature(&target, &options)?),
             Dtype::F32 => Derivatives::Single(curvature(&target, &options)?),

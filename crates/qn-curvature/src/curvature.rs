@@ -1,15 +1,17 @@
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
 use qn_model::{Graph, ParamLayout};
 
+use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
-use crate::network::Network;
+use crate::lanes::Group;
+use crate::network::{Network, Program};
 use crate::primal::Primal;
 use crate::sweep::sweep;
-use crate::tangent::{Operator, Workspace, product};
+use crate::tangent::{Operator, Pass, Sums, Workspace, product};
 use crate::{CurvatureError, Real, Samples};
 
 /// How the work is cut.
@@ -22,13 +24,16 @@ pub struct Options {
     pub microbatch: Option<usize>,
     /// Bytes that may be spent on keeping primal passes between products.
     pub memory: usize,
+    /// Whether small convolutions that a max-pool follows are done directly, at the outputs that the
+    /// pool lets through, and not as matrix products. Results differ by rounding.
+    pub direct: bool,
 }
 
 impl Default for Options {
     /// All processors, a chosen microbatch, 1 GiB.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Self { threads, microbatch: None, memory: 1 << 30 }
+        Self { threads, microbatch: None, memory: 1 << 30, direct: true }
     }
 }
 
@@ -45,18 +50,22 @@ pub struct LossAndGradient {
 
 /// Tangents that go through a microbatch together. More do not make the matrix products better.
 const MAX_BLOCK: usize = 16;
-/// Samples whose derivatives are summed in the product's own precision before they are added to
-/// the f64 total. Rounding then grows with 256 terms, not with N.
-const TASK_SAMPLES: usize = 256;
+/// Samples in a microbatch of the direct kernels, which go from sample to sample: enough to shape the
+/// matrix products of the layers behind them. Measured with LeNet.
+const DIRECT_MICROBATCH: usize = 32;
 
 /// A network at one point, its data, and the derivatives of the mean cross-entropy there.
 pub struct Curvature<T: Real> {
     network: Network<T>,
     layout: ParamLayout,
     samples: Samples<T>,
-    microbatch: usize,
     threads: usize,
+    /// How the samples are cut for products, and the primal passes where they are kept.
+    cut: Cut,
     cache: Vec<OnceLock<Primal<T>>>,
+    program: Program,
+    /// Buffers of threads that have finished, for the next product.
+    idle: Mutex<Vec<Workspace<T>>>,
 }
 
 impl<T: Real> Curvature<T> {
@@ -78,18 +87,22 @@ impl<T: Real> Curvature<T> {
         if let Some(sample) = samples.labels().iter().position(|&l| usize::from(l) >= classes) {
             return Err(CurvatureError::Label { sample, label: samples.labels()[sample], classes });
         }
-        let chosen = options.microbatch.unwrap_or_else(|| default_microbatch(&network));
-        let microbatch = chosen.clamp(1, samples.len());
-        let batches = samples.len().div_ceil(microbatch);
-        let fits = batches.saturating_mul(Primal::bytes(&network, microbatch)) <= options.memory;
-        let cache = if fits { (0..batches).map(|_| OnceLock::new()).collect() } else { Vec::new() };
+        let direct = options.direct && !network.fused.is_empty();
+        let chosen = if direct { DIRECT_MICROBATCH } else { default_microbatch(&network) };
+        let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen));
+        let program = if direct { Program::Direct } else { Program::General };
+        let bytes = cut.batches().saturating_mul(Primal::bytes(&network, program, cut.microbatch));
+        let kept = if bytes <= options.memory { cut.batches() } else { 0 };
+        let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
             network,
             layout: graph.layout().clone(),
             samples,
-            microbatch,
             threads: options.threads,
+            cut,
             cache,
+            program,
+            idle: Mutex::new(Vec::new()),
         })
     }
 
@@ -105,7 +118,7 @@ impl<T: Real> Curvature<T> {
 
     /// Samples in a microbatch.
     pub fn microbatch(&self) -> usize {
-        self.microbatch
+        self.cut.microbatch
     }
 
     /// Whether primal passes are kept between products.
@@ -120,14 +133,15 @@ impl<T: Real> Curvature<T> {
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
         let weight = 1.0 / self.samples() as f64;
+        let cut = self.cut;
         let (loss, correct, gradient) = sweep(
-            self.tasks(),
+            cut.tasks(),
             self.threads,
             (0.0, 0, vec![0.0; p]),
-            || Task::new(&self.network, p),
+            || self.task(p, &[]),
             |task, state| {
-                for batch in self.batches_of(task) {
-                    let mut primal = self.forward(batch, &mut state.work);
+                for batch in cut.batches_of(task) {
+                    let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
                     primal.backward(&self.network, weight, &mut state.work, &mut state.sums);
                     state.loss += primal.softmax.loss_sum;
                     state.correct += primal.softmax.correct;
@@ -158,15 +172,15 @@ impl<T: Real> Curvature<T> {
             let members: Vec<usize> =
                 labels.enumerate().filter(|(_, l)| usize::from(**l) == class).map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
-            let batches: Vec<&[usize]> = members.chunks(self.microbatch).collect();
+            let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
             all.extend(sweep(
                 batches.len(),
                 self.threads,
                 vec![0.0; p],
-                || Task::new(&self.network, p),
+                || self.task(p, &[]),
                 |task, state| {
                     let m = batches[task].len();
-                    state.work.prepare(&self.network, m, 1);
+                    state.work.prepare(&self.network, Program::General, m, 1);
                     let gathered = self.samples.gather(batches[task]);
                     let primal = Primal::forward(&self.network, gathered, &mut state.work.scratch);
                     let mut seed = vec![T::of(0.0); classes * m];
@@ -224,77 +238,88 @@ impl<T: Real> Curvature<T> {
                 tangents.extend(p.range().map(|row| T::of(column[row])));
             }
         }
-        let weight = 1.0 / self.samples() as f64;
+        let program = self.program;
+        let trunks = self.network.trunks().filter(|_| program == Program::Direct);
+        let groups: Vec<_> = trunks.map(|trunk| trunk.pack(&tangents, b)).collect();
+        let delta_terms = operator.has_delta_terms();
+        let pass = Pass { tangents: &tangents, groups: &groups, b, program, delta_terms };
+        let (cut, weight) = (self.cut, 1.0 / self.samples() as f64);
         sweep(
-            self.tasks(),
+            cut.tasks(),
             self.threads,
             vec![0.0; self.dim() * b],
-            || Task::new(&self.network, self.dim() * b),
+            || self.task(self.dim() * b, &groups),
             |task, state| {
-                for batch in self.batches_of(task) {
+                for batch in cut.batches_of(task) {
+                    let mut make = || self.differentiated(batch, weight, &mut state.work);
                     let fresh;
                     let primal = match self.cache.get(batch) {
-                        Some(slot) => {
-                            slot.get_or_init(|| self.differentiated(batch, weight, &mut state.work))
-                        }
+                        Some(slot) => slot.get_or_init(make),
                         None => {
-                            fresh = self.differentiated(batch, weight, &mut state.work);
+                            fresh = make();
                             &fresh
                         }
                     };
-                    let (work, sums) = (&mut state.work, &mut state.sums);
-                    product(&self.network, primal, work, operator, (&tangents, b), weight, sums);
+                    product(&self.network, primal, &mut state.work, operator, &pass, weight, &mut state.sums);
                 }
             },
-            |total, state| state.move_sums_to(total),
+            |total, state| {
+                state.move_sums_to(total);
+                for (trunk, sums) in self.network.trunks().zip(&mut state.sums.groups) {
+                    trunk.unpack(sums, total, b);
+                }
+            },
         )
     }
 
     fn differentiated(&self, batch: usize, weight: f64, work: &mut Workspace<T>) -> Primal<T> {
-        let mut primal = self.forward(batch, work);
-        let mut gradient = vec![T::of(0.0); self.dim()];
+        let mut primal = self.forward(self.cut.samples_of(batch), work);
+        let mut gradient = Sums { planes: vec![T::of(0.0); self.dim()], groups: Vec::new() };
         primal.backward(&self.network, weight, work, &mut gradient);
-        primal
+        primal.condense(&self.network, self.program)
     }
 
-    fn forward(&self, batch: usize, work: &mut Workspace<T>) -> Primal<T> {
-        let start = batch * self.microbatch;
-        let indices: Vec<usize> = (start..self.samples().min(start + self.microbatch)).collect();
-        work.prepare(&self.network, indices.len(), 1);
+    fn task(&self, len: usize, groups: &[Vec<Group<T>>]) -> Task<'_, T> {
+        let work = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Task {
+            work: work.unwrap_or_else(Workspace::new),
+            sums: Sums {
+                planes: vec![T::of(0.0); len],
+                groups: groups.iter().map(|g| vec![Group::zero(); g.len()]).collect(),
+            },
+            loss: 0.0,
+            correct: 0,
+            idle: &self.idle,
+        }
+    }
+
+    fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
+        let indices: Vec<usize> = samples.collect();
+        work.prepare(&self.network, Program::General, indices.len(), 1);
         Primal::forward(&self.network, self.samples.gather(&indices), &mut work.scratch)
-    }
-
-    fn batches_per_task(&self) -> usize {
-        (TASK_SAMPLES / self.microbatch).max(1)
-    }
-
-    fn tasks(&self) -> usize {
-        self.samples().div_ceil(self.microbatch).div_ceil(self.batches_per_task())
-    }
-
-    fn batches_of(&self, task: usize) -> Range<usize> {
-        let n = self.batches_per_task();
-        task * n..self.samples().div_ceil(self.microbatch).min((task + 1) * n)
     }
 }
 
 /// A thread's state: buffers, and sums that wait to be added to the total.
-struct Task<T> {
+struct Task<'a, T: Real> {
     work: Workspace<T>,
-    sums: Vec<T>,
+    sums: Sums<T>,
     loss: f64,
     correct: usize,
+    /// Where the buffers go in the end.
+    idle: &'a Mutex<Vec<Workspace<T>>>,
 }
 
-impl<T: Real> Task<T> {
-    fn new(network: &Network<T>, len: usize) -> Self {
-        let mut work = Workspace::new();
-        work.prepare(network, 1, 1);
-        Self { work, sums: vec![T::of(0.0); len], loss: 0.0, correct: 0 }
+impl<T: Real> Drop for Task<'_, T> {
+    fn drop(&mut self) {
+        let work = std::mem::replace(&mut self.work, Workspace::new());
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
     }
+}
 
+impl<T: Real> Task<'_, T> {
     fn move_sums_to(&mut self, total: &mut [f64]) {
-        for (total, sum) in total.iter_mut().zip(&mut self.sums) {
+        for (total, sum) in total.iter_mut().zip(&mut self.sums.planes) {
             *total += sum.f64();
             *sum = T::of(0.0);
         }

@@ -15,8 +15,12 @@
 
 mod affine;
 mod curvature;
+mod cut;
+mod direct;
 mod error;
+mod fuse;
 mod gemm;
+mod lanes;
 mod loss;
 mod network;
 mod norm;
@@ -27,10 +31,13 @@ mod real;
 mod samples;
 mod sweep;
 mod tangent;
+mod trunk;
 mod window;
+mod window_rows;
 
 pub use curvature::{Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
+pub use lanes::Lanes;
 pub use real::Real;
 pub use samples::Samples;
 pub use tangent::Operator;

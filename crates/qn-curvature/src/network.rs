@@ -2,8 +2,10 @@ use qn_model::{Activation, Graph, Op, ParamId};
 
 use crate::affine::Affine;
 use crate::error::{check_finite, check_len};
+use crate::fuse::fuse;
 use crate::norm::Norm;
 use crate::pool::Pool;
+use crate::trunk::Trunk;
 use crate::window::Patches;
 use crate::{CurvatureError, Real};
 
@@ -14,6 +16,8 @@ pub(crate) enum Kernel<T> {
     Norm(Norm<T>),
     Pointwise(Activation),
     MaxPool(Pool),
+    /// Convolutions with their ReLUs and max-pools; only in [`Network::fused`].
+    Trunk(Trunk<T>),
     AvgPool(Pool),
     Scale(T),
     Copy,
@@ -35,11 +39,23 @@ pub(crate) struct Step<T> {
     pub(crate) adds_to_input: bool,
 }
 
+/// One of the ways to multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Every step by itself, as matrix products.
+    General,
+    /// With direct convolutions.
+    Direct,
+}
+
 /// A network at one point θ of its parameter space.
 #[derive(Clone, Debug)]
 pub(crate) struct Network<T> {
     pub(crate) theta: Vec<T>,
     pub(crate) steps: Vec<Step<T>>,
+    /// The same steps with convolutions done directly where that pays for wide blocks of tangents;
+    /// empty where it pays nowhere.
+    pub(crate) fused: Vec<Step<T>>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     pub(crate) classes: usize,
@@ -105,8 +121,10 @@ impl<T: Real> Network<T> {
             steps.push(Step { kernel, input: node.input, output: i + 1, adds_to_input });
         }
         steps.reverse();
+        let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
         Ok(Self {
-            theta: theta.iter().map(|&x| T::of(x)).collect(),
+            fused: fuse(&steps, &theta),
+            theta,
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
             classes: graph.classes(),
@@ -125,5 +143,21 @@ impl<T: Real> Network<T> {
     /// Entries of all values together, for one sample.
     pub(crate) fn total_len(&self) -> usize {
         self.value_len.iter().sum()
+    }
+
+    /// The trunks.
+    pub(crate) fn trunks(&self) -> impl Iterator<Item = &Trunk<T>> {
+        self.fused.iter().filter_map(|step| match &step.kernel {
+            Kernel::Trunk(trunk) => Some(trunk),
+            _ => None,
+        })
+    }
+
+    /// The steps of a product with b tangents.
+    pub(crate) fn program(&self, program: Program) -> &[Step<T>] {
+        match program {
+            Program::General => &self.steps,
+            Program::Direct => &self.fused,
+        }
     }
 }

@@ -1,6 +1,7 @@
+use crate::direct::{Active, Direct, Found};
 use crate::loss::{self, Softmax};
-use crate::network::{Kernel, Network};
-use crate::tangent::{Pass, Workspace, pull_back};
+use crate::network::{Kernel, Network, Program};
+use crate::tangent::{Pass, Sums, Workspace, pull_back};
 use crate::{Real, pointwise, pool};
 
 /// What a step's derivative needs besides its input.
@@ -14,6 +15,8 @@ pub(crate) enum Local<T> {
     },
     /// Positions of the largest entries.
     MaxPool(Vec<u32>),
+    /// Outputs that reach the loss.
+    Trunk(Vec<Active<T>>),
 }
 
 /// A microbatch at θ: everything in a product that does not depend on the tangent.
@@ -60,6 +63,7 @@ impl<T: Real> Primal<T> {
                 }
                 Kernel::AvgPool(pool) => pool.average(a, &mut out, m),
                 Kernel::Scale(factor) => out.iter_mut().zip(a).for_each(|(o, &x)| *o = *factor * x),
+                Kernel::Trunk(_) => unreachable!("the primal pass is the general one"),
                 Kernel::Copy => out.copy_from_slice(a),
                 Kernel::Add { other, .. } => {
                     let pairs = a.iter().zip(&values[*other]);
@@ -81,7 +85,7 @@ impl<T: Real> Primal<T> {
         network: &Network<T>,
         weight: f64,
         work: &mut Workspace<T>,
-        sums: &mut [T],
+        sums: &mut Sums<T>,
     ) {
         let seed = loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight);
         self.pull_back_seed(network, &seed, work, sums);
@@ -101,18 +105,86 @@ impl<T: Real> Primal<T> {
         network: &Network<T>,
         seed: &[T],
         work: &mut Workspace<T>,
-        sums: &mut [T],
+        sums: &mut Sums<T>,
     ) {
-        work.prepare(network, self.m, 1);
+        work.prepare(network, Program::General, self.m, 1);
         if let Some(last) = work.deltas.last_mut() {
             last.copy_from_slice(seed);
         }
-        pull_back(network, self, work, &Pass { tangents: &[], b: 1, delta_terms: false }, sums);
+        let pass = Pass { tangents: &[], groups: &[], b: 1, program: Program::General, delta_terms: false };
+        pull_back(network, self, work, &pass, sums);
     }
 
-    /// Bytes held.
-    pub(crate) fn bytes(network: &Network<T>, m: usize) -> usize {
-        // Values, deltas, slopes (or indices) and bends: at most four planes of the network.
-        4 * network.total_len() * m * size_of::<T>()
+    /// Keeps only what products need, for one of the ways to do them; after [`Primal::backward`].
+    pub(crate) fn condense(mut self, network: &Network<T>, program: Program) -> Self {
+        if program != Program::General {
+            let mut found = std::mem::take(&mut self.locals).into_iter();
+            for step in &network.fused {
+                let Kernel::Trunk(trunk) = &step.kernel else {
+                    self.locals.extend(found.next());
+                    continue;
+                };
+                let actives = trunk.convs.iter().map(|conv| self.activate(conv, &mut found)).collect();
+                self.locals.push(Local::Trunk(actives));
+            }
+        }
+        let (inputs, outputs) = kept(network, program);
+        for value in 0..self.values.len() {
+            if !inputs.contains(&value) {
+                self.values[value] = Vec::new();
+            }
+            if !outputs.contains(&value) {
+                self.deltas[value] = Vec::new();
+            }
+        }
+        self
     }
+
+    /// The active outputs of a convolution, given the locals of its steps.
+    fn activate(&self, conv: &Direct<T>, locals: &mut impl Iterator<Item = Local<T>>) -> Active<T> {
+        let mut parts = locals.take(2 + usize::from(conv.relu)).skip(1);
+        let slopes = if conv.relu { parts.next() } else { None };
+        let (Some(Local::MaxPool(picked)), slopes) = (parts.next(), slopes) else {
+            unreachable!("a pool is the last of a direct convolution's steps")
+        };
+        let found = Found {
+            input: &self.values[conv.conv_input],
+            slopes: slopes.as_ref().and_then(|local| match local {
+                Local::Pointwise { slopes, .. } => Some(slopes.as_slice()),
+                _ => None,
+            }),
+            picked: &picked,
+            delta: &self.deltas[conv.conv_output],
+        };
+        conv.activate(&found, self.m)
+    }
+
+    /// Bytes held by a condensed pass over `m` samples, at most.
+    pub(crate) fn bytes(network: &Network<T>, program: Program, m: usize) -> usize {
+        let (inputs, outputs) = kept(network, program);
+        let planes: usize = inputs.iter().chain(&outputs).map(|&v| network.value_len[v]).sum();
+        let locals: usize = network
+            .program(program)
+            .iter()
+            .map(|step| match &step.kernel {
+                Kernel::Pointwise(qn_model::Activation::Relu) | Kernel::MaxPool(_) => {
+                    network.value_len[step.output]
+                }
+                Kernel::Pointwise(_) => 2 * network.value_len[step.output],
+                Kernel::Trunk(trunk) => trunk.convs.iter().map(|c| c.input.len() + 4 * c.output.len()).sum(),
+                _ => 0,
+            })
+            .sum();
+        (planes + locals) * m * size_of::<T>()
+    }
+}
+
+/// The values, and those whose deltas, layers with parameters read in a product.
+fn kept<T: Real>(network: &Network<T>, program: Program) -> (Vec<usize>, Vec<usize>) {
+    network
+        .program(program)
+        .iter()
+        .filter(|s| matches!(s.kernel, Kernel::Affine(_) | Kernel::Norm(_)))
+        .map(|s| (s.input, s.output))
+        .unzip()
 }

@@ -1,9 +1,11 @@
 //! The R-operator: a block of tangents through one microbatch, forward and back.
 
 use crate::affine::{Block, BlockMut, DeltaTerms};
+use crate::lanes::Group;
 use crate::loss;
-use crate::network::{Kernel, Network};
+use crate::network::{Kernel, Network, Program};
 use crate::primal::{Local, Primal};
+use crate::trunk::Buffers;
 use crate::{Real, pointwise, pool};
 
 /// Which matrix is multiplied.
@@ -35,33 +37,56 @@ pub(crate) struct Workspace<T> {
     pub(crate) deltas: Vec<Vec<T>>,
     pub(crate) scratch: Vec<T>,
     branch: Vec<T>,
+    trunks: Vec<Buffers<T>>,
 }
 
 impl<T: Real> Workspace<T> {
     pub(crate) fn new() -> Self {
-        Self { values: Vec::new(), deltas: Vec::new(), scratch: Vec::new(), branch: Vec::new() }
+        Self {
+            values: Vec::new(),
+            deltas: Vec::new(),
+            scratch: Vec::new(),
+            branch: Vec::new(),
+            trunks: Vec::new(),
+        }
     }
 
     /// Sizes the buffers for `m` samples and `b` tangents. Contents are unspecified.
-    pub(crate) fn prepare(&mut self, network: &Network<T>, m: usize, b: usize) {
+    pub(crate) fn prepare(&mut self, network: &Network<T>, program: Program, m: usize, b: usize) {
         let zero = T::of(0.0);
         let n = network.value_len.len();
         self.values.resize_with(n, Vec::new);
         self.deltas.resize_with(n, Vec::new);
-        for (v, &len) in network.value_len.iter().enumerate().skip(1) {
-            self.values[v].resize(len * m * b, zero);
-            self.deltas[v].resize(len * m * b, zero);
-        }
         self.scratch.resize(network.scratch_len(m), zero);
+        for step in network.program(program) {
+            let len = network.value_len[step.output] * m * b;
+            self.values[step.output].resize(len, zero);
+            self.deltas[step.output].resize(len, zero);
+            if let Kernel::Trunk(trunk) = &step.kernel {
+                self.trunks.resize_with(self.trunks.len().max(trunk.index + 1), Buffers::new);
+                trunk.prepare(&mut self.trunks[trunk.index], (m, b));
+            }
+        }
     }
+}
+
+/// Sums over samples that go to the parameters: plane by plane as [`Pass::tangents`], and in groups.
+pub(crate) struct Sums<T> {
+    pub(crate) planes: Vec<T>,
+    /// For each trunk, placed as by [`Trunk::pack`](crate::trunk::Trunk::pack).
+    pub(crate) groups: Vec<Vec<Group<T>>>,
 }
 
 /// What a pass over a microbatch is asked for.
 pub(crate) struct Pass<'a, T> {
     /// V, for each parameter tensor in order `[tangent][entry]`: tensor at `offset * b`.
     pub(crate) tangents: &'a [T],
+    /// V of each trunk, packed.
+    pub(crate) groups: &'a [Vec<Group<T>>],
     /// Number of tangents.
     pub(crate) b: usize,
+    /// How the steps are done.
+    pub(crate) program: Program,
     /// Whether terms with the primal delta take part.
     pub(crate) delta_terms: bool,
 }
@@ -96,13 +121,12 @@ pub(crate) fn product<T: Real>(
     primal: &Primal<T>,
     work: &mut Workspace<T>,
     operator: Operator,
-    (tangents, b): (&[T], usize),
+    pass: &Pass<'_, T>,
     weight: f64,
-    sums: &mut [T],
+    sums: &mut Sums<T>,
 ) {
-    let pass = Pass { tangents, b, delta_terms: operator.has_delta_terms() };
-    work.prepare(network, primal.m, b);
-    push_forward(network, primal, work, &pass);
+    work.prepare(network, pass.program, primal.m, pass.b);
+    push_forward(network, primal, work, pass);
     if let (Some(rz), Some(rdelta)) = (work.values.last(), work.deltas.last_mut()) {
         if operator.has_loss_term() {
             loss::tangent_delta(&primal.softmax.probabilities, rz, rdelta, primal.m, weight);
@@ -110,7 +134,7 @@ pub(crate) fn product<T: Real>(
             rdelta.fill(T::of(0.0));
         }
     }
-    pull_back(network, primal, work, &pass, sums);
+    pull_back(network, primal, work, pass, sums);
 }
 
 /// R{value} of every value.
@@ -121,7 +145,7 @@ fn push_forward<T: Real>(
     pass: &Pass<'_, T>,
 ) {
     let (m, b) = (primal.m, pass.b);
-    for (step, local) in network.steps.iter().zip(&primal.locals) {
+    for (step, local) in network.program(pass.program).iter().zip(&primal.locals) {
         let (before, after) = work.values.split_at_mut(step.output);
         let out = &mut after[0];
         let a = &primal.values[step.input];
@@ -136,6 +160,12 @@ fn push_forward<T: Real>(
                 let tangent = pass.block(&norm.weight, Some(&norm.bias));
                 norm.tangent_forward(&network.theta, &tangent, a, ra, out, m);
             }
+            (Kernel::Trunk(trunk), Local::Trunk(actives), ra) => {
+                let buffers = &mut work.trunks[trunk.index];
+                let (tangent, planes) =
+                    (&pass.groups[trunk.index], (ra.unwrap_or_default(), out.as_mut_slice()));
+                trunk.tangent_forward(actives, tangent, buffers, planes, m);
+            }
             // Before the first layer with parameters every tangent is zero.
             (Kernel::Add { other, .. }, _, ra) => {
                 out.fill(T::of(0.0));
@@ -148,13 +178,15 @@ fn push_forward<T: Real>(
             (Kernel::Pointwise(_), Local::Pointwise { slopes, .. }, Some(ra)) => {
                 pointwise::scale_by(slopes, ra, out);
             }
-            (Kernel::MaxPool(_), Local::MaxPool(indices), Some(ra)) => pool::pick(indices, ra, out, a.len()),
+            (Kernel::MaxPool(_), Local::MaxPool(indices), Some(ra)) => {
+                pool::pick(indices, ra, out, network.value_len[step.input] * m)
+            }
             (Kernel::AvgPool(pool), _, Some(ra)) => pool.average(ra, out, m),
             (Kernel::Scale(factor), _, Some(ra)) => {
                 out.iter_mut().zip(ra).for_each(|(o, &x)| *o = *factor * x);
             }
             (Kernel::Copy, _, Some(ra)) => out.copy_from_slice(ra),
-            (Kernel::Pointwise(_) | Kernel::MaxPool(_), _, _) => {
+            (Kernel::Pointwise(_) | Kernel::MaxPool(_) | Kernel::Trunk(_), _, _) => {
                 unreachable!("the forward pass sets the local")
             }
         }
@@ -168,10 +200,10 @@ pub(crate) fn pull_back<T: Real>(
     primal: &Primal<T>,
     work: &mut Workspace<T>,
     pass: &Pass<'_, T>,
-    sums: &mut [T],
+    sums: &mut Sums<T>,
 ) {
     let m = primal.m;
-    for (step, local) in network.steps.iter().zip(&primal.locals).rev() {
+    for (step, local) in network.program(pass.program).iter().zip(&primal.locals).rev() {
         let (before, after) = work.deltas.split_at_mut(step.output);
         let rdelta = after[0].as_slice();
         let a = &primal.values[step.input];
@@ -182,13 +214,27 @@ pub(crate) fn pull_back<T: Real>(
                 let (weight, bias) = (&layer.weight, layer.bias.as_ref());
                 let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
                 let scratch = &mut work.scratch[..layer.scratch_len(m)];
-                let mut sums = pass.sums(sums, weight, bias);
+                let mut sums = pass.sums(&mut sums.planes, weight, bias);
                 layer.weight_backward(a, rdelta, terms.as_ref(), &mut sums, scratch, (m, pass.b));
             }
             Kernel::Norm(norm) => {
                 let (weight, bias) = (&norm.weight, Some(&norm.bias));
                 let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
-                norm.weight_backward(a, rdelta, terms.as_ref(), &mut pass.sums(sums, weight, bias), m);
+                norm.weight_backward(
+                    a,
+                    rdelta,
+                    terms.as_ref(),
+                    &mut pass.sums(&mut sums.planes, weight, bias),
+                    m,
+                );
+            }
+            Kernel::Trunk(trunk) => {
+                let Local::Trunk(actives) = local else { unreachable!("condensing sets the local") };
+                let (buffers, sums) = (&mut work.trunks[trunk.index], &mut sums.groups[trunk.index]);
+                let tangent = (pass.groups[trunk.index].as_slice(), pass.delta_terms);
+                let planes = (rdelta, before[step.input].as_mut_slice());
+                trunk.backward(actives, tangent, buffers, planes, sums, m);
+                continue;
             }
             Kernel::Add { other, adds: true } if *other > 0 => add(rdelta, &mut before[*other]),
             Kernel::Add { other, adds: false } if *other > 0 => before[*other].copy_from_slice(rdelta),
@@ -220,11 +266,15 @@ pub(crate) fn pull_back<T: Real>(
                     pointwise::add_scaled_by(bends, rs, target);
                 }
             }
-            (Kernel::MaxPool(_), Local::MaxPool(indices)) => pool::place(indices, rdelta, target, a.len()),
+            (Kernel::MaxPool(_), Local::MaxPool(indices)) => {
+                pool::place(indices, rdelta, target, network.value_len[step.input] * m)
+            }
             (Kernel::AvgPool(pool), _) => pool.spread(rdelta, target, m),
             (Kernel::Scale(factor), _) => target.iter_mut().zip(rdelta).for_each(|(o, &d)| *o = *factor * d),
             (Kernel::Copy | Kernel::Add { .. }, _) => target.copy_from_slice(rdelta),
-            (Kernel::Pointwise(_) | Kernel::MaxPool(_), _) => unreachable!("the forward pass sets the local"),
+            (Kernel::Pointwise(_) | Kernel::MaxPool(_) | Kernel::Trunk(_), _) => {
+                unreachable!("the forward pass sets the local")
+            }
         }
         if adds {
             add(&work.branch[..before[step.input].len()], &mut before[step.input]);

@@ -32,6 +32,26 @@ fn networks() -> Vec<Architecture> {
         around("tanh", vec![Layer::Tanh]),
         around("gelu", vec![Layer::Gelu]),
         around("max pool", vec![Layer::MaxPool2d { kernel: 2 }, conv("c", 2, 3, 1, 1)]),
+        around("direct", vec![conv("c", 4, 3, 1, 1), Layer::Relu, Layer::MaxPool2d { kernel: 2 }]),
+        around(
+            "direct without relu",
+            vec![Layer::Gelu, conv("c", 7, 5, 1, 2), Layer::MaxPool2d { kernel: 3 }],
+        ),
+        around("direct stride", vec![Layer::Tanh, conv("c", 4, 3, 2, 1), Layer::MaxPool2d { kernel: 2 }]),
+        Architecture {
+            name: "trunk".into(),
+            input: [2, 11, 9],
+            classes: 3,
+            layers: vec![
+                conv("a", 6, 5, 1, 2),
+                Layer::Relu,
+                Layer::MaxPool2d { kernel: 2 },
+                conv("b", 5, 3, 1, 1),
+                Layer::MaxPool2d { kernel: 2 },
+                Layer::Flatten,
+                linear("last", 3),
+            ],
+        },
         around("max pool remainder", vec![Layer::MaxPool2d { kernel: 4 }]),
         around("avg pool", vec![Layer::AvgPool2d { kernel: 2 }, Layer::Tanh]),
         around("global max pool", vec![conv("c", 5, 3, 1, 1), Layer::GlobalMaxPool]),
@@ -79,6 +99,11 @@ fn theta(graph: &Graph) -> Vec<f64> {
 }
 
 fn at<T: Real>(graph: &Graph, theta: &[f64], microbatch: Option<usize>, threads: usize) -> Curvature<T> {
+    let memory = if threads == 2 { 0 } else { 1 << 30 };
+    with(graph, theta, &Options { threads, microbatch, memory, ..Options::default() })
+}
+
+fn with<T: Real>(graph: &Graph, theta: &[f64], options: &Options) -> Curvature<T> {
     let buffers: Vec<Vec<f64>> = graph
         .layout()
         .buffers()
@@ -90,8 +115,7 @@ fn at<T: Real>(graph: &Graph, theta: &[f64], microbatch: Option<usize>, threads:
     let images = (0..N * features).map(|i| noise(2, i));
     let labels = (0..N).map(|i| (i % 3) as u8).collect();
     let samples = Samples::new(features, images, labels).unwrap();
-    let options = Options { threads, microbatch, memory: if threads == 2 { 0 } else { 1 << 30 } };
-    Curvature::new(graph, theta, &buffers, samples, &options).unwrap()
+    Curvature::new(graph, theta, &buffers, samples, options).unwrap()
 }
 
 fn tangents(p: usize, b: usize) -> Mat<f64> {
@@ -198,6 +222,23 @@ fn blocks_threads_and_microbatches_do_not_matter() {
             let single = product(&here, Operator::Hessian, x.as_ref().subcols(2, 1));
             let column = reference.as_ref().subcols(2, 1);
             assert!((single - column).norm_l2() <= 1e-14 * column.norm_l2(), "{}", arch.name);
+        }
+    }
+}
+
+#[test]
+fn direct_convolutions_agree_with_matrix_products() {
+    for arch in networks() {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let x = tangents(theta.len(), 3);
+        let [direct, general] = [true, false].map(|direct| {
+            let options = Options { direct, microbatch: Some(4), ..Options::default() };
+            let here = with::<f64>(&graph, &theta, &options);
+            [Operator::Hessian, Operator::Ggn, Operator::Residual].map(|o| product(&here, o, x.as_ref()))
+        });
+        for (direct, general) in direct.iter().zip(&general) {
+            assert!((direct - general).norm_l2() <= 1e-14 * general.norm_l2(), "{}", arch.name);
         }
     }
 }

@@ -1,0 +1,58 @@
+use std::ops::Range;
+
+/// Samples whose derivatives are summed in the product's own precision before they are added to
+/// the f64 total. Rounding then grows with 256 terms, not with N.
+const TASK_SAMPLES: usize = 256;
+
+/// How samples are cut: into microbatches, which go through the network together, and those into
+/// tasks, which a thread does at a stretch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    samples: usize,
+    pub(crate) microbatch: usize,
+}
+
+impl Cut {
+    pub(crate) fn new(samples: usize, microbatch: usize) -> Self {
+        Self { samples, microbatch: microbatch.clamp(1, samples) }
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.samples.div_ceil(self.microbatch)
+    }
+
+    pub(crate) fn samples_of(&self, batch: usize) -> Range<usize> {
+        let start = batch * self.microbatch;
+        start..self.samples.min(start + self.microbatch)
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.batches().div_ceil(self.batches_in_task())
+    }
+
+    pub(crate) fn batches_of(&self, task: usize) -> Range<usize> {
+        let n = self.batches_in_task();
+        task * n..self.batches().min((task + 1) * n)
+    }
+
+    fn batches_in_task(&self) -> usize {
+        (TASK_SAMPLES / self.microbatch).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_is_in_one_microbatch_of_one_task() {
+        for samples in [1, 5, 255, 256, 257, 1000] {
+            for microbatch in [1, 3, 32, 300, 5000] {
+                let cut = Cut::new(samples, microbatch);
+                let batches = (0..cut.tasks()).flat_map(|task| cut.batches_of(task));
+                let found: Vec<usize> = batches.flat_map(|batch| cut.samples_of(batch)).collect();
+                assert!(found.into_iter().eq(0..samples), "{samples} {microbatch}");
+            }
+        }
+    }
+}

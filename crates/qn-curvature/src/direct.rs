@@ -1,0 +1,276 @@
+//! Direct convolution through ReLU and max-pooling.
+//!
+//! Behind ReLU and max-pooling most outputs of a convolution s = W x + b reach nothing: of each pooling
+//! window one does, and only where it is positive. Which ones depends on the primal pass alone. So R{s} is
+//! computed for these *active* outputs only, and R{δ_s} is nonzero at them only: a 2 × 2 pool leaves a
+//! quarter of the work, less what ReLU blocks. The pattern differs from sample to sample and from channel
+//! to channel, so no matrix product over samples is left: vector lanes hold neighbouring taps of a window.
+
+use std::ops::Range;
+
+use crate::Real;
+use crate::affine::Affine;
+use crate::lanes::{Group, LANES};
+use crate::pool::Pool;
+use crate::window::Patches;
+
+/// A value of one sample in `[row][column][channel]` order with zeros around it, so that a row of a
+/// window's taps is contiguous.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Padded {
+    channels: usize,
+    height: usize,
+    width: usize,
+    padding: usize,
+}
+
+impl Padded {
+    pub(crate) fn new(shape: qn_model::Shape, padding: usize) -> Self {
+        Self { channels: shape.channels, height: shape.height, width: shape.width, padding }
+    }
+
+    /// Entries of a row.
+    pub(crate) fn row_len(&self) -> usize {
+        (self.width + 2 * self.padding) * self.channels
+    }
+
+    /// Entries with the zeros around, and as many behind as a vector may read past the end.
+    pub(crate) fn len(&self) -> usize {
+        (self.height + 2 * self.padding) * self.row_len() + LANES
+    }
+
+    /// Entries without the zeros.
+    pub(crate) fn entries(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// `plane[entry][sample]` to `[sample][padded entry]`.
+    pub(crate) fn gather<T: Copy>(&self, plane: &[T], padded: &mut [T], m: usize) {
+        for sample in 0..m {
+            self.gather_one(plane, &mut padded[sample * self.len()..(sample + 1) * self.len()], (sample, m));
+        }
+    }
+
+    /// The same for one sample.
+    pub(crate) fn gather_one<T: Copy>(&self, plane: &[T], padded: &mut [T], (sample, m): (usize, usize)) {
+        self.pairs(|entry, at| padded[at] = plane[entry * m + sample]);
+    }
+
+    /// The inverse of [`Self::gather`].
+    pub(crate) fn scatter<T: Copy>(&self, padded: &[T], plane: &mut [T], m: usize) {
+        for sample in 0..m {
+            self.scatter_one(&padded[sample * self.len()..], plane, (sample, m));
+        }
+    }
+
+    /// The same for one sample.
+    pub(crate) fn scatter_one<T: Copy>(&self, padded: &[T], plane: &mut [T], (sample, m): (usize, usize)) {
+        self.pairs(|entry, at| plane[entry * m + sample] = padded[at]);
+    }
+
+    /// Visits each entry, in order, with its place.
+    fn pairs(&self, mut visit: impl FnMut(usize, usize)) {
+        let mut entry = 0;
+        for channel in 0..self.channels {
+            for row in 0..self.height {
+                let first = (row + self.padding) * self.row_len() + self.padding * self.channels + channel;
+                for column in 0..self.width {
+                    visit(entry, first + column * self.channels);
+                    entry += 1;
+                }
+            }
+        }
+    }
+
+    /// Where an entry lies, counted in `[channel][row][column]` order without the zeros.
+    pub(crate) fn position(&self, entry: usize) -> usize {
+        let (channel, at) = (entry / (self.height * self.width), entry % (self.height * self.width));
+        (at / self.width + self.padding) * self.row_len()
+            + (at % self.width + self.padding) * self.channels
+            + channel
+    }
+}
+
+/// A convolution with the ReLU, if any, and the max-pool behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Direct<T> {
+    pub(crate) conv: Affine,
+    /// The value that it reads and the one that the convolution itself gives.
+    pub(crate) conv_input: usize,
+    pub(crate) conv_output: usize,
+    pub(crate) patches: Patches,
+    pub(crate) pool: Pool,
+    /// Whether there is a ReLU between them.
+    pub(crate) relu: bool,
+    pub(crate) input: Padded,
+    pub(crate) output: Padded,
+    /// W in groups of taps; see [`Direct::place`].
+    pub(crate) weight: Vec<Group<T>>,
+}
+
+/// An output of the convolution that reaches the loss.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<T> {
+    /// Its window's first tap in the padded input.
+    pub(crate) origin: u32,
+    /// Its place in the padded output.
+    pub(crate) slot: u32,
+    /// The primal delta there.
+    pub(crate) delta: T,
+}
+
+/// The primal part of a direct convolution over a microbatch.
+#[derive(Clone, Debug)]
+pub(crate) struct Active<T> {
+    /// The padded input, sample after sample.
+    input: Vec<T>,
+    /// Where the entries of `[sample][channel]` begin, and the end.
+    starts: Vec<u32>,
+    entries: Vec<Entry<T>>,
+}
+
+/// What the primal pass has found, in planes of m samples.
+pub(crate) struct Found<'a, T> {
+    pub(crate) input: &'a [T],
+    /// ReLU's slopes at the convolution's outputs; `None` without a ReLU.
+    pub(crate) slopes: Option<&'a [T]>,
+    /// For each pooled output, which output of the convolution it is.
+    pub(crate) picked: &'a [u32],
+    /// Deltas at the convolution's outputs.
+    pub(crate) delta: &'a [T],
+}
+
+/// Kernel sizes that have compiled kernels.
+pub(crate) const SIZES: [usize; 2] = [3, 5];
+
+/// Streams in which a channel's entries are interleaved: windows that overlap are then not updated one
+/// right after the other, which would stall on the stores before.
+const STREAMS: usize = 4;
+
+impl<T: Real> Direct<T> {
+    /// With the weights as they are in θ.
+    pub(crate) fn with_weights(mut self, theta: &[T]) -> Self {
+        self.weight = vec![Group::zero(); self.groups()];
+        for (entry, &w) in theta[self.conv.weight.clone()].iter().enumerate() {
+            let (group, lane) = self.place(entry);
+            self.weight[group][lane] = w;
+        }
+        self
+    }
+
+    /// Lists the active outputs.
+    pub(crate) fn activate(&self, found: &Found<'_, T>, m: usize) -> Active<T> {
+        let zero = T::of(0.0);
+        let mut input = vec![zero; self.input.len() * m];
+        self.input.gather(found.input, &mut input, m);
+        let (width, stride) = (self.patches.output.width, self.patches.window.stride);
+        let outputs = self.pool.output.positions();
+        let (mut starts, mut entries) = (vec![0], Vec::new());
+        let mut channel_entries = Vec::with_capacity(outputs);
+        for sample in 0..m {
+            for channel in 0..self.conv.out {
+                channel_entries.clear();
+                for slot in channel * outputs..(channel + 1) * outputs {
+                    let at = found.picked[slot * m + sample] as usize;
+                    if found.slopes.is_some_and(|s| s[at] == zero) {
+                        continue;
+                    }
+                    let position = at / m % self.conv.positions;
+                    let (row, column) = (position / width * stride, position % width * stride);
+                    channel_entries.push(Entry {
+                        origin: (row * self.input.row_len() + column * self.input.channels) as u32,
+                        slot: self.output.position(slot) as u32,
+                        delta: found.delta[at],
+                    });
+                }
+                let stride = channel_entries.len().div_ceil(STREAMS).max(1);
+                for first in 0..stride {
+                    entries
+                        .extend(channel_entries[first.min(channel_entries.len())..].iter().step_by(stride));
+                }
+                starts.push(entries.len() as u32);
+            }
+        }
+        Active { input, starts, entries }
+    }
+
+    /// Entries of this layer in θ: weights and then the bias.
+    pub(crate) fn params(&self) -> impl Iterator<Item = Range<usize>> {
+        std::iter::once(self.conv.weight.clone()).chain(self.conv.bias.clone())
+    }
+
+    /// Groups that hold a row of a window's taps.
+    pub(crate) fn row_groups(&self) -> usize {
+        (self.patches.window.width * self.input.channels).div_ceil(LANES)
+    }
+
+    /// The group and lane of a weight or bias, counted in layout order: `[out][row][tap]`, rows of taps
+    /// beginning with a new group, and behind them each bias in a group of its own.
+    pub(crate) fn place(&self, entry: usize) -> (usize, usize) {
+        let (window, groups) = (self.patches.window, self.row_groups());
+        if entry >= self.conv.weight.len() {
+            return (self.conv.out * window.height * groups + entry - self.conv.weight.len(), 0);
+        }
+        let (filter, k) = (entry / self.conv.inner, entry % self.conv.inner);
+        let (channel, position) = (k / (window.height * window.width), k % (window.height * window.width));
+        let (row, column) = (position / window.width, position % window.width);
+        let tap = column * self.input.channels + channel;
+        ((filter * window.height + row) * groups + tap / LANES, tap % LANES)
+    }
+
+    /// Groups of weights and biases.
+    pub(crate) fn groups(&self) -> usize {
+        self.conv.out * self.patches.window.height * self.row_groups()
+            + self.conv.bias.as_ref().map_or(0, |r| r.len())
+    }
+}
+
+/// What both passes of a direct convolution over one sample read.
+pub(crate) struct Work<'a, T> {
+    pub(crate) direct: &'a Direct<T>,
+    pub(crate) active: &'a Active<T>,
+    pub(crate) sample: usize,
+    /// V and v.
+    pub(crate) tangent: &'a [Group<T>],
+    /// R{input}; `None` where it is zero, at the network's input.
+    pub(crate) input: Option<&'a [T]>,
+}
+
+impl<'a, T> Work<'a, T> {
+    /// The entries of each output channel.
+    #[inline(always)]
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &'a [Entry<T>]> + use<'a, T> {
+        let (active, out) = (self.active, self.direct.conv.out);
+        active.starts[self.sample * out..=(self.sample + 1) * out]
+            .array_windows::<2>()
+            .map(move |&[from, to]| &active.entries[from as usize..to as usize])
+    }
+
+    /// The primal input.
+    #[inline(always)]
+    pub(crate) fn image(&self) -> &'a [T] {
+        let len = self.direct.input.len();
+        &self.active.input[self.sample * len..(self.sample + 1) * len]
+    }
+}
+
+/// Where a backward pass through a direct convolution reads and writes.
+pub(crate) struct Back<'a, T> {
+    /// Whether the terms with the primal delta take part.
+    pub(crate) delta_terms: bool,
+    /// R{δ} at the output.
+    pub(crate) rdelta: &'a [T],
+    /// R{δ} at the input; `None` at the network's input.
+    pub(crate) rdelta_in: Option<&'a mut [T]>,
+    /// What R{dW} and R{db} are added to, placed as V and v.
+    pub(crate) sums: &'a mut [Group<T>],
+}
+
+/// K entries from `at`.
+#[inline(always)]
+pub(crate) fn taps<X, const K: usize>(plane: &[X], at: usize) -> &[X; K] {
+    match plane[at..].first_chunk() {
+        Some(taps) => taps,
+        None => unreachable!("windows lie inside the padded input"),
+    }
+}

@@ -1,0 +1,195 @@
+//! Sixteen numbers side by side, in as many registers as the processor needs for them.
+
+use std::ops::{Index, IndexMut};
+
+use bytemuck::Pod;
+use pulp::Simd;
+
+use crate::Real;
+
+/// Numbers in a group, which is one cache line in f32 and two in f64, whatever the processor.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Group<T>([T; LANES]);
+
+impl<T: Real> Group<T> {
+    pub(crate) fn zero() -> Self {
+        Self([T::of(0.0); LANES])
+    }
+
+    /// As R registers: `R * T::lanes::<S>()` must be [`LANES`].
+    #[inline(always)]
+    pub(crate) fn load<S: Simd, const R: usize>(&self) -> Registers<T, S, R> {
+        Registers(bytemuck::cast(self.0))
+    }
+}
+
+impl<T> Index<usize> for Group<T> {
+    type Output = T;
+
+    fn index(&self, lane: usize) -> &T {
+        &self.0[lane]
+    }
+}
+
+impl<T> IndexMut<usize> for Group<T> {
+    fn index_mut(&mut self, lane: usize) -> &mut T {
+        &mut self.0[lane]
+    }
+}
+
+/// A group in registers.
+pub(crate) struct Registers<T: Real, S: Simd, const R: usize>([T::Register<S>; R]);
+
+impl<T: Real, S: Simd, const R: usize> Clone for Registers<T, S, R> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Real, S: Simd, const R: usize> Copy for Registers<T, S, R> {}
+
+impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
+    /// x in every lane.
+    #[inline(always)]
+    pub(crate) fn splat(simd: S, x: T) -> Self {
+        Self([T::splat(simd, x); R])
+    }
+
+    /// self + a · b.
+    #[inline(always)]
+    pub(crate) fn add_product(mut self, simd: S, a: Self, b: Self) -> Self {
+        for r in 0..R {
+            self.0[r] = T::mul_add(simd, a.0[r], b.0[r], self.0[r]);
+        }
+        self
+    }
+
+    /// self + other.
+    #[inline(always)]
+    pub(crate) fn add(mut self, simd: S, other: Self) -> Self {
+        for r in 0..R {
+            self.0[r] = T::add_registers(simd, self.0[r], other.0[r]);
+        }
+        self
+    }
+
+    /// a · b.
+    #[inline(always)]
+    pub(crate) fn product(mut self, simd: S, other: Self) -> Self {
+        for r in 0..R {
+            self.0[r] = T::mul_registers(simd, self.0[r], other.0[r]);
+        }
+        self
+    }
+
+    /// The sum of all lanes.
+    #[inline(always)]
+    pub(crate) fn sum(self, simd: S) -> T {
+        let mut total = self.0[0];
+        for r in 1..R {
+            total = T::add_registers(simd, total, self.0[r]);
+        }
+        T::sum_lanes(simd, total)
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_array(numbers: &[T; LANES]) -> Self {
+        Self(bytemuck::cast(*numbers))
+    }
+
+    #[inline(always)]
+    pub(crate) fn store_array(self, numbers: &mut [T; LANES]) {
+        *numbers = bytemuck::cast(self.0);
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(self, group: &mut Group<T>) {
+        group.0 = bytemuck::cast(self.0);
+    }
+}
+
+/// A computation on registers of whatever width the processor has.
+pub(crate) trait Kernel {
+    fn run<S: Simd, const R: usize>(self, simd: S);
+}
+
+/// Runs a kernel with the widest registers there are.
+pub(crate) fn run<T: Real>(kernel: impl Kernel) {
+    struct Dispatch<K, T>(K, std::marker::PhantomData<T>);
+    impl<K: Kernel, T: Real> pulp::WithSimd for Dispatch<K, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            match LANES / T::lanes::<S>() {
+                1 => self.0.run::<S, 1>(simd),
+                2 => self.0.run::<S, 2>(simd),
+                4 => self.0.run::<S, 4>(simd),
+                8 => self.0.run::<S, 8>(simd),
+                _ => self.0.run::<S, 16>(simd),
+            }
+        }
+    }
+    pulp::Arch::new().dispatch(Dispatch::<_, T>(kernel, std::marker::PhantomData));
+}
+
+/// What registers are made of.
+pub trait Lanes: Pod {
+    /// A register of a processor.
+    type Register<S: Simd>: Pod;
+    /// Numbers in a register.
+    fn lanes<S: Simd>() -> usize {
+        size_of::<Self::Register<S>>() / size_of::<Self>()
+    }
+    /// x in every lane.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Register<S>;
+    /// a · b + c.
+    fn mul_add<S: Simd>(
+        simd: S,
+        a: Self::Register<S>,
+        b: Self::Register<S>,
+        c: Self::Register<S>,
+    ) -> Self::Register<S>;
+    /// a + b.
+    fn add_registers<S: Simd>(simd: S, a: Self::Register<S>, b: Self::Register<S>) -> Self::Register<S>;
+    /// a · b.
+    fn mul_registers<S: Simd>(simd: S, a: Self::Register<S>, b: Self::Register<S>) -> Self::Register<S>;
+    /// The sum of a register's lanes.
+    fn sum_lanes<S: Simd>(simd: S, a: Self::Register<S>) -> Self;
+}
+
+macro_rules! lanes {
+    ($t:ty, $register:ident, $splat:ident, $mul_add:ident, $add:ident, $mul:ident, $sum:ident) => {
+        impl Lanes for $t {
+            type Register<S: Simd> = S::$register;
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: Self) -> S::$register {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn mul_add<S: Simd>(simd: S, a: S::$register, b: S::$register, c: S::$register) -> S::$register {
+                simd.$mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn add_registers<S: Simd>(simd: S, a: S::$register, b: S::$register) -> S::$register {
+                simd.$add(a, b)
+            }
+            #[inline(always)]
+            fn mul_registers<S: Simd>(simd: S, a: S::$register, b: S::$register) -> S::$register {
+                simd.$mul(a, b)
+            }
+            #[inline(always)]
+            fn sum_lanes<S: Simd>(simd: S, a: S::$register) -> Self {
+                simd.$sum(a)
+            }
+        }
+    };
+}
+
+lanes!(f32, f32s, splat_f32s, mul_add_f32s, add_f32s, mul_f32s, reduce_sum_f32s);
+lanes!(f64, f64s, splat_f64s, mul_add_f64s, add_f64s, mul_f64s, reduce_sum_f64s);
