@@ -2,20 +2,31 @@
 //!
 //! An operator is anything that can multiply a block of vectors ([`SymmetricOperator`]); nothing here
 //! knows about networks. [`lanczos`] finds a few extremal pairs and says how good they are;
-//! [`DenseSymmetric`] finds all of them where the matrix fits in memory; [`density`], [`hutchinson`]
+//! [`DenseSymmetric`] finds all of them of small matrices, [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
 //! and [`hutch_plus_plus`] estimate what all of them together are like.
 
+mod band;
+mod band_reduction;
+mod bulge;
 mod dense;
 mod density;
 mod lanczos;
 mod operator;
 mod orthogonal;
 mod pairs;
+mod scalar;
 mod trace;
+mod triangle;
+mod tridiagonal;
+mod two_stage;
 
 pub use dense::{DenseSymmetric, FullSpectrum};
 pub use density::{Density, DensityOptions, density};
 pub use lanczos::{LanczosOptions, Progress, lanczos};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use pairs::{Eigenpairs, SpectrumError, StopReason, Which};
+pub use scalar::Scalar;
 pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson, random_signs};
+pub use triangle::Triangle;
+pub use tridiagonal::Tridiagonal;
+pub use two_stage::{PartialSpectrum, Stage, symmetric_eigen};

@@ -145,6 +145,9 @@ pub enum SpectrumError {
         /// The fewest that work.
         least: usize,
     },
+    /// The matrix has an entry that is infinite or not a number.
+    #[error("the matrix has entries that are not finite")]
+    NotFinite,
     /// The dense solver gave up.
     #[error("the dense eigensolver did not converge")]
     Dense,

@@ -1,0 +1,55 @@
+"""What the benchmarks share: the network, the images, timing."""
+
+import pathlib
+import platform
+import statistics
+import subprocess
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "analysis/results/bench.json"
+
+
+def lenet():
+    names = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "flat", "fc1", "relu3", "fc2", "relu4", "fc3"]
+    layers = [
+        nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    ]
+    net = nn.Sequential()
+    for name, layer in zip(names, layers):
+        net.add_module(name, layer)
+    return net
+
+
+def cifar(samples):
+    """The first images of the training set, normalised, and their labels."""
+    records = np.fromfile(ROOT / "data/cifar10/data_batch_1.bin", np.uint8).reshape(-1, 3073)[:samples]
+    pixels = records[:, 1:].reshape(-1, 3, 32, 32) / 255.0
+    mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
+    return (pixels - mean[:, None, None]) / std[:, None, None], records[:, 0]
+
+
+def median_time(run, runs=5):
+    run()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        result = run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def machine():
+    try:
+        info = pathlib.Path("/proc/cpuinfo").read_text()
+        model = next(line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.machine()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return {"cpu": model, "threads": 2, "torch": torch.__version__, "commit": commit.stdout.strip()}

@@ -1,0 +1,83 @@
+//! All eigenvalues, and some eigenvectors, of a matrix that fills the memory.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, Par, Side};
+
+use crate::band::band_eigenvectors;
+use crate::orthogonal::orthonormalise;
+use crate::pairs::fix_signs;
+use crate::{Scalar, SpectrumError, SymmetricOperator as _, Triangle, band_reduction, bulge};
+
+/// How far [`symmetric_eigen`] is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stage {
+    /// Full to band, nearly all of the work; the share that is done.
+    Band(f64),
+    /// Band to tridiagonal; the share that is done.
+    Tridiagonal(f64),
+    /// Eigenvalues of the tridiagonal matrix.
+    Eigenvalues,
+    /// Eigenvectors of the band matrix, and from there to the full one.
+    Eigenvectors,
+}
+
+/// All eigenvalues and some eigenvectors.
+#[derive(Clone, Debug)]
+pub struct PartialSpectrum {
+    /// All eigenvalues, ascending.
+    pub values: Vec<f64>,
+    /// Which of them have vectors.
+    pub chosen: Vec<usize>,
+    /// Their unit vectors, [n, k]; the entry of largest magnitude is positive.
+    pub vectors: Mat<f64>,
+}
+
+/// All eigenvalues of a matrix, which is used up, and the eigenvectors of the `bottom` smallest and the
+/// `top` largest. Two stages: to a band matrix by block reflectors, and from there to a tridiagonal one by
+/// chasing bulges. `observe` may stop it by an error.
+///
+/// Errors of the eigenvalues are a small multiple of n · eps · |A| in the precision of the storage.
+///
+/// # Errors
+/// The matrix has entries that are not finite, or `observe` says so.
+pub fn symmetric_eigen<T: Scalar>(
+    mut triangle: Triangle<T>,
+    (bottom, top): (usize, usize),
+    mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
+) -> Result<PartialSpectrum, SpectrumError> {
+    if !triangle.norm_max().is_finite() {
+        return Err(SpectrumError::NotFinite);
+    }
+    let n = triangle.order();
+    let reduction = band_reduction::reduce(&mut triangle, |done| observe(Stage::Band(done)))?;
+    let tridiagonal =
+        bulge::tridiagonalise(reduction.band.clone(), |done| observe(Stage::Tridiagonal(done)))?;
+    observe(Stage::Eigenvalues)?;
+    let values = tridiagonal.eigenvalues()?;
+    let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
+    observe(Stage::Eigenvectors)?;
+    let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
+    let mut vectors = settled(&reduction.band, band_eigenvectors(&reduction.band, &wanted, 0))?;
+    reduction.transform_back(&mut vectors);
+    fix_signs(&mut vectors);
+    Ok(PartialSpectrum { values, chosen, vectors })
+}
+
+/// Rayleigh–Ritz: orthonormal vectors of the same space that diagonalise the matrix in it, ascending.
+fn settled(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<f64>, SpectrumError> {
+    use rand::SeedableRng as _;
+    let (n, k) = (vectors.nrows(), vectors.ncols());
+    if k == 0 {
+        return Ok(vectors);
+    }
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+    let (none, all) = vectors.as_mut().split_at_col_mut(0);
+    orthonormalise(none.as_ref(), all, f64::MIN_POSITIVE, &mut rng);
+    let mut products = Mat::zeros(n, k);
+    band.apply(vectors.as_ref(), products.as_mut())?;
+    let projected = vectors.transpose() * &products;
+    let eigen = projected.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
+    let mut settled = Mat::zeros(n, k);
+    matmul(settled.as_mut(), Accum::Replace, vectors.as_ref(), eigen.U(), 1.0, Par::Seq);
+    Ok(settled)
+}
