@@ -12,7 +12,9 @@ use crate::eigen::{self, EigenArgs};
 use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
 use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
-use crate::report::{DecomposeReport, DensityReport, EigenReport, OverlapReport, TraceReport};
+use crate::report::{
+    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
+};
 use crate::reproduce::{self, ReproduceArgs};
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
@@ -99,6 +101,7 @@ pub fn schemas() -> Result<Vec<(&'static str, String)>> {
         ("decompose.schema.json", text(schemars::schema_for!(DecomposeReport))?),
         ("density.schema.json", text(schemars::schema_for!(DensityReport))?),
         ("eigen.schema.json", text(schemars::schema_for!(EigenReport))?),
+        ("full_spectrum.schema.json", text(schemars::schema_for!(FullSpectrumReport))?),
         ("overlap.schema.json", text(schemars::schema_for!(OverlapReport))?),
         ("trace.schema.json", text(schemars::schema_for!(TraceReport))?),
     ])

@@ -3,16 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Parser};
-use faer::Mat;
-use qn_run::{Tensor, TensorFile};
-use qn_spectrum::{DenseSymmetric, Eigenpairs, FullSpectrum, LanczosOptions, Progress, Which, lanczos};
-use qn_train::ui::bytes;
+use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Which, lanczos};
 use qn_train::{Interrupt, Usage};
 
+use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
-use crate::problem::{Dtype, Problem, ProblemArgs, free_memory};
+use crate::problem::{Dtype, Problem, ProblemArgs};
 use crate::report::{self, Destination, EigenReport};
 use crate::table;
 
@@ -27,7 +25,7 @@ pub(crate) struct EigenArgs {
     /// From which end: LA (largest), SA (smallest), LM (largest magnitude) or BE (both ends).
     #[arg(long, default_value = "LA")]
     pub(crate) which: Which,
-    /// Build the whole matrix (P products) and find all eigenvalues.
+    /// Build the whole matrix and find all eigenvalues; full_spectrum.json tells of them.
     #[arg(long)]
     pub(crate) full: bool,
     /// Residuals wanted, relative to the largest |eigenvalue| [default: 1e-6; 1e-5 with f32].
@@ -80,7 +78,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     let start = problem.derivatives.loss_and_gradient()?;
     let block = args.block.unwrap_or(DEFAULT_BLOCK);
     let (pairs, spectrum) = if args.full {
-        let (pairs, spectrum) = solve_densely(args, &problem, tol, interrupt)?;
+        let (pairs, spectrum) = full::solve(args, &problem, tol, interrupt)?;
         (pairs, Some(spectrum))
     } else {
         (solve_iteratively(args, &problem, tol, block, interrupt)?, None)
@@ -98,18 +96,26 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         matvecs: pairs.matvecs,
         iterations: pairs.iterations,
         stop_reason: pairs.stop_reason,
-        full_spectrum: spectrum.map(|s| s.values.into_iter().rev().collect()),
+        full_spectrum: spectrum.as_ref().map(|s| s.eigenvalues.iter().rev().copied().collect()),
         seconds: started.elapsed().as_secs_f64(),
         loss: start.loss,
         accuracy: start.accuracy,
         gradient_norm: start.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
     };
     if let Destination::File(path) = &to {
-        write_vectors(&path.with_extension("safetensors"), &report, &pairs.vectors)?;
+        let meta = serde_json::json!({
+            "kind": "eigenvectors", "layout_hash": report.subject.layout_hash, "step": report.subject.step
+        });
+        let vectors = Some(pairs.vectors.as_ref());
+        full::write_tensors(&path.with_extension("safetensors"), meta, &report.eigenvalues, vectors)?;
+        if let Some(spectrum) = &spectrum {
+            report::write(spectrum, &Destination::File(path.with_file_name("full_spectrum.json")))?;
+        }
     }
     report::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_eigen(&report);
+        spectrum.iter().for_each(table::print_full_spectrum);
         problem.verbosity.say(format_args!("report: {}", path.display()));
     }
     let converged = report.converged == report.eigenvalues.len();
@@ -124,7 +130,7 @@ fn check(args: &EigenArgs, p: usize) -> Result<()> {
     if args.block == Some(0) {
         bail!(Usage("--block 0: give at least 1".into()));
     }
-    if args.full { refuse_if_too_large(p) } else { Ok(()) }
+    if args.full { full::refuse_if_too_large(p, args.problem.dtype) } else { Ok(()) }
 }
 
 fn solve_iteratively(
@@ -155,48 +161,4 @@ fn solve_iteratively(
         ));
     };
     lanczos(&watched, &options, observe).map_err(explain)
-}
-
-fn solve_densely(
-    args: &EigenArgs,
-    problem: &Problem,
-    tol: f64,
-    interrupt: &Interrupt,
-) -> Result<(Eigenpairs, FullSpectrum)> {
-    let p = problem.derivatives.dim();
-    let bar = problem.verbosity.bar(p as u64, "products");
-    let operator =
-        CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
-    let watched = Watched::new(operator, &bar, interrupt);
-    let dense = DenseSymmetric::assemble(&watched, |_| ()).map_err(explain)?;
-    problem.verbosity.say(format_args!("the matrix is there; finding its {p} eigenvalues"));
-    let all = dense.eigen()?;
-    let mut pairs = all.pairs(&watched, args.k, args.which, tol).map_err(explain)?;
-    pairs.matvecs = watched.products();
-    Ok((pairs, all))
-}
-
-/// The dense way holds the matrix, its eigenvectors and the solver's copy.
-fn refuse_if_too_large(p: usize) -> Result<()> {
-    let need = 4 * (p as u64).pow(2) * 8;
-    match free_memory() {
-        Some(free) if need > free => bail!(
-            "--full needs about {} for {p} parameters and {} is free; ask for a few pairs with --k instead",
-            bytes(need),
-            bytes(free)
-        ),
-        _ => Ok(()),
-    }
-}
-
-fn write_vectors(path: &Path, report: &EigenReport, vectors: &Mat<f64>) -> Result<()> {
-    let (p, k) = (vectors.nrows(), vectors.ncols());
-    let rows: Vec<f64> = (0..k).flat_map(|j| vectors.col(j).iter().copied()).collect();
-    let mut file = TensorFile {
-        meta: serde_json::json!({"kind": "eigenvectors", "layout_hash": report.subject.layout_hash, "step": report.subject.step}),
-        ..TensorFile::default()
-    };
-    file.tensors.insert("eigenvectors".into(), Tensor::f64(&[k, p], &rows));
-    file.tensors.insert("eigenvalues".into(), Tensor::f64(&[k], &report.eigenvalues));
-    file.write(path).context("cannot write the eigenvectors")
 }

@@ -6,6 +6,7 @@
 pub mod cli;
 mod eigen;
 mod estimates;
+mod full;
 mod operator;
 mod overlap;
 mod problem;
@@ -17,6 +18,7 @@ mod table;
 mod target;
 
 pub use report::{
-    DecomposeReport, DensityReport, EigenReport, OverlapReport, SnapshotOverlap, Subject, TraceReport,
+    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, Histogram, OverlapReport,
+    SnapshotOverlap, StageSeconds, Subject, TraceReport,
 };
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

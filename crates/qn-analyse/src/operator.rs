@@ -44,6 +44,14 @@ impl<'a, A: SymmetricOperator> Watched<'a, A> {
         Self { inner, bar, interrupt, products: Cell::new(0) }
     }
 
+    /// Whether the user has asked to stop.
+    pub(crate) fn check_interrupt(&self) -> Result<(), OperatorError> {
+        match self.interrupt.exit_code() {
+            Some(code) => Err(Box::new(Interrupted(code))),
+            None => Ok(()),
+        }
+    }
+
     /// Products with single vectors so far.
     pub(crate) fn products(&self) -> usize {
         self.products.get()
@@ -56,9 +64,7 @@ impl<A: SymmetricOperator> SymmetricOperator for Watched<'_, A> {
     }
 
     fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
-        if let Some(code) = self.interrupt.exit_code() {
-            return Err(Box::new(Interrupted(code)));
-        }
+        self.check_interrupt()?;
         self.inner.apply(x, y)?;
         self.products.set(self.products.get() + x.ncols());
         self.bar.set_position(self.products.get() as u64);

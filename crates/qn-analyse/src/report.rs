@@ -88,6 +88,92 @@ pub struct EigenReport {
     pub gradient_norm: f64,
 }
 
+/// All eigenvalues of a curvature matrix: `full_spectrum.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct FullSpectrumReport {
+    /// What was analysed.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// `two_stage`, or `library` for small matrices.
+    pub method: String,
+    /// Eigenvalues above the threshold.
+    pub positive: usize,
+    /// Eigenvalues within the threshold of zero.
+    pub near_zero: usize,
+    /// Eigenvalues below minus the threshold.
+    pub negative: usize,
+    /// P · eps · |λ|max, eps being that of the matrix's precision: a bound of the usual form on the error of
+    /// an eigenvalue. The sign of a smaller one is not known.
+    pub threshold: f64,
+    /// λ_1.
+    pub largest: f64,
+    /// λ_P.
+    pub smallest: f64,
+    /// Σ of the matrix's diagonal.
+    pub trace: f64,
+    /// Σ λ.
+    pub trace_of_eigenvalues: f64,
+    /// The matrix's Frobenius norm.
+    pub frobenius: f64,
+    /// √(Σ λ²).
+    pub frobenius_of_eigenvalues: f64,
+    /// Products with single vectors that the matrix took; each is of all N samples.
+    pub assembly_products: usize,
+    /// Multiply-adds of the largest linear layer's block, which took none.
+    pub assembly_block_multiply_adds: f64,
+    /// |A X − H X| / |H X| for random X, A being the matrix and H the operator.
+    pub assembly_error: f64,
+    /// How many eigenvalues lie where.
+    pub histogram: Histogram,
+    /// Wall-clock seconds.
+    pub seconds: StageSeconds,
+    /// All of them, ascending.
+    pub eigenvalues: Vec<f64>,
+}
+
+/// Counts between edges that are equidistant in log |λ|, for both signs.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Histogram {
+    /// Ascending; one more than counts.
+    pub edges: Vec<f64>,
+    /// Values in [edge, next edge), the last one in the last bin.
+    pub counts: Vec<usize>,
+}
+
+impl Histogram {
+    /// Ten bins to a decade outside ±`threshold`, and one bin inside.
+    pub fn symlog(values: &[f64], threshold: f64) -> Self {
+        let largest = values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let threshold = if threshold > 0.0 { threshold } else { 1.0 };
+        let bins = (10.0 * (largest / threshold).log10()).floor().max(0.0) as i32 + 1;
+        let edge = |i: i32| threshold * 10f64.powf(f64::from(i) / 10.0);
+        let edges: Vec<f64> = (0..=bins).rev().map(|i| -edge(i)).chain((0..=bins).map(edge)).collect();
+        let mut counts = vec![0; edges.len() - 1];
+        for value in values {
+            let at = edges.partition_point(|e| e <= value);
+            counts[at.saturating_sub(1).min(edges.len() - 2)] += 1;
+        }
+        Self { edges, counts }
+    }
+}
+
+/// Where the time of a full spectrum went, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StageSeconds {
+    /// Making the matrix.
+    pub assembly: f64,
+    /// Comparing it with the operator.
+    pub check: f64,
+    /// Full to band.
+    pub band: f64,
+    /// Band to tridiagonal.
+    pub tridiagonal: f64,
+    /// Eigenvalues of the tridiagonal matrix; everything where the method is `library`.
+    pub eigenvalues: f64,
+    /// The k vectors and their residuals.
+    pub vectors: f64,
+}
+
 /// Smoothed density of all eigenvalues: `density.json`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DensityReport {

@@ -2,7 +2,7 @@
 
 use qn_spectrum::StopReason;
 
-use crate::report::{EigenReport, OverlapReport};
+use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
 
 /// Eigenvalues with residuals, and what they say.
 pub(crate) fn print_eigen(report: &EigenReport) {
@@ -22,17 +22,6 @@ pub(crate) fn print_eigen(report: &EigenReport) {
     for (i, (value, residual)) in report.eigenvalues.iter().zip(&report.residuals).enumerate() {
         println!("{:>5}  {value:>14.6}  {residual:>10.1e}", i + 1);
     }
-    if let Some(all) = &report.full_spectrum {
-        let (largest, smallest) = (all.first().copied().unwrap_or(0.0), all.last().copied().unwrap_or(0.0));
-        let threshold = 1e-6 * largest.abs().max(smallest.abs());
-        let count = |f: &dyn Fn(f64) -> bool| all.iter().filter(|&&v| f(v)).count();
-        println!(
-            "all {}: {} above {threshold:.1e}, {} below -{threshold:.1e}, smallest {smallest:.6}",
-            all.len(),
-            count(&|v| v > threshold),
-            count(&|v| v < -threshold),
-        );
-    }
     let ending = match report.stop_reason {
         StopReason::Converged => "converged",
         StopReason::MaxIterations => {
@@ -49,6 +38,28 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         report.tol,
         report.matvecs,
         report.seconds
+    );
+}
+
+/// How many eigenvalues there are of each sign, and how far the numbers can be trusted.
+pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
+    println!(
+        "all {}: {} above {:.1e}, {} below -{:.1e}, {} nearer to zero than can be told apart; smallest {:.6}",
+        report.eigenvalues.len(),
+        report.positive,
+        report.threshold,
+        report.negative,
+        report.threshold,
+        report.near_zero,
+        report.smallest,
+    );
+    println!(
+        "matrix against products {:.1e}; trace {:.6} and {:.6} from the eigenvalues; Frobenius norm {:.6} and {:.6}",
+        report.assembly_error,
+        report.trace,
+        report.trace_of_eigenvalues,
+        report.frobenius,
+        report.frobenius_of_eigenvalues,
     );
 }
 

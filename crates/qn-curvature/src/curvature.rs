@@ -49,7 +49,7 @@ pub struct LossAndGradient {
 }
 
 /// Tangents that go through a microbatch together. More do not make the matrix products better.
-const MAX_BLOCK: usize = 16;
+pub(crate) const MAX_BLOCK: usize = 16;
 /// Samples in a microbatch of the direct kernels, which go from sample to sample: enough to shape the
 /// matrix products of the layers behind them. Measured with LeNet.
 const DIRECT_MICROBATCH: usize = 32;
@@ -119,6 +119,14 @@ impl<T: Real> Curvature<T> {
     /// Samples in a microbatch.
     pub fn microbatch(&self) -> usize {
         self.cut.microbatch
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub(crate) fn network(&self) -> &Network<T> {
+        &self.network
     }
 
     /// Whether primal passes are kept between products.
@@ -293,7 +301,7 @@ impl<T: Real> Curvature<T> {
         }
     }
 
-    fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
+    pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
         let indices: Vec<usize> = samples.collect();
         work.prepare(&self.network, Program::General, indices.len(), 1);
         Primal::forward(&self.network, self.samples.gather(&indices), &mut work.scratch)

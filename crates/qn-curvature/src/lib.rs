@@ -14,6 +14,7 @@
 //! product without transposition.
 
 mod affine;
+mod assembly;
 mod curvature;
 mod cut;
 mod direct;
@@ -35,6 +36,7 @@ mod trunk;
 mod window;
 mod window_rows;
 
+pub use assembly::AssemblyPlan;
 pub use curvature::{Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
 pub use lanes::Lanes;

@@ -21,11 +21,12 @@ pub(crate) struct Buffers<T> {
     values: Vec<Vec<Vec<T>>>,
     /// R{delta} there, of one sample.
     deltas: Vec<Vec<T>>,
+    scratch: Vec<Group<T>>,
 }
 
 impl<T> Buffers<T> {
     pub(crate) fn new() -> Self {
-        Self { values: Vec::new(), deltas: Vec::new() }
+        Self { values: Vec::new(), deltas: Vec::new(), scratch: Vec::new() }
     }
 }
 
@@ -120,7 +121,8 @@ impl<T: Real> Trunk<T> {
                         input: self.input(&before[i], i, sample),
                     };
                     let len = conv.output.len();
-                    window_rows::tangent_forward(&work, &mut after[0][sample * len..(sample + 1) * len]);
+                    let out = &mut after[0][sample * len..(sample + 1) * len];
+                    window_rows::tangent_forward(&work, out, &mut buffers.scratch);
                 }
             }
             places[last].scatter(&values[last], output, m);
@@ -145,7 +147,7 @@ impl<T: Real> Trunk<T> {
     ) {
         let (places, last, groups) = (self.places(), self.convs.len(), self.groups());
         let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
-        let Buffers { values, deltas } = buffers;
+        let Buffers { values, deltas, .. } = buffers;
         let parts = tangent.chunks_exact(groups).zip(sums.chunks_exact_mut(groups));
         for (t, ((tangent, sums), rdelta)) in parts.zip(rdelta.chunks_exact(out_len)).enumerate() {
             for sample in 0..m {

@@ -9,12 +9,14 @@ use crate::Real;
 use crate::direct::{Back, Entry, Work, taps};
 use crate::lanes::{self, Group, Kernel, LANES, Registers};
 
-/// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere.
-pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T]) {
+/// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere. `partial` is scratch.
+pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partial: &mut Vec<Group<T>>) {
     out.fill(T::of(0.0));
+    let positions = work.direct.pool.output.positions();
+    partial.resize(positions.max(partial.len()), Group::zero());
     match work.direct.patches.window.height {
-        3 => lanes::run::<T>(Forward::<_, 3> { work, out }),
-        _ => lanes::run::<T>(Forward::<_, 5> { work, out }),
+        3 => lanes::run::<T>(Forward::<_, 3> { work, out, partial }),
+        _ => lanes::run::<T>(Forward::<_, 5> { work, out, partial }),
     }
 }
 
@@ -50,81 +52,70 @@ impl Rows {
     fn load<T: Real, S: Simd, const R: usize>(self, part: &[T], row: usize) -> Registers<T, S, R> {
         Registers::from_array(taps::<T, LANES>(part, row * self.row_len))
     }
+
+    /// The products of taps with a filter, summed over rows and not over lanes. Two sums are under way at
+    /// once, so that an addition need not wait for the one before.
+    #[inline(always)]
+    fn product<T: Real, S: Simd, const R: usize, const H: usize>(
+        self,
+        simd: S,
+        filter: &[Registers<T, S, R>; H],
+        value: &[T],
+        at: usize,
+    ) -> Registers<T, S, R> {
+        let part = self.part(value, at);
+        let mut even = filter[0].product(simd, self.load(part, 0));
+        let mut odd = filter[1].product(simd, self.load(part, 1));
+        for row in (2..H).step_by(2) {
+            even = even.add_product(simd, filter[row], self.load(part, row));
+        }
+        for row in (3..H).step_by(2) {
+            odd = odd.add_product(simd, filter[row], self.load(part, row));
+        }
+        even.add(simd, odd)
+    }
 }
 
 struct Forward<'a, T, const H: usize> {
     work: &'a Work<'a, T>,
     out: &'a mut [T],
+    /// For each entry of a channel, what the groups of taps so far add up to, lane by lane.
+    partial: &'a mut [Group<T>],
 }
 
 impl<T: Real, const H: usize> Kernel for Forward<'_, T, H> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
-        let Self { work, out } = self;
-        let groups = work.direct.row_groups();
+        let Self { work, out, partial } = self;
+        let (groups, rows, image) = (work.direct.row_groups(), Rows::of(work), work.image());
         let biases = &work.tangent[work.direct.conv.out * H * groups..];
         for (channel, entries) in work.channels().enumerate() {
             let filter = channel * H * groups..(channel + 1) * H * groups;
-            let filter = Filter {
-                simd,
-                rows: Rows::of(work),
-                groups,
-                image: work.image(),
-                input: work.input,
-                weight: &work.direct.weight[filter.clone()],
-                tangent: &work.tangent[filter],
-                bias: biases.get(channel).map_or(T::of(0.0), |group| group[0]),
-            };
-            let (fours, rest) = entries.as_chunks::<4>();
-            for entries in fours {
-                filter.outputs::<H, 4, R>(entries, out);
-            }
-            for entry in rest {
-                filter.outputs::<H, 1, R>(std::array::from_ref(entry), out);
-            }
-        }
-    }
-}
-
-/// An output channel.
-struct Filter<'a, T, S> {
-    simd: S,
-    rows: Rows,
-    groups: usize,
-    image: &'a [T],
-    input: Option<&'a [T]>,
-    weight: &'a [Group<T>],
-    tangent: &'a [Group<T>],
-    bias: T,
-}
-
-impl<T: Real, S: Simd> Filter<'_, T, S> {
-    #[inline(always)]
-    fn outputs<const H: usize, const P: usize, const R: usize>(
-        &self,
-        entries: &[Entry<T>; P],
-        out: &mut [T],
-    ) {
-        let (simd, groups) = (self.simd, self.groups);
-        let mut totals = [Registers::<T, S, R>::splat(simd, T::of(0.0)); P];
-        for group in 0..groups {
-            for p in 0..P {
-                let at = entries[p].origin as usize + group * LANES;
-                let image = self.rows.part(self.image, at);
+            let (tangent, weight) = (&work.tangent[filter.clone()], &work.direct.weight[filter]);
+            let bias = biases.get(channel).map_or(T::of(0.0), |group| group[0]);
+            for group in 0..groups {
+                let mut v = [Registers::<T, S, R>::splat(simd, T::of(0.0)); H];
+                let mut w = v;
                 for row in 0..H {
-                    let v = self.tangent[row * groups + group].load();
-                    totals[p] = totals[p].add_product(simd, v, self.rows.load(image, row));
+                    (v[row], w[row]) =
+                        (tangent[row * groups + group].load(), weight[row * groups + group].load());
                 }
-                let Some(input) = self.input else { continue };
-                let input = self.rows.part(input, at);
-                for row in 0..H {
-                    let w = self.weight[row * groups + group].load();
-                    totals[p] = totals[p].add_product(simd, w, self.rows.load(input, row));
+                for (entry, partial) in entries.iter().zip(&mut *partial) {
+                    let at = entry.origin as usize + group * LANES;
+                    let mut total = rows.product(simd, &v, image, at);
+                    if let Some(input) = work.input {
+                        total = total.add(simd, rows.product(simd, &w, input, at));
+                    }
+                    if group > 0 {
+                        total = total.add(simd, partial.load());
+                    }
+                    if group + 1 == groups {
+                        out[entry.slot as usize] = bias + total.sum(simd);
+                    } else {
+                        total.store(partial);
+                    }
                 }
             }
-        }
-        for p in 0..P {
-            out[entries[p].slot as usize] = self.bias + totals[p].sum(simd);
         }
     }
 }

@@ -244,6 +244,50 @@ fn direct_convolutions_agree_with_matrix_products() {
 }
 
 #[test]
+fn the_assembled_matrix_is_the_matrix_of_the_products() {
+    let mut all = networks();
+    // Two linear layers, so that the block of the largest has neighbours.
+    all.push(Architecture {
+        name: "deep".into(),
+        input: [1, 2, 3],
+        classes: 3,
+        layers: vec![
+            Layer::Flatten,
+            linear("a", 5),
+            Layer::Relu,
+            Layer::Linear { name: "b".into(), out_features: 7, bias: false },
+            Layer::Relu,
+            linear("c", 3),
+        ],
+    });
+    for arch in all {
+        let graph = Graph::new(&arch).unwrap();
+        let theta = theta(&graph);
+        let p = theta.len();
+        let here = at::<f64>(&graph, &theta, Some(3), 1);
+        let units = Mat::<f64>::identity(p, p);
+        for operator in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
+            let expected = product(&here, operator, units.as_ref());
+            let mut found = Mat::<f64>::zeros(p, p);
+            let mut shares = Vec::new();
+            let add = |i: usize, j: usize, x: f64| {
+                assert!(i >= j);
+                found[(i, j)] += x;
+            };
+            here.assemble(operator, add, |products, block| {
+                shares.push(products + block);
+                Ok::<_, qn_curvature::CurvatureError>(())
+            })
+            .unwrap();
+            assert!(shares.is_sorted());
+            let lower = Mat::from_fn(p, p, |i, j| if i >= j { expected[(i, j)] } else { 0.0 });
+            let error = (found - lower).norm_max() / expected.norm_max();
+            assert!(error <= 1e-13, "{} {operator:?}: {error}", arch.name);
+        }
+    }
+}
+
+#[test]
 fn single_precision_agrees_to_its_rounding() {
     for arch in networks() {
         let graph = Graph::new(&arch).unwrap();

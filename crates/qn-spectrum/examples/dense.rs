@@ -33,7 +33,7 @@ fn solve<T: Scalar>(n: usize, width: usize) -> Result<(Vec<f64>, serde_json::Val
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let n: usize = args[1].parse().expect("N");
-    let width = args.get(3).and_then(|w| w.parse().ok()).unwrap_or(64);
+    let width = args.get(3).and_then(|w| w.parse().ok()).unwrap_or(256);
     let (values, mut times) = match args[2].as_str() {
         "f32" => solve::<f32>(n, width),
         _ => solve::<f64>(n, width),

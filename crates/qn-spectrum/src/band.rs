@@ -21,9 +21,9 @@ impl Band {
         Self { n, width, data: vec![0.0; n * stride], stride }
     }
 
-    /// The part of a triangle within its block width of the diagonal.
-    pub(crate) fn of<T: Scalar>(triangle: &Triangle<T>) -> Self {
-        let (n, width) = (triangle.order(), triangle.width());
+    /// The part of a triangle within `width` of the diagonal.
+    pub(crate) fn of<T: Scalar>(triangle: &Triangle<T>, width: usize) -> Self {
+        let n = triangle.order();
         let mut band = Self::zeros(n, width);
         for j in 0..n {
             for i in j..n.min(j + width + 1) {

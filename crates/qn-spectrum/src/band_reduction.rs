@@ -24,31 +24,47 @@ pub(crate) struct BandReduction<'a, T> {
     pub(crate) band: Band,
 }
 
-/// Reduces a matrix in place; `observe` hears the share of the work that is done and may stop it.
+/// Reduces a matrix in place to a band of at most `width`; `observe` hears the share of the work that is done and
+/// may stop it.
 pub(crate) fn reduce<T: Scalar, E>(
     triangle: &mut Triangle<T>,
+    width: usize,
     mut observe: impl FnMut(f64) -> Result<(), E>,
 ) -> Result<BandReduction<'_, T>, E> {
-    let (n, w) = (triangle.order(), triangle.width());
-    let blocks = triangle.columns().len();
-    let mut factors = Vec::with_capacity(blocks);
-    for k in 0..blocks.saturating_sub(1) {
-        let column = &mut triangle.columns_mut()[k];
-        let below = column.nrows() - w;
-        let s = factorise(column.as_mut().subrows_mut(w, below));
-        let v = basis(column.as_ref().subrows(w, below));
-        let mut y = Mat::zeros(below, s.ncols());
-        let av = triangle.trailing_product(k + 1, v.as_ref());
+    let n = triangle.order();
+    // Block columns of the matrix hold whole panels.
+    let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
+    let mut factors = Vec::new();
+    for start in (width..n).step_by(width) {
+        let s = factorise(panel_mut(triangle, width, start));
+        let v = basis(panel(triangle, width, start));
+        let mut y = Mat::zeros(n - start, s.ncols());
+        let av = triangle.trailing_product(start, v.as_ref());
         add_rows(y.as_mut(), T::of(1.0), av.as_ref(), s.as_ref());
         let svy = s.transpose() * inner(v.as_ref(), y.as_ref());
         add_rows(y.as_mut(), T::of(-0.5), v.as_ref(), svy.as_ref());
-        update(&mut triangle.columns_mut()[k + 1..], w, v.as_ref(), y.as_ref());
+        update(triangle, start, v.as_ref(), y.as_ref());
         factors.push(s);
-        let left = (below as f64 / n as f64).powi(3);
-        observe(1.0 - left)?;
+        observe(1.0 - ((n - start) as f64 / n as f64).powi(3))?;
     }
-    let band = Band::of(triangle);
+    let band = Band::of(triangle, width);
     Ok(BandReduction { triangle, factors, band })
+}
+
+/// What lies below the diagonal block that ends before `start`.
+fn panel<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) -> MatRef<'_, T> {
+    let (block, first) = ((start - width) / triangle.width(), start - width);
+    let column = &triangle.columns()[block];
+    let (row, col) = (start - block * triangle.width(), first - block * triangle.width());
+    column.as_ref().submatrix(row, col, column.nrows() - row, width)
+}
+
+fn panel_mut<T: Scalar>(triangle: &mut Triangle<T>, width: usize, start: usize) -> MatMut<'_, T> {
+    let (block, first) = ((start - width) / triangle.width(), start - width);
+    let (row, col) = (start - block * triangle.width(), first - block * triangle.width());
+    let column = &mut triangle.columns_mut()[block];
+    let rows = column.nrows() - row;
+    column.as_mut().submatrix_mut(row, col, rows, width)
 }
 
 /// Rows that are multiplied together. Products are cut by hand and summed in a fixed order, since a library
@@ -103,29 +119,34 @@ fn basis<T: Scalar>(a: MatRef<'_, T>) -> Mat<T> {
     })
 }
 
-/// A ← A − V Wᵀ − W Vᵀ on block columns of width w.
-fn update<T: Scalar>(columns: &mut [Mat<T>], w: usize, v: MatRef<'_, T>, y: MatRef<'_, T>) {
-    let minus = T::of(-1.0);
-    columns.par_iter_mut().enumerate().for_each(|(j, column)| {
-        let (start, rows, width) = (j * w, column.nrows(), column.ncols());
-        for (a, b) in [(v, y), (y, v)] {
-            let (left, right) = (a.subrows(start, rows), b.subrows(start, width));
-            matmul(column.as_mut(), Accum::Add, left, right.transpose(), minus, Par::Seq);
-        }
+/// A ← A − V Wᵀ − W Vᵀ for the trailing matrix.
+fn update<T: Scalar>(triangle: &mut Triangle<T>, start: usize, v: MatRef<'_, T>, w: MatRef<'_, T>) {
+    let (rows, b) = (v.nrows(), v.ncols());
+    let side_by_side = |left: MatRef<'_, T>, right: MatRef<'_, T>| {
+        let mut both = Mat::zeros(rows, 2 * b);
+        both.as_mut().subcols_mut(0, b).copy_from(left);
+        both.as_mut().subcols_mut(b, b).copy_from(right);
+        both
+    };
+    let (left, right) = (side_by_side(v, w), side_by_side(w, v));
+    let columns: Vec<_> = triangle.trailing_mut(start).collect();
+    columns.into_par_iter().with_max_len(1).for_each(|(row, column)| {
+        let left = left.as_ref().subrows(row, column.nrows());
+        let right = right.as_ref().subrows(row, column.ncols());
+        matmul(column, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq);
     });
 }
 
 impl<T: Scalar> BandReduction<'_, T> {
     /// x ← Q x for vectors of the band matrix.
     pub(crate) fn transform_back(&self, x: &mut Mat<f64>) {
-        let w = self.triangle.width();
+        let (n, width) = (self.triangle.order(), self.band.width);
         for (k, s) in self.factors.iter().enumerate().rev() {
-            let column = &self.triangle.columns()[k];
-            let below = column.nrows() - w;
-            let v = basis(column.as_ref().subrows(w, below));
+            let start = (k + 1) * width;
+            let v = basis(panel(self.triangle, width, start));
             let v = Mat::from_fn(v.nrows(), v.ncols(), |i, j| v[(i, j)].f64());
             let s = Mat::from_fn(s.nrows(), s.ncols(), |i, j| s[(i, j)].f64());
-            let part = x.as_mut().subrows_mut((k + 1) * w, below);
+            let part = x.as_mut().subrows_mut(start, n - start);
             let svx = s * inner(v.as_ref(), part.as_ref());
             add_rows(part, -1.0, v.as_ref(), svx.as_ref());
         }

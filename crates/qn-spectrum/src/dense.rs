@@ -2,7 +2,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
 use crate::lanczos::verified;
-use crate::{Eigenpairs, OperatorError, SpectrumError, StopReason, SymmetricOperator, Which};
+use crate::{Eigenpairs, OperatorError, SpectrumError, SymmetricOperator, Which};
 
 /// A symmetric matrix in memory.
 #[derive(Clone, Debug)]
@@ -105,11 +105,7 @@ impl FullSpectrum {
         let vectors = Mat::from_fn(n, k, |i, j| self.vectors[(i, chosen[j])]);
         let values = chosen.iter().map(|&i| self.values[i]).collect();
         let scale = self.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
-        let mut pairs = verified(operator, values, vectors, tol, scale)?;
-        if pairs.converged < k {
-            pairs.stop_reason = StopReason::PrecisionReached;
-        }
-        Ok(pairs)
+        verified(operator, values, vectors, tol, scale)
     }
 }
 

@@ -310,8 +310,12 @@ impl Factorisation {
     }
 }
 
-/// Residuals of given pairs, from one product with each vector.
-pub(crate) fn verified(
+/// Given pairs with their residuals, from one product with each vector. `scale` is the largest |λ|, to which
+/// `tol` is relative.
+///
+/// # Errors
+/// A product fails.
+pub fn verified(
     operator: &impl SymmetricOperator,
     values: Vec<f64>,
     mut vectors: Mat<f64>,
@@ -327,6 +331,7 @@ pub(crate) fn verified(
         .map(|(i, &value)| (products.col(i) - faer::Scale(value) * vectors.col(i)).norm_l2())
         .collect();
     let converged = residuals.iter().filter(|&&r| r <= tol * scale).count();
+    let all = converged == values.len();
     Ok(Eigenpairs {
         matvecs: values.len(),
         values,
@@ -334,6 +339,6 @@ pub(crate) fn verified(
         residuals,
         converged,
         iterations: 0,
-        stop_reason: StopReason::Converged,
+        stop_reason: if all { StopReason::Converged } else { StopReason::PrecisionReached },
     })
 }

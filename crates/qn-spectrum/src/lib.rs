@@ -22,7 +22,7 @@ mod two_stage;
 
 pub use dense::{DenseSymmetric, FullSpectrum};
 pub use density::{Density, DensityOptions, density};
-pub use lanczos::{LanczosOptions, Progress, lanczos};
+pub use lanczos::{LanczosOptions, Progress, lanczos, verified};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use pairs::{Eigenpairs, SpectrumError, StopReason, Which};
 pub use scalar::Scalar;

@@ -59,8 +59,8 @@ impl Which {
         order
     }
 
-    /// The first k of [`Self::order`] in the order in which they are reported.
-    pub(crate) fn choose(self, ascending: &[f64], k: usize) -> Vec<usize> {
+    /// Positions of the k wanted ones of `ascending` values, in the order in which they are reported.
+    pub fn choose(self, ascending: &[f64], k: usize) -> Vec<usize> {
         let mut chosen = self.order(ascending);
         chosen.truncate(k);
         if self == Self::Be {

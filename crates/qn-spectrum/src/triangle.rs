@@ -16,9 +16,9 @@ pub struct Triangle<T> {
     columns: Vec<Mat<T>>,
 }
 
-/// Block columns whose parts of a product are added up together; their number is fixed, so that sums do not
-/// depend on the number of threads.
-const CHUNKS: usize = 8;
+/// Parts in which a product is summed; their number is fixed, so that sums do not depend on the number of
+/// threads.
+const PARTS: usize = 4;
 
 impl<T: Scalar> Triangle<T> {
     /// The zero matrix of order n in block columns of `width`.
@@ -76,6 +76,25 @@ impl<T: Scalar> Triangle<T> {
         &mut self.columns
     }
 
+    /// Σ of the diagonal.
+    pub fn trace(&self) -> f64 {
+        (0..self.n).map(|i| self.get(i, i).f64()).sum()
+    }
+
+    /// The Frobenius norm.
+    pub fn norm_l2(&self) -> f64 {
+        let column = |j: usize| {
+            let below: f64 = (j + 1..self.n).map(|i| self.get(i, j).f64().powi(2)).sum();
+            2.0 * below + self.get(j, j).f64().powi(2)
+        };
+        (0..self.n).map(column).sum::<f64>().sqrt()
+    }
+
+    /// The whole matrix, in double precision.
+    pub fn to_square(&self) -> Mat<f64> {
+        Mat::from_fn(self.n, self.n, |i, j| self.get(i.max(j), i.min(j)).f64())
+    }
+
     /// The largest |entry|.
     pub fn norm_max(&self) -> f64 {
         let lower = |(block, column): (usize, &Mat<T>)| {
@@ -87,23 +106,43 @@ impl<T: Scalar> Triangle<T> {
         self.columns.par_iter().enumerate().map(lower).reduce(|| 0.0, f64::max)
     }
 
-    /// The product of what lies from block column `first` on with x, [n - first · width, b].
-    pub(crate) fn trailing_product(&self, first: usize, x: MatRef<'_, T>) -> Mat<T> {
+    /// The block columns of the trailing matrix, rows and columns from `start` on, each with the row at which
+    /// it begins there.
+    pub(crate) fn trailing(&self, start: usize) -> impl Iterator<Item = (usize, MatRef<'_, T>)> {
+        let first = start / self.width;
+        self.columns[first..].iter().enumerate().map(move |(i, column)| {
+            let skip = start.saturating_sub((first + i) * self.width);
+            let part = column.as_ref().submatrix(skip, skip, column.nrows() - skip, column.ncols() - skip);
+            (((first + i) * self.width).saturating_sub(start), part)
+        })
+    }
+
+    /// The same, to be written.
+    pub(crate) fn trailing_mut(&mut self, start: usize) -> impl Iterator<Item = (usize, MatMut<'_, T>)> {
+        let (width, first) = (self.width, start / self.width);
+        self.columns[first..].iter_mut().enumerate().map(move |(i, column)| {
+            let skip = start.saturating_sub((first + i) * width);
+            let (rows, cols) = (column.nrows() - skip, column.ncols() - skip);
+            (
+                ((first + i) * width).saturating_sub(start),
+                column.as_mut().submatrix_mut(skip, skip, rows, cols),
+            )
+        })
+    }
+
+    /// The product of the trailing matrix from `start` on with x.
+    pub(crate) fn trailing_product(&self, start: usize, x: MatRef<'_, T>) -> Mat<T> {
         let (rows, b) = (x.nrows(), x.ncols());
-        let offset = first * self.width;
-        let count = (self.columns.len() - first).div_ceil(CHUNKS).max(1);
-        let parts: Vec<Mat<T>> = self.columns[first..]
-            .par_chunks(count)
-            .enumerate()
-            .map(|(chunk, columns)| {
+        let columns: Vec<_> = self.trailing(start).filter(|(_, column)| column.ncols() > 0).collect();
+        let parts: Vec<Mat<T>> = (0..PARTS.min(columns.len()))
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|part| {
                 let mut sum = Mat::zeros(rows, b);
-                for (i, column) in columns.iter().enumerate() {
-                    let start = (first + chunk * count + i) * self.width - offset;
-                    add_product(
-                        column.as_ref(),
-                        x.subrows(start, column.nrows()),
-                        sum.as_mut().subrows_mut(start, column.nrows()),
-                    );
+                for (row, column) in columns.iter().skip(part).step_by(PARTS) {
+                    let (x, y) =
+                        (x.subrows(*row, column.nrows()), sum.as_mut().subrows_mut(*row, column.nrows()));
+                    add_product(*column, x, y);
                 }
                 sum
             })
