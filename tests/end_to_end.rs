@@ -271,6 +271,54 @@ fn lanczos_and_the_full_matrix_agree() {
 }
 
 #[test]
+fn a_network_too_large_for_the_library_goes_through_both_stages() {
+    let sandbox = Sandbox::new();
+    let arch = r#"
+        name = "wide"
+        input = [1, 8, 8]
+        classes = 10
+        layers = [
+          { type = "conv2d", name = "conv", out_channels = 6, kernel = 3, padding = 1 },
+          { type = "relu" },
+          { type = "max_pool2d", kernel = 2 },
+          { type = "flatten" },
+          { type = "linear", name = "fc1", out_features = 27 },
+          { type = "relu" },
+          { type = "linear", name = "fc2", out_features = 10 },
+        ]
+    "#;
+    sandbox.write("wide.toml", arch);
+    let train = ["--arch", "wide.toml", "--data", "digits", "--lr", "0.05", "--epochs", "2", "--out", "run"];
+    assert_eq!(sandbox.train(&train).code, 0);
+    for (dtype, tolerance) in [("f64", 1e-10), ("f32", 1e-5)] {
+        let run = |more: &[&str]| {
+            let base = ["eigen", "run", "--samples", "100", "--dtype", dtype, "--quiet", "--k", "5"];
+            let out = sandbox.analyse(&[&base[..], more].concat());
+            assert_eq!(out.code, 0, "{}", out.stderr);
+            json(&sandbox.path("run/reports/eigen.json"))
+        };
+        let lanczos = run(&[]);
+        let full = run(&["--full"]);
+        let spectrum = json(&sandbox.path("run/reports/full_spectrum.json"));
+        satisfies_its_schema("full_spectrum", &spectrum);
+        assert_eq!(spectrum["method"], "two_stage");
+        let all = numbers(&spectrum["eigenvalues"]);
+        assert_eq!(all.len(), 2959);
+        let largest = *all.last().unwrap();
+        for (a, b) in numbers(&full["eigenvalues"]).iter().zip(numbers(&lanczos["eigenvalues"])) {
+            assert!((a - b).abs() <= tolerance * largest, "{dtype}: {a} {b}");
+        }
+        let number = |name: &str| spectrum[name].as_f64().unwrap();
+        assert!(number("assembly_error") <= tolerance, "{dtype}: {}", number("assembly_error"));
+        // The trace is a sum of P eigenvalues, each wrong by a part of the norm.
+        assert!((number("trace") - number("trace_of_eigenvalues")).abs() <= 30.0 * tolerance * largest);
+        assert!((number("frobenius") / number("frobenius_of_eigenvalues") - 1.0).abs() <= tolerance);
+        let counts = numbers(&spectrum["histogram"]["counts"]).iter().sum::<f64>();
+        assert_eq!(counts as usize, all.len());
+    }
+}
+
+#[test]
 fn estimates_agree_with_the_dense_spectrum() {
     let sandbox = Sandbox::new();
     sandbox.train_digits("run");
