@@ -3,8 +3,10 @@ leave LeNet on CIFAR-10 at NaN as ours does, and how far below the true curvatur
 
     python analysis/checks/plain_method_diverges.py     (needs torch, and data/cifar10)
 
-Prints the loss of each step with momentum 0.9 and 0 from PyTorch's own initialisation, then, at the
-start, lambda_k beside v_k . G v_k, the curvature that a Newton step along v_k should use.
+Prints the loss of the first steps with momentum 0.9 and 0 from PyTorch's own initialisation; the same for
+two other readings of eq. (17), where lambda^(0) = 1 takes part in the average, with and without bias
+correction; then, at the start, lambda_k beside v_k . G v_k, the curvature that a Newton step along v_k should
+use.
 """
 
 import pathlib
@@ -46,21 +48,21 @@ def class_gradients(net, x, y):
     return c, (spread * c.square().sum(1)).detach()
 
 
-def train(momentum, lr=0.1, gamma=0.9, steps=6):
+def train(momentum, first=0.0, corrected=True, lr=0.1, gamma=0.9, steps=78):
     torch.manual_seed(0)
-    net, ema, square, buffer = lenet(), 0, 0, 0
+    net, ema, square, buffer = lenet(), 0, first, 0
     losses = []
     for t, (x, y) in zip(range(1, steps + 1), batches()):
         loss = nn.functional.cross_entropy(net(x), y)
         losses.append(loss.item())
-        if not np.isfinite(losses[-1]):
+        if not losses[-1] < 1e6:
             break
         g = flat(torch.autograd.grad(loss, net.parameters()))
         c, lam = class_gradients(net, x, y)
         ema = gamma * ema + (1 - gamma) * c
         square = gamma * square + (1 - gamma) * lam.square()
         v = nn.functional.normalize(ema, dim=1)
-        lam = (square / (1 - gamma**t)).sqrt()
+        lam = (square / (1 - gamma**t)).sqrt() if corrected else square.sqrt()
         buffer = momentum * buffer + lr * g + ((1 / lam - lr) * (v @ g)) @ v
         nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(net.parameters()).detach() - buffer, net.parameters())
     return losses
@@ -83,8 +85,11 @@ def curvatures():
     return lam.numpy(), np.array(true)
 
 
-for m in (0.9, 0.0):
-    print(f"momentum {m}: loss", ["%.3g" % value for value in train(m)])
+for first, corrected in [(0.0, True), (1.0, True), (1.0, False)]:
+    for m in (0.9, 0.0):
+        losses = train(m, first, corrected)
+        shown = ["%.3g" % value for value in losses[:3] + losses[-3:]]
+        print(f"lambda(0) {first}, corrected {corrected}, momentum {m}: step {len(losses)}, loss", shown)
 ours, true = curvatures()
 print("lambda_k   ", np.round(ours, 4))
 print("v_k . G v_k", np.round(true, 4))

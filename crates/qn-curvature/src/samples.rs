@@ -19,7 +19,8 @@ impl<T: Real> Samples<T> {
         images: impl Iterator<Item = f64>,
         labels: Vec<u8>,
     ) -> Result<Self, CurvatureError> {
-        let images: Vec<T> = images.map(T::of).collect();
+        let (given, mut images) = (images, Vec::with_capacity(features * labels.len()));
+        images.extend(given.map(T::of));
         check_len("the input", images.len(), features * labels.len())?;
         check_len("the input", images.len().min(1), 1)?;
         check_finite("the input", "look at the data files", images.iter().map(|x| x.f64()))?;

@@ -19,12 +19,15 @@ pub(crate) const FILES: [(&str, &str); 6] = [
     ("test_batch.bin", "67eb016db431130d61cd03c7ad570b013799c88c"),
 ];
 
-pub(crate) fn load(data_dir: &Path, split: Split) -> Result<(Vec<u8>, Vec<u8>), DataError> {
+/// Pixels and labels of as many files as hold `wanted` pictures, or of all.
+pub(crate) fn load(data_dir: &Path, split: Split, wanted: usize) -> Result<(Vec<u8>, Vec<u8>), DataError> {
     let files = match split {
         Split::Train => &FILES[..5],
         Split::Test => &FILES[5..],
     };
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    let files = &files[..wanted.div_ceil(PER_FILE).clamp(1, files.len())];
+    let mut pixels = Vec::with_capacity(files.len() * PER_FILE * PIXELS);
+    let mut labels = Vec::with_capacity(files.len() * PER_FILE);
     for (name, _) in files {
         let path = data_dir.join("cifar10").join(name);
         if !path.is_file() {
@@ -102,7 +105,7 @@ mod tests {
     #[test]
     fn damage_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let load = || load(dir.path(), Split::Test).unwrap_err().to_string();
+        let load = || load(dir.path(), Split::Test, 1).unwrap_err().to_string();
         assert!(load().contains("qn-train fetch cifar10"));
         std::fs::create_dir(dir.path().join("cifar10")).unwrap();
         let file = dir.path().join("cifar10/test_batch.bin");

@@ -111,7 +111,7 @@ impl Dataset {
         let (mut pixels, mut labels) = match name {
             DataName::Digits => digits::load(split),
             DataName::Mnist => idx::load_mnist(data_dir, split)?,
-            DataName::Cifar10 => cifar::load(data_dir, split)?,
+            DataName::Cifar10 => cifar::load(data_dir, split, samples.unwrap_or(usize::MAX))?,
         };
         let have = labels.len();
         let keep = samples.unwrap_or(have);
@@ -125,6 +125,7 @@ impl Dataset {
         }
         labels.truncate(keep);
         pixels.truncate(keep * name.shape().iter().product::<usize>());
+        pixels.shrink_to_fit();
         let (divisor, channels) = name.normalisation();
         let table = |(mean, std): (f64, f64)| std::array::from_fn(|p| (p as f64 / divisor - mean) / std);
         Ok(Self { name, split, pixels, labels, tables: channels.into_iter().map(table).collect() })
