@@ -1,5 +1,6 @@
 """What the benchmarks share: the network, the images, timing."""
 
+import importlib.metadata
 import pathlib
 import platform
 import statistics
@@ -52,4 +53,6 @@ def machine():
     except (OSError, StopIteration):
         model = platform.machine()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return {"cpu": model, "threads": 2, "torch": torch.__version__, "commit": commit.stdout.strip()}
+    packages = ["torch", "scipy", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian"]
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"cpu": model, "threads": 2, "versions": versions, "commit": commit.stdout.strip()}
