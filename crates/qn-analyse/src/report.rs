@@ -119,7 +119,7 @@ pub struct FullSpectrumReport {
     pub frobenius_of_eigenvalues: f64,
     /// Products with single vectors that the matrix took; each is of all N samples.
     pub assembly_products: usize,
-    /// Multiply-adds of the largest linear layer's block, which took none.
+    /// Multiply-adds of the last linear layers' blocks of G, which took none.
     pub assembly_block_multiply_adds: f64,
     /// |A X − H X| / |H X| for random X, A being the matrix and H the operator.
     pub assembly_error: f64,

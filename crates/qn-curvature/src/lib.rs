@@ -31,6 +31,7 @@ mod primal;
 mod real;
 mod samples;
 mod sweep;
+mod tail;
 mod tangent;
 mod trunk;
 mod window;

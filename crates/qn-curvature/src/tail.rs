@@ -1,0 +1,168 @@
+//! The linear layers at the end of a network, s = W ã with ã = (a, 1), and what their blocks of the matrix
+//! are made of.
+
+use std::ops::Range;
+
+use faer::Mat;
+use qn_model::Activation;
+
+use crate::network::{Kernel, Step};
+use crate::sweep::sweep;
+use crate::tangent::{Operator, Sums, Workspace};
+use crate::{Curvature, Real};
+
+/// A linear layer behind which there are only linear layers and activations.
+#[derive(Clone, Debug)]
+pub(crate) struct TailLayer {
+    pub(crate) weight: Range<usize>,
+    pub(crate) bias: Option<Range<usize>>,
+    pub(crate) out: usize,
+    pub(crate) inner: usize,
+    input: usize,
+    output: usize,
+    /// Whether its input comes out of a ReLU.
+    gated: bool,
+}
+
+impl TailLayer {
+    /// Entries of ã.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inner + usize::from(self.bias.is_some())
+    }
+
+    /// The parameter by which input p goes into output i.
+    pub(crate) fn row(&self, i: usize, p: usize) -> usize {
+        match &self.bias {
+            Some(bias) if p == self.inner => bias.start + i,
+            _ => self.weight.start + i * self.inner + p,
+        }
+    }
+
+    /// Its ranges of θ.
+    pub(crate) fn params(&self) -> impl Iterator<Item = Range<usize>> {
+        std::iter::once(self.weight.clone()).chain(self.bias.clone())
+    }
+}
+
+/// A layer at some samples, one row for each.
+pub(crate) struct LayerAt<T> {
+    /// ã.
+    pub(crate) a: Mat<T>,
+    /// dz_c/ds_i in column c · out + i; in place of a further class, their mean Σ_c p_c dz_c/ds_i.
+    pub(crate) b: Mat<T>,
+    /// The same, each column times p_c / N, the mean times −1 / N: with `b`, the factors of S / N.
+    pub(crate) weighted: Mat<T>,
+    /// dL/ds.
+    pub(crate) delta: Mat<T>,
+    /// ReLU's slope at its inputs, or one.
+    pub(crate) gate: Mat<T>,
+}
+
+impl<T: Real> Curvature<T> {
+    /// The linear layers at the end, if their own blocks of F are zero, which a smooth activation among them
+    /// would spoil; G needs nothing.
+    pub(crate) fn tail(&self, operator: Operator) -> Vec<TailLayer> {
+        let steps = &self.network().steps;
+        let belongs = |step: &&Step<T>| match &step.kernel {
+            Kernel::Affine(affine) => affine.patches.is_none(),
+            Kernel::Pointwise(f) => operator == Operator::Ggn || *f == Activation::Relu,
+            _ => false,
+        };
+        let count = steps.iter().rev().take_while(belongs).count();
+        let mut layers = Vec::new();
+        for i in steps.len() - count..steps.len() {
+            let Kernel::Affine(affine) = &steps[i].kernel else { continue };
+            layers.push(TailLayer {
+                weight: affine.weight.clone(),
+                bias: affine.bias.clone(),
+                out: affine.out,
+                inner: affine.inner,
+                input: steps[i].input,
+                output: steps[i].output,
+                gated: i > 0 && matches!(steps[i - 1].kernel, Kernel::Pointwise(_)),
+            });
+        }
+        layers
+    }
+
+    /// The layers at some samples.
+    pub(crate) fn tail_at(&self, layers: &[TailLayer], samples: Range<usize>) -> Vec<LayerAt<T>> {
+        let (n, classes) = (samples.len(), self.network().classes);
+        let empty = layers.iter().map(|layer| LayerAt {
+            a: Mat::from_fn(n, layer.inputs(), |_, _| T::of(1.0)),
+            b: Mat::zeros(n, (classes + 1) * layer.out),
+            weighted: Mat::zeros(n, (classes + 1) * layer.out),
+            delta: Mat::zeros(n, layer.out),
+            gate: Mat::from_fn(n, layer.inner, |_, _| T::of(1.0)),
+        });
+        let starts: Vec<usize> = samples.clone().step_by(self.microbatch()).collect();
+        let batch = |i: usize| starts[i]..samples.end.min(starts[i] + self.microbatch());
+        sweep(
+            starts.len(),
+            self.threads(),
+            empty.collect(),
+            || (Workspace::new(), None),
+            |i, (work, found)| *found = Some((i, self.tail_planes(layers, batch(i), work))),
+            |all: &mut Vec<LayerAt<T>>, (_, found)| {
+                let Some((i, planes)) = found.take() else { return };
+                let (at, m) = (batch(i).start - samples.start, batch(i).len());
+                for (layer, [a, b, weighted, delta, gate]) in all.iter_mut().zip(planes) {
+                    let parts = [
+                        (&mut layer.a, a),
+                        (&mut layer.b, b),
+                        (&mut layer.weighted, weighted),
+                        (&mut layer.delta, delta),
+                        (&mut layer.gate, gate),
+                    ];
+                    for (whole, columns) in parts {
+                        for (j, column) in columns.chunks_exact(m).enumerate() {
+                            whole.col_as_slice_mut(j)[at..at + m].copy_from_slice(column);
+                        }
+                    }
+                }
+            },
+        )
+    }
+
+    /// The parts of [`LayerAt`], in order, of a microbatch: `[column][sample]`.
+    fn tail_planes(
+        &self,
+        layers: &[TailLayer],
+        samples: Range<usize>,
+        work: &mut Workspace<T>,
+    ) -> Vec<[Vec<T>; 5]> {
+        let (network, m) = (self.network(), samples.len());
+        let (classes, weight) = (network.classes, 1.0 / self.samples() as f64);
+        let mut primal = self.forward(samples, work);
+        let mut sums = Sums { planes: vec![T::of(0.0); self.dim()], groups: Vec::new() };
+        primal.backward(network, weight, work, &mut sums);
+        let mut found: Vec<[Vec<T>; 5]> = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let a = primal.values[layer.input].clone();
+            let slope = |x: &T| T::of(f64::from(u8::from(!layer.gated || x.f64() > 0.0)));
+            let gate = a.iter().map(slope).collect();
+            let delta = primal.deltas[layer.output].clone();
+            found.push([a, Vec::new(), Vec::new(), delta, gate]);
+        }
+        let mut means: Vec<Vec<T>> = layers.iter().map(|l| vec![T::of(0.0); l.out * m]).collect();
+        for class in 0..classes {
+            let mut seed = vec![T::of(0.0); classes * m];
+            seed[class * m..(class + 1) * m].fill(T::of(1.0));
+            primal.pull_back_seed(network, &seed, work, &mut sums);
+            let p = &primal.softmax.probabilities[class * m..(class + 1) * m];
+            for ((layer, [_, b, weighted, ..]), mean) in layers.iter().zip(&mut found).zip(&mut means) {
+                let derivative = &work.deltas[layer.output];
+                b.extend_from_slice(derivative);
+                for (x, mean) in derivative.chunks_exact(m).zip(mean.chunks_exact_mut(m)) {
+                    weighted.extend(x.iter().zip(p).map(|(&x, &p)| x * p * T::of(weight)));
+                    mean.iter_mut().zip(x).zip(p).for_each(|((mean, &x), &p)| *mean += x * p);
+                }
+            }
+        }
+        for ([_, b, weighted, ..], mean) in found.iter_mut().zip(means) {
+            weighted.extend(mean.iter().map(|&x| x * T::of(-weight)));
+            b.extend(mean);
+        }
+        found
+    }
+}
