@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser};
+use faer::Mat;
+use qn_run::{Tensor, TensorFile};
 use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Which, lanczos};
 use qn_train::{Interrupt, Usage};
 
@@ -103,11 +105,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         gradient_norm: start.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
     };
     if let Destination::File(path) = &to {
-        let meta = serde_json::json!({
-            "kind": "eigenvectors", "layout_hash": report.subject.layout_hash, "step": report.subject.step
-        });
-        let vectors = Some(pairs.vectors.as_ref());
-        full::write_tensors(&path.with_extension("safetensors"), meta, &report.eigenvalues, vectors)?;
+        write_vectors(&path.with_extension("safetensors"), &report, &pairs.vectors)?;
         if let Some(spectrum) = &spectrum {
             report::write(spectrum, &Destination::File(path.with_file_name("full_spectrum.json")))?;
         }
@@ -161,4 +159,16 @@ fn solve_iteratively(
         ));
     };
     lanczos(&watched, &options, observe).map_err(explain)
+}
+
+fn write_vectors(path: &Path, report: &EigenReport, vectors: &Mat<f64>) -> Result<()> {
+    let (p, k) = (vectors.nrows(), vectors.ncols());
+    let rows: Vec<f64> = (0..k).flat_map(|j| vectors.col(j).iter().copied()).collect();
+    let mut file = TensorFile {
+        meta: serde_json::json!({"kind": "eigenvectors", "layout_hash": report.subject.layout_hash, "step": report.subject.step}),
+        ..TensorFile::default()
+    };
+    file.tensors.insert("eigenvectors".into(), Tensor::f64(&[k, p], &rows));
+    file.tensors.insert("eigenvalues".into(), Tensor::f64(&[k], &report.eigenvalues));
+    file.write(path).context("cannot write the eigenvectors")
 }

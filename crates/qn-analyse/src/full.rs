@@ -1,12 +1,10 @@
 //! All eigenvalues, from the matrix itself.
 
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use faer::{Mat, MatRef};
+use anyhow::{Result, bail};
+use faer::Mat;
 use qn_curvature::{Curvature, CurvatureError, Operator, Real};
-use qn_run::{Tensor, TensorFile};
 use qn_spectrum::{
     DenseSymmetric, Eigenpairs, FullSpectrum, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
     Which, random_signs, symmetric_eigen, verified,
@@ -246,21 +244,4 @@ fn two_stages<T: Scalar>(
     let values = chosen.iter().map(|&i| found.values[i]).collect();
     let pairs = verified(operator, values, vectors, tol, scale).map_err(explain)?;
     Ok((pairs, found.values))
-}
-
-/// `eigenvectors` [k, P] and `eigenvalues` [k], as eigen.safetensors has them, or all eigenvalues.
-pub(crate) fn write_tensors(
-    path: &Path,
-    meta: serde_json::Value,
-    values: &[f64],
-    vectors: Option<MatRef<'_, f64>>,
-) -> Result<()> {
-    let mut file = TensorFile { meta, ..TensorFile::default() };
-    if let Some(vectors) = vectors {
-        let rows: Vec<f64> = vectors.col_iter().flat_map(|c| c.iter().copied()).collect();
-        let shape = [vectors.ncols(), vectors.nrows()];
-        file.tensors.insert("eigenvectors".into(), Tensor::f64(&shape, &rows));
-    }
-    file.tensors.insert("eigenvalues".into(), Tensor::f64(&[values.len()], values));
-    file.write(path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -185,8 +185,7 @@ impl<T: Real> Direct<T> {
                 }
                 let stride = channel_entries.len().div_ceil(STREAMS).max(1);
                 for first in 0..stride {
-                    entries
-                        .extend(channel_entries[first.min(channel_entries.len())..].iter().step_by(stride));
+                    entries.extend(channel_entries.iter().skip(first).step_by(stride));
                 }
                 starts.push(entries.len() as u32);
             }
@@ -264,13 +263,4 @@ pub(crate) struct Back<'a, T> {
     pub(crate) rdelta_in: Option<&'a mut [T]>,
     /// What R{dW} and R{db} are added to, placed as V and v.
     pub(crate) sums: &'a mut [Group<T>],
-}
-
-/// K entries from `at`.
-#[inline(always)]
-pub(crate) fn taps<X, const K: usize>(plane: &[X], at: usize) -> &[X; K] {
-    match plane[at..].first_chunk() {
-        Some(taps) => taps,
-        None => unreachable!("windows lie inside the padded input"),
-    }
 }

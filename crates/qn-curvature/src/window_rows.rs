@@ -6,7 +6,7 @@
 use pulp::Simd;
 
 use crate::Real;
-use crate::direct::{Back, Entry, Work, taps};
+use crate::direct::{Back, Entry, Work};
 use crate::lanes::{self, Group, Kernel, LANES, Registers};
 
 /// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere. `partial` is scratch.
@@ -50,7 +50,10 @@ impl Rows {
 
     #[inline(always)]
     fn load<T: Real, S: Simd, const R: usize>(self, part: &[T], row: usize) -> Registers<T, S, R> {
-        Registers::from_array(taps::<T, LANES>(part, row * self.row_len))
+        match part[row * self.row_len..].first_chunk() {
+            Some(taps) => Registers::from_array(taps),
+            None => unreachable!("a part ends with sixteen taps of its last row"),
+        }
     }
 
     /// The products of taps with a filter, summed over rows and not over lanes. Two sums are under way at

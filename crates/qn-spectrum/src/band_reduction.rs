@@ -53,18 +53,21 @@ pub(crate) fn reduce<T: Scalar, E>(
 
 /// What lies below the diagonal block that ends before `start`.
 fn panel<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) -> MatRef<'_, T> {
-    let (block, first) = ((start - width) / triangle.width(), start - width);
-    let column = &triangle.columns()[block];
-    let (row, col) = (start - block * triangle.width(), first - block * triangle.width());
-    column.as_ref().submatrix(row, col, column.nrows() - row, width)
+    let (block, row) = panel_place(triangle, width, start);
+    let column = triangle.columns()[block].as_ref();
+    column.subcols(row - width, width).split_at_row(row).1
 }
 
 fn panel_mut<T: Scalar>(triangle: &mut Triangle<T>, width: usize, start: usize) -> MatMut<'_, T> {
-    let (block, first) = ((start - width) / triangle.width(), start - width);
-    let (row, col) = (start - block * triangle.width(), first - block * triangle.width());
-    let column = &mut triangle.columns_mut()[block];
-    let rows = column.nrows() - row;
-    column.as_mut().submatrix_mut(row, col, rows, width)
+    let (block, row) = panel_place(triangle, width, start);
+    let column = triangle.columns_mut()[block].as_mut();
+    column.subcols_mut(row - width, width).split_at_row_mut(row).1
+}
+
+/// The block column that holds a panel and the row there at which it begins.
+fn panel_place<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) -> (usize, usize) {
+    let block = (start - width) / triangle.width();
+    (block, start - block * triangle.width())
 }
 
 /// Rows that are multiplied together. Products are cut by hand and summed in a fixed order, since a library

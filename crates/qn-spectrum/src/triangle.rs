@@ -67,12 +67,12 @@ impl<T: Scalar> Triangle<T> {
     }
 
     /// The block columns.
-    pub fn columns(&self) -> &[Mat<T>] {
+    pub(crate) fn columns(&self) -> &[Mat<T>] {
         &self.columns
     }
 
     /// The block columns, to be written.
-    pub fn columns_mut(&mut self) -> &mut [Mat<T>] {
+    pub(crate) fn columns_mut(&mut self) -> &mut [Mat<T>] {
         &mut self.columns
     }
 
@@ -95,15 +95,14 @@ impl<T: Scalar> Triangle<T> {
         Mat::from_fn(self.n, self.n, |i, j| self.get(i.max(j), i.min(j)).f64())
     }
 
-    /// The largest |entry|.
+    /// The largest |entry|; infinite where one is not a number.
     pub fn norm_max(&self) -> f64 {
-        let lower = |(block, column): (usize, &Mat<T>)| {
+        let lower = |column: &Mat<T>| {
             (0..column.ncols())
-                .flat_map(move |j| (j..column.nrows()).map(move |i| (block, i, j)))
-                .map(|(_, i, j)| column[(i, j)].f64().abs())
+                .flat_map(|j| (j..column.nrows()).map(move |i| column[(i, j)].f64().abs()))
                 .fold(0.0f64, |a, b| if b.is_nan() { f64::INFINITY } else { a.max(b) })
         };
-        self.columns.par_iter().enumerate().map(lower).reduce(|| 0.0, f64::max)
+        self.columns.par_iter().map(lower).reduce(|| 0.0, f64::max)
     }
 
     /// The block columns of the trailing matrix, rows and columns from `start` on, each with the row at which
