@@ -1,6 +1,7 @@
 """What the benchmarks share: the network, the images, timing."""
 
 import importlib.metadata
+import json
 import pathlib
 import platform
 import statistics
@@ -34,6 +35,31 @@ def cifar(samples):
     pixels = records[:, 1:].reshape(-1, 3, 32, 32) / 255.0
     mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
     return (pixels - mean[:, None, None]) / std[:, None, None], records[:, 0]
+
+
+def tensors(samples, dtype=torch.float32):
+    """The same for PyTorch."""
+    images, labels = cifar(samples)
+    return torch.from_numpy(images).to(dtype), torch.from_numpy(labels.astype(np.int64))
+
+
+def train(net, samples, batch, lr):
+    """One pass of SGD with momentum 0.9; gives the last loss."""
+    optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    for x, y in zip(*[t.split(batch) for t in tensors(samples)]):
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimiser.step()
+    return loss.item()
+
+
+def record(path, name, report):
+    """Puts a report, and what it was made on, under its name into a JSON file; nothing without a path."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(results | {name: {"machine": machine(), **report}}, indent=2) + "\n")
 
 
 def median_time(run, runs=5):

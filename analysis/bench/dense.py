@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from common import RESULTS, ROOT, machine
+from common import RESULTS, ROOT, record
 
 
 def timed(run):
@@ -52,10 +52,7 @@ def main():
             row |= {"faer": ours["faer_f64"]} if more else {}
             rows.append(row)
             print(row, flush=True)
-    if args.out:
-        all_results = json.loads(args.out.read_text()) if args.out.exists() else {}
-        report = {"machine": machine(), "rows": rows}
-        args.out.write_text(json.dumps(all_results | {"dense": report}, indent=2) + "\n")
+    record(args.out, "dense", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from common import RESULTS, ROOT, cifar, lenet, machine, median_time
+from common import RESULTS, ROOT, cifar, lenet, median_time, record
 
 warnings.filterwarnings("ignore")
 BLOCK, BATCH = 10, 128
@@ -165,7 +165,7 @@ def main():
         exact = load_file(found)
 
     rate = 1000 / args.samples
-    report = {"machine": machine(), "samples": args.samples, "batch": BATCH}
+    report = {"samples": args.samples, "batch": BATCH}
     for dtype, tolerance in [(torch.float32, 1e-4), (torch.float64, 1e-9)]:
         name = str(dtype).removeprefix("torch.")
         short = name.replace("float", "f")
@@ -198,10 +198,7 @@ def main():
         for key, value in gflops.items():
             print(f"  ours: {key:<22} {value:.0f} GFLOP/s done densely; peak in matrix products {peak:.0f}")
         report[name] = {"peers": rows, "ours": mine, "ratios_to_best_peer": ratios, "gflops": gflops, "peak_gflops": peak}
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        all_results = json.loads(args.out.read_text()) if args.out.exists() else {}
-        args.out.write_text(json.dumps(all_results | {"products": report}, indent=2) + "\n")
+    record(args.out, "products", report)
 
 
 if __name__ == "__main__":

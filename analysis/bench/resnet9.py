@@ -13,12 +13,11 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from common import RESULTS, ROOT, cifar, machine
+from common import RESULTS, ROOT, record, train
 from top import measured
 
 TOL, MEMORY, BATCH = 1e-2, 5, 64
@@ -66,15 +65,7 @@ def main():
     torch.set_num_threads(2)
     torch.manual_seed(0)
     net = ResNet9()
-    images, labels = cifar(args.steps * BATCH)
-    x, y = torch.from_numpy(images).float(), torch.from_numpy(labels.astype(np.int64))
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    for a, b in zip(x.split(BATCH), y.split(BATCH)):
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(net(a), b)
-        loss.backward()
-        optimiser.step()
-    print("trained", args.steps, "steps; loss", loss.item(), flush=True)
+    print("trained", args.steps, "steps; loss", train(net, args.steps * BATCH, BATCH, lr=0.05), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         tensors = {n: t.numpy() for n, t in net.state_dict().items() if not n.endswith("num_batches_tracked")}
         save_file(tensors, f"{folder}/net.safetensors")
@@ -87,10 +78,7 @@ def main():
     row |= {key: found[key] for key in ("eigenvalues", "matvecs", "converged", "stop_reason", "loss")}
     row["residual"] = max(found["residuals"]) / found["eigenvalues"][0]
     print(row)
-    if args.out:
-        all_results = json.loads(args.out.read_text()) if args.out.exists() else {}
-        report = {"machine": machine(), "samples": args.samples, "tol": TOL, "steps": args.steps, **row}
-        args.out.write_text(json.dumps(all_results | {"resnet9": report}, indent=2) + "\n")
+    record(args.out, "resnet9", {"samples": args.samples, "tol": TOL, "steps": args.steps, **row})
 
 
 if __name__ == "__main__":

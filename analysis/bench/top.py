@@ -23,22 +23,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from common import RESULTS, ROOT, cifar, lenet, machine
+from common import RESULTS, ROOT, cifar, lenet, record, tensors, train
 
 warnings.filterwarnings("ignore")
 K, TOL, BATCH = 10, 1e-3, 128
 
 
-def train(path):
+def make_network(path):
     torch.manual_seed(0)
     net = lenet()
-    images, labels = cifar(10000)
-    x, y = torch.from_numpy(images).float(), torch.from_numpy(labels.astype(np.int64))
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    for a, b in zip(x.split(BATCH), y.split(BATCH)):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(net(a), b).backward()
-        optimiser.step()
+    train(net, 10000, BATCH, lr=0.01)
     save_file({name: p.detach().numpy() for name, p in net.named_parameters()}, path)
 
 
@@ -47,8 +41,7 @@ def problem(path, samples):
     torch.manual_seed(0)
     net = lenet()
     net.load_state_dict({name: torch.from_numpy(p) for name, p in load_file(path).items()})
-    images, labels = cifar(samples)
-    x, y = torch.from_numpy(images).float(), torch.from_numpy(labels.astype(np.int64))
+    x, y = tensors(samples)
     return net, list(zip(x.split(BATCH), y.split(BATCH)))
 
 
@@ -131,7 +124,7 @@ def main():
     rows, peers = {}, [name for name in PEERS if name != "PyHessian" or args.pyhessian]
     with tempfile.TemporaryDirectory() as folder:
         network = f"{folder}/net.safetensors"
-        train(network)
+        make_network(network)
         for name in peers:
             found = f"{folder}/peer.safetensors"
             peer = [sys.executable, __file__, "--samples", str(args.samples), "--peer", name, network, found]
@@ -150,10 +143,8 @@ def main():
     lean = min(rows[name]["peak_mib"] for name in peers)
     ratios = {"time": best / rows["ours"]["seconds"], "memory": lean / rows["ours, nothing kept"]["peak_mib"]}
     print("best peer's wall time / ours, and least peer's peak memory / ours with nothing kept:", ratios)
-    if args.out:
-        report = {"machine": machine(), "samples": args.samples, "k": K, "tol": TOL, "rows": rows, "ratios": ratios}
-        all_results = json.loads(args.out.read_text()) if args.out.exists() else {}
-        args.out.write_text(json.dumps(all_results | {"top": report}, indent=2) + "\n")
+    report = {"samples": args.samples, "k": K, "tol": TOL, "rows": rows, "ratios": ratios}
+    record(args.out, "top", report)
 
 
 if __name__ == "__main__":
