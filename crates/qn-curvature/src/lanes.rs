@@ -20,6 +20,11 @@ impl<T: Real> Group<T> {
         Self([T::of(0.0); LANES])
     }
 
+    /// The sum of the lanes, in order.
+    pub(crate) fn sum(&self) -> T {
+        self.0.iter().copied().sum()
+    }
+
     /// As R registers: `R * T::lanes::<S>()` must be [`LANES`].
     #[inline(always)]
     pub(crate) fn load<S: Simd, const R: usize>(&self) -> Registers<T, S, R> {

@@ -15,6 +15,7 @@
 
 mod affine;
 mod assembly;
+mod convolution;
 mod curvature;
 mod cut;
 mod direct;
@@ -38,6 +39,7 @@ mod window;
 mod window_rows;
 
 pub use assembly::AssemblyPlan;
+pub use convolution::Convolution;
 pub use curvature::{Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
 pub use lanes::Lanes;

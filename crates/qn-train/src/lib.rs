@@ -4,6 +4,7 @@
 //! optimiser as one vector θ ∈ R^P in layout order. All randomness comes from the seed through
 //! [`qn_model::initial_parameters`] and [`qn_data::epoch_batches`].
 
+mod arrangement;
 mod averages;
 mod class_pass;
 pub mod cli;
@@ -11,6 +12,7 @@ mod device;
 mod interrupt;
 mod network;
 mod optimizer;
+mod planes;
 mod pooling;
 mod settings;
 mod train;

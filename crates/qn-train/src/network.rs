@@ -4,7 +4,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
 use qn_model::{Activation, Graph, Op, ParamId};
 
-use crate::pooling::{avg_pool, max_pool};
+use crate::arrangement::Arrangement;
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub struct Network {
     graph: Graph,
     params: Vec<Var>,
     buffers: Vec<Tensor>,
+    arrangement: Arrangement,
 }
 
 /// PyTorch's weight of a new batch in the running statistics.
@@ -52,7 +53,7 @@ impl Network {
             .iter()
             .map(|b| Ok(Tensor::from_slice(b, b.len(), device)?.to_dtype(dtype)?))
             .collect::<Result<_>>()?;
-        Ok(Self { graph, params, buffers })
+        Ok(Self { graph, params, buffers, arrangement: Arrangement::of(device) })
     }
 
     /// The graph.
@@ -131,26 +132,17 @@ impl Network {
     /// # Errors
     /// The input has another shape or the device refuses.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<(Tensor, Vec<Tensor>)> {
-        let mut values = vec![x.clone()];
+        let order = self.arrangement;
+        let mut values = vec![order.input(x)?];
         let mut statistics = Vec::new();
         let var = |id: ParamId| self.params[id.0].as_tensor();
         for node in self.graph.nodes() {
             let x = &values[node.input];
             let out = match &node.op {
                 Op::Conv2d { weight, bias, window } => {
-                    let y = x.conv2d(var(*weight), window.padding, window.stride, 1, 1)?;
-                    match bias {
-                        Some(b) => y.broadcast_add(&var(*b).reshape((1, (), 1, 1))?)?,
-                        None => y,
-                    }
+                    order.conv2d(x, var(*weight), bias.map(var), *window)?
                 }
-                Op::Linear { weight, bias } => {
-                    let y = x.flatten_from(1)?.matmul(&var(*weight).t()?)?;
-                    match bias {
-                        Some(b) => y.broadcast_add(var(*b))?,
-                        None => y,
-                    }
-                }
+                Op::Linear { weight, bias } => order.linear(x, var(*weight), bias.map(var))?,
                 Op::BatchNorm2d { weight, bias, stats } => {
                     let (mean, variance) = match mode {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
@@ -158,28 +150,26 @@ impl Network {
                     };
                     self.normalise(x, &mean, &variance, var(*weight), var(*bias))?
                 }
-                // Candle gives ReLU the slope 1 at 0; ours is 0 there, as PyTorch's.
-                Op::Activation(Activation::Relu) => (x * x.gt(0.0)?.to_dtype(x.dtype())?)?,
+                Op::Activation(Activation::Relu) => order.relu(x)?,
                 Op::Activation(Activation::Tanh) => x.tanh()?,
                 Op::Activation(Activation::Gelu) => x.gelu_erf()?,
-                Op::MaxPool(window) => max_pool(x, *window)?,
-                Op::AvgPool(window) => avg_pool(x, *window)?,
-                Op::Reshape => x.flatten_from(1)?,
+                Op::MaxPool(window) => order.max_pool(x, *window)?,
+                Op::AvgPool(window) => order.avg_pool(x, *window)?,
+                Op::Reshape => order.flatten(x)?,
                 Op::Scale(factor) => (x * *factor)?,
                 Op::Add { other } => (x + &values[*other])?,
             };
             values.push(out);
         }
         let logits = values.pop().unwrap_or_else(|| x.clone());
-        Ok((logits.flatten_from(1)?, statistics))
+        Ok((order.output(&logits)?, statistics))
     }
 
     /// Mean and (biased) variance of each channel; running statistics move towards them, the variance
     /// with Bessel's correction, as PyTorch does it.
     fn batch_statistics(&self, x: &Tensor, at: usize, new: &mut Vec<Tensor>) -> Result<(Tensor, Tensor)> {
-        let (n, c, h, w) = x.dims4()?;
-        let count = (n * h * w) as f64;
-        let channels = x.transpose(0, 1)?.reshape((c, n * h * w))?;
+        let channels = self.arrangement.channels(x)?;
+        let count = channels.dim(1)? as f64;
         let mean = channels.mean(1)?;
         let variance = channels.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?;
         let unbiased = (variance.detach() * (count / (count - 1.0).max(1.0)))?;
@@ -197,7 +187,7 @@ impl Network {
         w: &Tensor,
         b: &Tensor,
     ) -> Result<Tensor> {
-        let column = |t: &Tensor| t.reshape((1, (), 1, 1));
+        let column = |t: &Tensor| self.arrangement.by_channel(t);
         let std = (variance + self.graph.batch_norm_eps())?.sqrt()?;
         let slope = w.div(&std)?;
         let centred = x.broadcast_sub(&column(mean)?)?;
@@ -245,5 +235,34 @@ mod tests {
         assert!(none.is_empty());
         let difference = (trained - evaluated).unwrap().abs().unwrap().max_all().unwrap();
         assert!(difference.to_scalar::<f64>().unwrap() > 1e-3, "running and batch statistics differ");
+    }
+
+    /// Candle's own operations, which a GPU uses, and ours on the CPU.
+    #[test]
+    fn both_orders_of_axes_give_the_same() {
+        let resnet = Preset::Resnet9 { width: 1 }.architecture([1, 16, 16], 3);
+        for (architecture, n) in [(resnet, 5), (Preset::Lenet.architecture([1, 28, 28], 3), 19)] {
+            let graph = Graph::new(&architecture).unwrap();
+            let theta: Vec<f32> = (0..graph.layout().len()).map(|i| (i as f32 * 0.7).sin() * 0.2).collect();
+            let buffers: Vec<Vec<f32>> =
+                graph.layout().buffers().iter().map(|b| vec![b.initial; b.len]).collect();
+            let input = graph.input();
+            let x: Vec<f64> = (0..n * input.len()).map(|i| (i as f64 * 0.37).sin()).collect();
+            let shape = (n, input.channels, input.height, input.width);
+            let x = Tensor::from_vec(x, shape, &Device::Cpu).unwrap();
+            let mut network = Network::new(graph, &theta, &buffers, DType::F64, &Device::Cpu).unwrap();
+            let found = [Arrangement::SamplesFirst, Arrangement::SamplesLast].map(|arrangement| {
+                network.arrangement = arrangement;
+                let (logits, statistics) = network.forward(&x, Mode::Train).unwrap();
+                let loss = logits.sqr().unwrap().mean_all().unwrap();
+                let gradient = network.flat_gradient(&loss.backward().unwrap()).unwrap();
+                let mut all = vec![logits.flatten_all().unwrap(), gradient];
+                all.extend(statistics);
+                Tensor::cat(&all, 0).unwrap().to_vec1::<f64>().unwrap()
+            });
+            for (a, b) in found[0].iter().zip(&found[1]) {
+                assert!((a - b).abs() <= 1e-11 * (1.0 + a.abs()), "{a} {b}");
+            }
+        }
     }
 }

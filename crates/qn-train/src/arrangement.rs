@@ -1,0 +1,119 @@
+//! The operations of a network in either order of axes.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use qn_model::Window;
+
+use crate::{planes, pooling};
+
+/// Where the samples' axis of an activation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// [sample, channel, row, column]: candle's own operations, on any device.
+    SamplesFirst,
+    /// [channel, row, column, sample]: ours, on the CPU.
+    SamplesLast,
+}
+
+impl Arrangement {
+    /// The faster one.
+    pub(crate) fn of(device: &Device) -> Self {
+        if device.is_cpu() { Self::SamplesLast } else { Self::SamplesFirst }
+    }
+
+    /// A batch [N, channels, height, width] so arranged.
+    pub(crate) fn input(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => x.clone(),
+            Self::SamplesLast => planes::samples_last(x)?,
+        })
+    }
+
+    /// An output as [N, features].
+    pub(crate) fn output(self, x: &Tensor) -> Result<Tensor> {
+        let flat = self.flatten(x)?;
+        Ok(match self {
+            Self::SamplesFirst => flat,
+            Self::SamplesLast => flat.t()?.contiguous()?,
+        })
+    }
+
+    /// One number for each channel, to be broadcast.
+    pub(crate) fn by_channel(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => x.reshape((1, (), 1, 1))?,
+            Self::SamplesLast => x.reshape(((), 1, 1, 1))?,
+        })
+    }
+
+    /// Channels, and what they have entries of: [channels, N · height · width].
+    pub(crate) fn channels(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => x.transpose(0, 1)?.flatten_from(1)?,
+            Self::SamplesLast => x.flatten_from(1)?,
+        })
+    }
+
+    /// One axis of features beside that of the samples.
+    pub(crate) fn flatten(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => x.flatten_from(1)?,
+            Self::SamplesLast => x.flatten_to(x.rank() - 2)?,
+        })
+    }
+
+    /// y = w ∗ x + b, w being [out, in, height, width].
+    pub(crate) fn conv2d(self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, window: Window) -> Result<Tensor> {
+        if self == Self::SamplesLast {
+            return Ok(planes::conv2d(x, w, b, window)?);
+        }
+        let y = x.conv2d(w, window.padding, window.stride, 1, 1)?;
+        Ok(match b {
+            Some(b) => y.broadcast_add(&self.by_channel(b)?)?,
+            None => y,
+        })
+    }
+
+    /// y = W x + b, W being [out, in].
+    pub(crate) fn linear(self, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.flatten(x)?;
+        let (y, b) = match self {
+            Self::SamplesFirst => (x.matmul(&w.t()?)?, b.cloned()),
+            Self::SamplesLast => (w.matmul(&x)?, b.map(|b| b.unsqueeze(1)).transpose()?),
+        };
+        Ok(match b {
+            Some(b) => y.broadcast_add(&b)?,
+            None => y,
+        })
+    }
+
+    /// max(x, 0). Candle gives it the slope 1 at 0; ours is 0 there, as PyTorch's.
+    pub(crate) fn relu(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => (x * x.gt(0.0)?.to_dtype(x.dtype())?)?,
+            Self::SamplesLast => planes::relu(x)?,
+        })
+    }
+
+    /// Largest entry of each window; the first of equals gets the gradient.
+    pub(crate) fn max_pool(self, x: &Tensor, window: Window) -> Result<Tensor> {
+        Ok(match self {
+            Self::SamplesFirst => pooling::max_pool(x, window)?,
+            Self::SamplesLast => planes::max_pool(x, window)?,
+        })
+    }
+
+    /// Mean of each window.
+    pub(crate) fn avg_pool(self, x: &Tensor, window: Window) -> Result<Tensor> {
+        match self {
+            Self::SamplesFirst => Ok(pooling::avg_pool(x, window)?),
+            Self::SamplesLast => {
+                let (c, h, w, n) = x.dims4()?;
+                let (kh, kw) = (window.height, window.width);
+                let (oh, ow) = ((h - kh) / window.stride + 1, (w - kw) / window.stride + 1);
+                let x = x.narrow(1, 0, oh * kh)?.narrow(2, 0, ow * kw)?.contiguous()?;
+                Ok(x.reshape((c, oh, kh, ow, kw, n))?.mean((2, 4))?)
+            }
+        }
+    }
+}
