@@ -19,11 +19,18 @@ fn solve<T: Scalar>(n: usize, width: usize) -> Result<(Vec<f64>, serde_json::Val
     let triangle = Triangle::<T>::from_fn(n, width, noise);
     let start = Instant::now();
     let mut marks = Vec::new();
+    let mut mark = |name: &str| marks.push((name.to_owned(), start.elapsed().as_secs_f64()));
+    let mut in_band = true;
     let found = symmetric_eigen(triangle, (0, 0), |stage| {
         match stage {
-            Stage::Band(done) if done < 1.0 - 1e-9 => {}
-            Stage::Tridiagonal(done) if done < 1.0 => {}
-            stage => marks.push((format!("{stage:?}"), start.elapsed().as_secs_f64())),
+            Stage::Band(_) => {}
+            Stage::Tridiagonal(_) if in_band => {
+                mark("band");
+                in_band = false;
+            }
+            Stage::Tridiagonal(_) => {}
+            Stage::Eigenvalues => mark("tridiagonal"),
+            Stage::Eigenvectors => mark("eigenvalues"),
         }
         Ok(())
     })?;

@@ -13,6 +13,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::band::Band;
+use crate::triangle::PARTS;
 use crate::{Scalar, Triangle};
 
 /// A = Q B Qᵀ, B being a band matrix and Q a product of block reflectors.
@@ -35,20 +36,110 @@ pub(crate) fn reduce<T: Scalar, E>(
     // Block columns of the matrix hold whole panels.
     let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
     let mut factors = Vec::new();
+    let mut sums: Vec<Mat<T>> = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
+    // The update that waits, and the one that is made.
+    let (mut pending, mut next) = (Update::<T>::none(n, width), Update::none(n, width));
     for start in (width..n).step_by(width) {
-        let s = factorise(panel_mut(triangle, width, start));
-        let v = basis(panel(triangle, width, start));
-        let mut y = Mat::zeros(n - start, s.ncols());
-        let av = triangle.trailing_product(start, v.as_ref());
-        add_rows(y.as_mut(), T::of(1.0), av.as_ref(), s.as_ref());
-        let svy = s.transpose() * inner(v.as_ref(), y.as_ref());
-        add_rows(y.as_mut(), T::of(-0.5), v.as_ref(), svy.as_ref());
-        update(triangle, start, v.as_ref(), y.as_ref());
+        // The next panel gets its update first; the rest of the matrix gets it as it is read for the product.
+        let mut panel = panel_mut(triangle, width, start, start - width);
+        pending.apply_in_parallel(panel.as_mut());
+        let s = factorise(panel.split_at_row_mut(width).1, &mut next);
+        let v = next.v();
+        triangle.update_and_multiply(start, pending.below(width), v, &mut sums);
+        let av: Vec<_> = sums.iter().map(|sum| sum.as_ref().submatrix(0, 0, n - start, s.ncols())).collect();
+        let mut w = Mat::zeros(n - start, s.ncols());
+        multiply_sum(w.as_mut(), &av, s.as_ref());
+        let svw = s.transpose() * inner(v, w.as_ref());
+        add_rows(w.as_mut(), T::of(-0.5), v, svw.as_ref());
+        next.set_w(w.as_ref());
+        std::mem::swap(&mut pending, &mut next);
         factors.push(s);
         observe(1.0 - ((n - start) as f64 / n as f64).powi(3))?;
     }
+    let start = n - pending.rows;
+    for (row, column) in triangle.trailing_mut(start) {
+        pending.below(0).apply(row, row, column);
+    }
     let band = Band::of(triangle, width);
     Ok(BandReduction { triangle, factors, band })
+}
+
+/// A ← A − V Wᵀ − W Vᵀ for a trailing matrix, kept until its parts are read.
+struct Update<T> {
+    /// V, W and V again, side by side, in its first rows: the first two are one factor, the last two the other.
+    sides: Mat<T>,
+    rows: usize,
+    /// Columns of V.
+    width: usize,
+}
+
+/// [`Update`], or its last rows.
+#[derive(Clone, Copy)]
+pub(crate) struct UpdateRef<'a, T> {
+    left: MatRef<'a, T>,
+    right: MatRef<'a, T>,
+}
+
+impl<T: Scalar> Update<T> {
+    /// One that changes nothing, with room for n rows.
+    fn none(n: usize, width: usize) -> Self {
+        Self { sides: Mat::zeros(n, 3 * width), rows: 0, width: 0 }
+    }
+
+    /// Takes V from a factorised panel: unit lower trapezoidal.
+    fn set_v(&mut self, panel: MatRef<'_, T>) {
+        (self.rows, self.width) = (panel.nrows(), panel.nrows().min(panel.ncols()));
+        for j in 0..self.width {
+            for copy in [j, 2 * self.width + j] {
+                let column = &mut self.sides.col_as_slice_mut(copy)[..self.rows];
+                column[..j].fill(T::of(0.0));
+                column[j] = T::of(1.0);
+                for (x, &v) in column[j + 1..].iter_mut().zip(panel.col(j).iter().skip(j + 1)) {
+                    *x = v;
+                }
+            }
+        }
+    }
+
+    fn set_w(&mut self, w: MatRef<'_, T>) {
+        self.sides.as_mut().submatrix_mut(0, self.width, self.rows, self.width).copy_from(w);
+    }
+
+    fn v(&self) -> MatRef<'_, T> {
+        self.sides.as_ref().submatrix(0, 0, self.rows, self.width)
+    }
+
+    /// What it does to the trailing matrix that begins `rows` further on.
+    fn below(&self, rows: usize) -> UpdateRef<'_, T> {
+        let rows = rows.min(self.rows);
+        let part = |at| self.sides.as_ref().submatrix(rows, at, self.rows - rows, 2 * self.width);
+        UpdateRef { left: part(0), right: part(self.width) }
+    }
+
+    /// The first columns, all their rows.
+    fn apply_in_parallel(&self, columns: MatMut<'_, T>) {
+        if self.rows == 0 {
+            return;
+        }
+        let UpdateRef { left, right } = self.below(0);
+        let right = right.subrows(0, columns.ncols());
+        columns
+            .par_row_chunks_mut(ROWS)
+            .zip(left.par_row_chunks(ROWS))
+            .for_each(|(rows, left)| matmul(rows, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq));
+    }
+}
+
+impl<T: Scalar> UpdateRef<'_, T> {
+    /// The part of the matrix that begins at (row, column).
+    pub(crate) fn apply(&self, row: usize, column: usize, part: MatMut<'_, T>) {
+        if self.left.nrows() == 0 {
+            return;
+        }
+        let left = self.left.subrows(row, part.nrows());
+        let right = self.right.subrows(column, part.ncols());
+        matmul(part, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq);
+    }
 }
 
 /// What lies below the diagonal block that ends before `start`.
@@ -58,10 +149,16 @@ fn panel<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) -> MatRe
     column.subcols(row - width, width).split_at_row(row).1
 }
 
-fn panel_mut<T: Scalar>(triangle: &mut Triangle<T>, width: usize, start: usize) -> MatMut<'_, T> {
+/// The same columns from row `from` on.
+fn panel_mut<T: Scalar>(
+    triangle: &mut Triangle<T>,
+    width: usize,
+    start: usize,
+    from: usize,
+) -> MatMut<'_, T> {
     let (block, row) = panel_place(triangle, width, start);
     let column = triangle.columns_mut()[block].as_mut();
-    column.subcols_mut(row - width, width).split_at_row_mut(row).1
+    column.subcols_mut(row - width, width).split_at_row_mut(row + from - start).1
 }
 
 /// The block column that holds a panel and the row there at which it begins.
@@ -72,13 +169,25 @@ fn panel_place<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) ->
 
 /// Rows that are multiplied together. Products are cut by hand and summed in a fixed order, since a library
 /// may cut them by the number of threads.
-const ROWS: usize = 2048;
+const ROWS: usize = 512;
 
 /// y += α a b, in parallel over rows.
 fn add_rows<T: Scalar>(y: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, b: MatRef<'_, T>) {
     y.par_row_chunks_mut(ROWS)
         .zip(a.par_row_chunks(ROWS))
         .for_each(|(y, a)| matmul(y, Accum::Add, a, b, alpha, Par::Seq));
+}
+
+/// y = (Σ parts) b, in parallel over rows.
+fn multiply_sum<T: Scalar>(y: MatMut<'_, T>, parts: &[MatRef<'_, T>], b: MatRef<'_, T>) {
+    y.par_row_chunks_mut(ROWS).enumerate().for_each(|(i, y)| {
+        let rows = y.nrows();
+        let mut sum = Mat::zeros(rows, b.nrows());
+        for part in parts {
+            sum += part.subrows(i * ROWS, rows);
+        }
+        matmul(y, Accum::Replace, sum.as_ref(), b, T::of(1.0), Par::Seq);
+    });
 }
 
 /// aᵀ b, in parallel over rows.
@@ -88,30 +197,31 @@ fn inner<T: Scalar>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
     parts.into_iter().reduce(|a, b| a + b).unwrap_or_else(|| Mat::zeros(a.ncols(), b.ncols()))
 }
 
-/// Householder QR in place; gives S with Q = I − V S Vᵀ.
-fn factorise<T: Scalar>(mut a: MatMut<'_, T>) -> Mat<T> {
+/// Householder QR in place; gives S with Q = I − V S Vᵀ, and puts V into `update`.
+fn factorise<T: Scalar>(mut a: MatMut<'_, T>, update: &mut Update<T>) -> Mat<T> {
     let size = a.nrows().min(a.ncols());
-    let mut t = Mat::zeros(size, size);
-    let scratch = qr::no_pivoting::factor::qr_in_place_scratch::<T>(
-        a.nrows(),
-        a.ncols(),
-        size,
-        Par::Seq,
-        Default::default(),
-    );
+    let block = QR_BLOCK.min(size);
+    let mut t = Mat::zeros(block, size);
+    let (rows, cols) = (a.nrows(), a.ncols());
+    let scratch =
+        qr::no_pivoting::factor::qr_in_place_scratch::<T>(rows, cols, block, Par::Seq, Default::default());
     let mut buffer = MemBuffer::new(scratch);
-    qr::no_pivoting::factor::qr_in_place(
-        a.as_mut(),
-        t.as_mut(),
-        Par::Seq,
-        MemStack::new(&mut buffer),
-        Default::default(),
-    );
-    // faer gives T with Q = I − V T⁻¹ Vᵀ.
+    let stack = MemStack::new(&mut buffer);
+    qr::no_pivoting::factor::qr_in_place(a.as_mut(), t.as_mut(), Par::Seq, stack, Default::default());
+    update.set_v(a.as_ref());
+    // faer's T, of which it gives diagonal blocks only, is the upper part of VᵀV with τ on its diagonal, and
+    // Q = I − V T⁻¹ Vᵀ.
+    let mut whole = inner(update.v(), update.v());
+    for i in 0..size {
+        whole[(i, i)] = t[(i % block, i)];
+    }
     let mut s = Mat::identity(size, size);
-    triangular_solve::solve_upper_triangular_in_place(t.as_ref(), s.as_mut(), Par::Seq);
+    triangular_solve::solve_upper_triangular_in_place(whole.as_ref(), s.as_mut(), Par::Seq);
     s
 }
+
+/// Columns that the QR factorisation of a panel takes together.
+const QR_BLOCK: usize = 16;
 
 /// V, unit lower trapezoidal, from a factorised block.
 fn basis<T: Scalar>(a: MatRef<'_, T>) -> Mat<T> {
@@ -120,24 +230,6 @@ fn basis<T: Scalar>(a: MatRef<'_, T>) -> Mat<T> {
         std::cmp::Ordering::Equal => T::of(1.0),
         std::cmp::Ordering::Greater => a[(i, j)],
     })
-}
-
-/// A ← A − V Wᵀ − W Vᵀ for the trailing matrix.
-fn update<T: Scalar>(triangle: &mut Triangle<T>, start: usize, v: MatRef<'_, T>, w: MatRef<'_, T>) {
-    let (rows, b) = (v.nrows(), v.ncols());
-    let side_by_side = |left: MatRef<'_, T>, right: MatRef<'_, T>| {
-        let mut both = Mat::zeros(rows, 2 * b);
-        both.as_mut().subcols_mut(0, b).copy_from(left);
-        both.as_mut().subcols_mut(b, b).copy_from(right);
-        both
-    };
-    let (left, right) = (side_by_side(v, w), side_by_side(w, v));
-    let columns: Vec<_> = triangle.trailing_mut(start).collect();
-    columns.into_par_iter().with_max_len(1).for_each(|(row, column)| {
-        let left = left.as_ref().subrows(row, column.nrows());
-        let right = right.as_ref().subrows(row, column.ncols());
-        matmul(column, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq);
-    });
 }
 
 impl<T: Scalar> BandReduction<'_, T> {

@@ -6,6 +6,7 @@
 //! (s − 1, t + 1). Steps are done in tiles of several sweeps by several steps, skewed so that tiles far
 //! enough apart are of disjoint columns and can go on at the same time.
 
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::band::Band;
@@ -16,6 +17,9 @@ const SWEEPS: usize = 8;
 /// Steps of a tile in each sweep: with at least 2 · SWEEPS + 4, tile (S + 1, T − 2) needs no column of
 /// tile (S, T).
 const STEPS: usize = 2 * SWEEPS + 4;
+
+/// Registers that a column of the block below the diagonal one may fill, so that two vectors and a column fit.
+const IN_REGISTERS: usize = 8;
 
 /// Reduces a band matrix; `observe` hears the share of the work that is done and may stop it.
 pub(crate) fn tridiagonalise<E>(
@@ -96,7 +100,7 @@ impl pulp::WithSimd for Tile<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(mut self, _: S) {
+    fn with_simd<S: Simd>(mut self, simd: S) {
         let reflections = std::mem::take(&mut self.reflections);
         for (i, reflection) in reflections.iter_mut().enumerate() {
             let s = self.sweep + i;
@@ -108,7 +112,7 @@ impl pulp::WithSimd for Tile<'_> {
                 if s + 1 + step * self.w >= self.n {
                     break;
                 }
-                self.step(s, step, reflection);
+                self.step(simd, s, step, reflection);
             }
         }
     }
@@ -123,129 +127,196 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    fn step(&mut self, s: usize, t: usize, reflection: &mut Reflection) {
+    fn step<S: Simd>(&mut self, simd: S, s: usize, t: usize, reflection: &mut Reflection) {
         let (n, w) = (self.n, self.w);
         let first = s + 1 + t * w;
         let m = w.min(n - first);
         if t == 0 {
             let column = self.column(first, s, m);
-            *reflection = reflect(column);
+            *reflection = reflect(simd, column);
         }
-        let Reflection { v, tau } = reflection;
-        let tau_v = *tau;
-        if tau_v != 0.0 {
-            self.two_sided(first, v, tau_v);
+        if reflection.tau != 0.0 {
+            self.two_sided(simd, first, reflection);
         }
         let next = first + m;
         let below = w.min(n - next);
-        if below == 0 {
-            return;
+        if below == IN_REGISTERS * S::F64_LANES {
+            self.one_sided_in_registers(simd, (next, first), reflection);
+        } else if below > 0 {
+            self.one_sided(simd, (next, first), below, reflection);
         }
-        // B ← B (I − τ v vᵀ), and a reflection that makes B's first column zero below its head.
+    }
+
+    /// B ← B (I − τ v vᵀ), then B ← (I − τ' u uᵀ) B with the reflection that makes B's first column zero below
+    /// its head. B, `below` rows from row `next` and column `first` on, is the block below the diagonal one.
+    #[inline(always)]
+    fn one_sided<S: Simd>(
+        &mut self,
+        simd: S,
+        (next, first): (usize, usize),
+        below: usize,
+        reflection: &mut Reflection,
+    ) {
+        let Reflection { v, tau } = &*reflection;
         let mut y = vec![0.0; below];
-        if tau_v != 0.0 {
-            for (j, &vj) in v.iter().enumerate() {
-                axpy(vj, self.column(next, first + j, below), &mut y);
-            }
-            y.iter_mut().for_each(|y| *y *= -tau_v);
+        for (j, &vj) in v.iter().enumerate() {
+            axpy(simd, -tau * vj, self.column(next, first + j, below), &mut y);
         }
         let head = self.column(next, first, below);
-        axpy(v[0], &y, head);
-        let new = reflect(head);
+        axpy(simd, v[0], &y, head);
+        let new = reflect(simd, head);
         for (j, &vj) in v.iter().enumerate().skip(1) {
             let column = self.column(next, first + j, below);
-            axpy(vj, &y, column);
-            let along = dot(&new.v, column);
-            axpy(-new.tau * along, &new.v, column);
+            axpy(simd, vj, &y, column);
+            let along = dot(simd, &new.v, column);
+            axpy(simd, -new.tau * along, &new.v, column);
+        }
+        *reflection = new;
+    }
+
+    /// The same where B's columns fit in registers.
+    #[inline(always)]
+    fn one_sided_in_registers<S: Simd>(
+        &mut self,
+        simd: S,
+        (next, first): (usize, usize),
+        reflection: &mut Reflection,
+    ) {
+        let below = IN_REGISTERS * S::F64_LANES;
+        let Reflection { v, tau } = &*reflection;
+        let mut y = [simd.splat_f64s(0.0); IN_REGISTERS];
+        for (j, &vj) in v.iter().enumerate() {
+            let weight = simd.splat_f64s(-tau * vj);
+            let (column, _) = S::as_simd_f64s(self.column(next, first + j, below));
+            for k in 0..IN_REGISTERS {
+                y[k] = simd.mul_add_f64s(weight, column[k], y[k]);
+            }
+        }
+        let head = self.column(next, first, below);
+        for (x, y) in S::as_mut_simd_f64s(head).0.iter_mut().zip(y) {
+            *x = simd.mul_add_f64s(simd.splat_f64s(v[0]), y, *x);
+        }
+        let new = reflect(simd, head);
+        let u: [S::f64s; IN_REGISTERS] = std::array::from_fn(|k| S::as_simd_f64s(&new.v).0[k]);
+        for (j, &vj) in v.iter().enumerate().skip(1) {
+            let (column, _) = S::as_mut_simd_f64s(self.column(next, first + j, below));
+            let weight = simd.splat_f64s(vj);
+            let mut c: [S::f64s; IN_REGISTERS] = std::array::from_fn(|k| column[k]);
+            let mut along = [simd.splat_f64s(0.0); 2];
+            for k in 0..IN_REGISTERS {
+                c[k] = simd.mul_add_f64s(weight, y[k], c[k]);
+                along[k % 2] = simd.mul_add_f64s(c[k], u[k], along[k % 2]);
+            }
+            let along = simd.reduce_sum_f64s(simd.add_f64s(along[0], along[1]));
+            let weight = simd.splat_f64s(-new.tau * along);
+            for k in 0..IN_REGISTERS {
+                column[k] = simd.mul_add_f64s(weight, u[k], c[k]);
+            }
         }
         *reflection = new;
     }
 
     /// D ← (I − τ v vᵀ) D (I − τ v vᵀ) for the diagonal block from `first`, in its lower triangle.
     #[inline(always)]
-    fn two_sided(&mut self, first: usize, v: &[f64], tau: f64) {
+    fn two_sided<S: Simd>(&mut self, simd: S, first: usize, reflection: &Reflection) {
+        let Reflection { v, tau } = reflection;
         let m = v.len();
         let mut p = vec![0.0; m];
         for j in 0..m {
             let column = self.column(first + j, first + j, m - j);
-            let (head, tail) = p[j..].split_at_mut(1);
-            head[0] += column[0] * v[j] + dot(&column[1..], &v[j + 1..]);
-            axpy(v[j], &column[1..], tail);
+            let below = multiply_add(simd, v[j], column, &v[j..], &mut p[j..]);
+            p[j] += below - column[0] * v[j];
         }
-        let half = 0.5 * tau * tau * dot(&p, v);
+        let half = 0.5 * tau * tau * dot(simd, &p, v);
         for (p, &v) in p.iter_mut().zip(v) {
             *p = tau * *p - half * v;
         }
         for j in 0..m {
             let column = self.column(first + j, first + j, m - j);
-            axpy2(-v[j], &p[j..], -p[j], &v[j..], column);
+            axpy2(simd, -v[j], &p[j..], -p[j], &v[j..], column);
         }
     }
 }
 
 /// Makes a vector a multiple of the first unit vector, and gives the reflection that does.
 #[inline(always)]
-fn reflect(x: &mut [f64]) -> Reflection {
+fn reflect<S: Simd>(simd: S, x: &mut [f64]) -> Reflection {
     let mut v = x.to_vec();
-    let largest = x[1..].iter().fold(0.0f64, |a, x| a.max(x.abs()));
-    v[0] = 1.0;
-    if largest == 0.0 {
-        return Reflection { v, tau: 0.0 };
+    v[0] = 0.0;
+    let mut below = dot(simd, &v, &v);
+    // Squares of numbers that are far from 1 must not leave the range of doubles.
+    let mut scale = 1.0;
+    if !(1e-250..1e250).contains(&below) || x[0].abs() > 1e120 {
+        let largest = x[1..].iter().fold(0.0f64, |a, x| a.max(x.abs()));
+        if largest == 0.0 {
+            v[0] = 1.0;
+            return Reflection { v, tau: 0.0 };
+        }
+        scale = largest.max(x[0].abs());
+        below = x[1..].iter().map(|x| (x / scale).powi(2)).sum();
     }
-    let scale = largest.max(x[0].abs());
-    let norm = scale * x.iter().map(|x| (x / scale).powi(2)).sum::<f64>().sqrt();
+    let norm = scale * ((x[0] / scale).powi(2) + below).sqrt();
     let beta = -norm.copysign(x[0]);
     let tau = (beta - x[0]) / beta;
     let inverse = 1.0 / (x[0] - beta);
-    v[1..].iter_mut().for_each(|v| *v *= inverse);
+    v.iter_mut().for_each(|v| *v *= inverse);
+    v[0] = 1.0;
     x.fill(0.0);
     x[0] = beta;
     Reflection { v, tau }
 }
 
-const LANES: usize = 8;
-
 /// y += a x.
 #[inline(always)]
-fn axpy(a: f64, x: &[f64], y: &mut [f64]) {
-    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
-    for (x, y) in xs.iter().zip(ys) {
-        for k in 0..LANES {
-            y[k] = a.mul_add(x[k], y[k]);
-        }
+fn axpy<S: Simd>(simd: S, a: f64, x: &[f64], y: &mut [f64]) {
+    let a = simd.splat_f64s(a);
+    let ((xs, x_rest), (ys, y_rest)) = (S::as_simd_f64s(x), S::as_mut_simd_f64s(y));
+    for (&x, y) in xs.iter().zip(ys) {
+        *y = simd.mul_add_f64s(a, x, *y);
     }
-    for (&x, y) in x_rest.iter().zip(y_rest) {
-        *y = a.mul_add(x, *y);
-    }
+    let (x, rest) = (simd.partial_load_f64s(x_rest), simd.partial_load_f64s(y_rest));
+    simd.partial_store_f64s(y_rest, simd.mul_add_f64s(a, x, rest));
 }
 
 /// y += a x + b z.
 #[inline(always)]
-fn axpy2(a: f64, x: &[f64], b: f64, z: &[f64], y: &mut [f64]) {
-    let n = y.len();
-    let (x, z) = (&x[..n], &z[..n]);
-    let ((xs, x_rest), (zs, z_rest)) = (x.as_chunks::<LANES>(), z.as_chunks::<LANES>());
-    let (ys, y_rest) = y.as_chunks_mut::<LANES>();
-    for ((x, z), y) in xs.iter().zip(zs).zip(ys) {
-        for k in 0..LANES {
-            y[k] = a.mul_add(x[k], b.mul_add(z[k], y[k]));
-        }
+fn axpy2<S: Simd>(simd: S, a: f64, x: &[f64], b: f64, z: &[f64], y: &mut [f64]) {
+    let (a, b) = (simd.splat_f64s(a), simd.splat_f64s(b));
+    let ((xs, x_rest), (zs, z_rest)) = (S::as_simd_f64s(x), S::as_simd_f64s(z));
+    let (ys, y_rest) = S::as_mut_simd_f64s(y);
+    let sum = |x, z, y| simd.mul_add_f64s(a, x, simd.mul_add_f64s(b, z, y));
+    for ((&x, &z), y) in xs.iter().zip(zs).zip(ys) {
+        *y = sum(x, z, *y);
     }
-    for ((&x, &z), y) in x_rest.iter().zip(z_rest).zip(y_rest) {
-        *y = a.mul_add(x, b.mul_add(z, *y));
-    }
+    let (x, z) = (simd.partial_load_f64s(x_rest), simd.partial_load_f64s(z_rest));
+    let rest = sum(x, z, simd.partial_load_f64s(y_rest));
+    simd.partial_store_f64s(y_rest, rest);
 }
 
-/// Σ x y, in eight partial sums.
+/// y += a x, and Σ x z.
 #[inline(always)]
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    let mut sums = [0.0; LANES];
-    for (x, y) in xs.iter().zip(ys) {
-        for k in 0..LANES {
-            sums[k] = x[k].mul_add(y[k], sums[k]);
-        }
+fn multiply_add<S: Simd>(simd: S, a: f64, x: &[f64], z: &[f64], y: &mut [f64]) -> f64 {
+    let (a, mut along) = (simd.splat_f64s(a), simd.splat_f64s(0.0));
+    let ((xs, x_rest), (zs, z_rest)) = (S::as_simd_f64s(x), S::as_simd_f64s(z));
+    let (ys, y_rest) = S::as_mut_simd_f64s(y);
+    for ((&x, &z), y) in xs.iter().zip(zs).zip(ys) {
+        *y = simd.mul_add_f64s(a, x, *y);
+        along = simd.mul_add_f64s(x, z, along);
     }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum();
-    sums.iter().sum::<f64>() + rest
+    let (x, z) = (simd.partial_load_f64s(x_rest), simd.partial_load_f64s(z_rest));
+    let rest = simd.mul_add_f64s(a, x, simd.partial_load_f64s(y_rest));
+    simd.partial_store_f64s(y_rest, rest);
+    simd.reduce_sum_f64s(simd.mul_add_f64s(x, z, along))
+}
+
+/// Σ x y.
+#[inline(always)]
+fn dot<S: Simd>(simd: S, x: &[f64], y: &[f64]) -> f64 {
+    let ((xs, x_rest), (ys, y_rest)) = (S::as_simd_f64s(x), S::as_simd_f64s(y));
+    let mut sums = [simd.splat_f64s(0.0); 2];
+    for (k, (&x, &y)) in xs.iter().zip(ys).enumerate() {
+        sums[k % 2] = simd.mul_add_f64s(x, y, sums[k % 2]);
+    }
+    let (x, y) = (simd.partial_load_f64s(x_rest), simd.partial_load_f64s(y_rest));
+    simd.reduce_sum_f64s(simd.mul_add_f64s(x, y, simd.add_f64s(sums[0], sums[1])))
 }

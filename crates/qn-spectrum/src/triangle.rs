@@ -2,6 +2,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use crate::band_reduction::UpdateRef;
 use crate::{OperatorError, Scalar, SymmetricOperator};
 
 /// The lower triangle of a symmetric matrix, in block columns.
@@ -18,7 +19,9 @@ pub struct Triangle<T> {
 
 /// Parts in which a product is summed; their number is fixed, so that sums do not depend on the number of
 /// threads.
-const PARTS: usize = 4;
+pub(crate) const PARTS: usize = 8;
+/// Bytes of a tile: with its part of the update and of the vectors, a second-level cache.
+const TILE_BYTES: usize = 1 << 19;
 
 impl<T: Scalar> Triangle<T> {
     /// The zero matrix of order n in block columns of `width`.
@@ -107,16 +110,6 @@ impl<T: Scalar> Triangle<T> {
 
     /// The block columns of the trailing matrix, rows and columns from `start` on, each with the row at which
     /// it begins there.
-    pub(crate) fn trailing(&self, start: usize) -> impl Iterator<Item = (usize, MatRef<'_, T>)> {
-        let first = start / self.width;
-        self.columns[first..].iter().enumerate().map(move |(i, column)| {
-            let skip = start.saturating_sub((first + i) * self.width);
-            let part = column.as_ref().submatrix(skip, skip, column.nrows() - skip, column.ncols() - skip);
-            (((first + i) * self.width).saturating_sub(start), part)
-        })
-    }
-
-    /// The same, to be written.
     pub(crate) fn trailing_mut(&mut self, start: usize) -> impl Iterator<Item = (usize, MatMut<'_, T>)> {
         let (width, first) = (self.width, start / self.width);
         self.columns[first..].iter_mut().enumerate().map(move |(i, column)| {
@@ -129,37 +122,69 @@ impl<T: Scalar> Triangle<T> {
         })
     }
 
-    /// The product of the trailing matrix from `start` on with x.
-    pub(crate) fn trailing_product(&self, start: usize, x: MatRef<'_, T>) -> Mat<T> {
-        let (rows, b) = (x.nrows(), x.ncols());
-        let columns: Vec<_> = self.trailing(start).filter(|(_, column)| column.ncols() > 0).collect();
-        let parts: Vec<Mat<T>> = (0..PARTS.min(columns.len()))
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|part| {
-                let mut sum = Mat::zeros(rows, b);
-                for (row, column) in columns.iter().skip(part).step_by(PARTS) {
-                    let (x, y) =
-                        (x.subrows(*row, column.nrows()), sum.as_mut().subrows_mut(*row, column.nrows()));
-                    add_product(*column, x, y);
-                }
-                sum
-            })
-            .collect();
-        parts.into_iter().reduce(|a, b| a + b).unwrap_or_else(|| Mat::zeros(rows, b))
+    /// The product of the trailing matrix from `start` on with x, after the update of that matrix: both while a
+    /// tile of it is in the cache. The product is the sum of the first rows and columns of `sums`.
+    pub(crate) fn update_and_multiply(
+        &mut self,
+        start: usize,
+        update: UpdateRef<'_, T>,
+        x: MatRef<'_, T>,
+        sums: &mut [Mat<T>],
+    ) {
+        let count = sums.len();
+        let mut parts: Vec<Vec<(usize, MatMut<'_, T>)>> = (0..count).map(|_| Vec::new()).collect();
+        // There and back, so that each part gets long columns and short ones.
+        for (i, column) in self.trailing_mut(start).filter(|(_, c)| c.ncols() > 0).enumerate() {
+            let at = i % (2 * count);
+            parts[at.min(2 * count - 1 - at)].push(column);
+        }
+        parts.into_par_iter().zip(sums).with_max_len(1).for_each(|(columns, sum)| {
+            let mut sum = sum.as_mut().submatrix_mut(0, 0, x.nrows(), x.ncols());
+            sum.fill(T::of(0.0));
+            for (row, column) in columns {
+                let height = column.nrows();
+                let x = x.subrows(row, height);
+                let mut y = sum.as_mut().subrows_mut(row, height);
+                for_tiles(column, |at, mut tile| {
+                    update.apply(row + at, row, tile.as_mut());
+                    add_product(tile.as_ref(), at, x, y.as_mut());
+                });
+            }
+        });
     }
 }
 
-/// y += A x for a block column A whose diagonal block is symmetric, from its lower triangle.
-fn add_product<T: Scalar>(column: MatRef<'_, T>, x: MatRef<'_, T>, mut y: MatMut<'_, T>) {
+/// Calls `visit` with the diagonal block of a block column, and with its rest in tiles that fit a cache; each with
+/// its first row.
+fn for_tiles<T: Scalar>(column: MatMut<'_, T>, mut visit: impl FnMut(usize, MatMut<'_, T>)) {
     let w = column.ncols();
-    let diagonal = Mat::from_fn(w, w, |i, j| if i >= j { column[(i, j)] } else { column[(j, i)] });
-    let one = T::of(1.0);
-    matmul(y.as_mut().subrows_mut(0, w), Accum::Add, diagonal.as_ref(), x.subrows(0, w), one, Par::Seq);
-    let below = column.subrows(w, column.nrows() - w);
-    let (mut top, rest) = y.split_at_row_mut(w);
-    matmul(rest, Accum::Add, below, x.subrows(0, w), one, Par::Seq);
-    matmul(top.as_mut(), Accum::Add, below.transpose(), x.subrows(w, below.nrows()), one, Par::Seq);
+    let height = (TILE_BYTES / (w * size_of::<T>())).max(w);
+    let (square, mut rest) = column.split_at_row_mut(w);
+    visit(0, square);
+    let mut at = w;
+    while rest.nrows() > 0 {
+        let rows = height.min(rest.nrows());
+        let (tile, after) = rest.split_at_row_mut(rows);
+        visit(at, tile);
+        at += rows;
+        rest = after;
+    }
+}
+
+/// y += A x for the part A of a block column that begins at row `at`: for its diagonal block, which is symmetric
+/// and taken from its lower triangle, or for a tile below it and for that tile's mirror image.
+fn add_product<T: Scalar>(part: MatRef<'_, T>, at: usize, x: MatRef<'_, T>, y: MatMut<'_, T>) {
+    let (w, one) = (part.ncols(), T::of(1.0));
+    let (mut top, mut rest) = y.split_at_row_mut(w);
+    let x_top = x.subrows(0, w);
+    if at == 0 {
+        let square = Mat::from_fn(w, w, |i, j| if i >= j { part[(i, j)] } else { part[(j, i)] });
+        matmul(top.as_mut(), Accum::Add, square.as_ref(), x_top, one, Par::Seq);
+        return;
+    }
+    let rest = rest.as_mut().subrows_mut(at - w, part.nrows());
+    matmul(rest, Accum::Add, part, x_top, one, Par::Seq);
+    matmul(top, Accum::Add, part.transpose(), x.subrows(at, part.nrows()), one, Par::Seq);
 }
 
 impl<T: Scalar> SymmetricOperator for Triangle<T> {
@@ -169,7 +194,14 @@ impl<T: Scalar> SymmetricOperator for Triangle<T> {
 
     fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
         let rounded = Mat::from_fn(x.nrows(), x.ncols(), |i, j| T::of(x[(i, j)]));
-        let product = self.trailing_product(0, rounded.as_ref());
+        let mut product = Mat::zeros(x.nrows(), x.ncols());
+        for (j, column) in self.columns.iter().enumerate() {
+            let (row, height) = (j * self.width, column.nrows());
+            let (x, mut y) = (rounded.subrows(row, height), product.as_mut().subrows_mut(row, height));
+            let (square, below) = column.as_ref().split_at_row(column.ncols());
+            add_product(square, 0, x, y.as_mut());
+            add_product(below, column.ncols(), x, y);
+        }
         for j in 0..y.ncols() {
             for i in 0..y.nrows() {
                 y[(i, j)] = product[(i, j)].f64();

@@ -75,10 +75,13 @@ fn sweep(d: &mut [f64], squares: &mut [f64], shift: f64) {
         let before = c;
         c = p / r;
         s = square / r;
+        // c (d - shift) - s gamma over one denominator, and gamma² / c: the next step waits for one quotient.
+        let numerator = p * (d[i] - shift) - square * gamma;
+        let product = r * p;
+        p = if product != 0.0 { numerator * numerator / product } else { before * square };
         let old = gamma;
-        gamma = c * (d[i] - shift) - s * old;
+        gamma = numerator / r;
         d[i + 1] = old + (d[i] - gamma);
-        p = if c != 0.0 { gamma * gamma / c } else { before * square };
     }
     squares[0] = s * p;
     d[0] = shift + gamma;
