@@ -67,10 +67,10 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = self.dispatch();
         if let Err(error) = &result
-            && let Some(Interrupted(code)) = error.downcast_ref()
+            && let Some(interrupted) = error.downcast_ref::<Interrupted>()
         {
             eprintln!("error: {error}");
-            return (*code).into();
+            return interrupted.exit_code().into();
         }
         qn_train::cli::report(result)
     }

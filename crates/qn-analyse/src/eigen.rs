@@ -13,7 +13,7 @@ use qn_train::{Interrupt, Usage};
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::problem::{Dtype, Problem, ProblemArgs};
-use crate::report::{self, Destination, EigenReport};
+use crate::report::{self, Destination, EigenReport, FullSpectrumReport};
 use crate::table;
 
 /// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
@@ -62,6 +62,9 @@ impl EigenArgs {
 /// eigenvalue is double; wider blocks need more products.
 const DEFAULT_BLOCK: usize = 2;
 
+/// Eigenvalues that a report lists; more make it slow to read.
+const LISTED_UP_TO: usize = 10_000;
+
 /// Single precision cannot give residuals below a few hundred roundings of 6e-8.
 const F32_FLOOR: f64 = 3e-6;
 
@@ -79,12 +82,18 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     }
     let start = problem.derivatives.loss_and_gradient()?;
     let block = args.block.unwrap_or(DEFAULT_BLOCK);
-    let (pairs, spectrum) = if args.full {
-        let (pairs, spectrum) = full::solve(args, &problem, tol, interrupt)?;
+    let (pairs, mut spectrum) = if args.full {
+        let (pairs, spectrum) = full::solve(args, &problem, tol, &to, interrupt)?;
         (pairs, Some(spectrum))
     } else {
         (solve_iteratively(args, &problem, tol, block, interrupt)?, None)
     };
+    if let (Destination::File(path), Some(spectrum)) = (&to, &mut spectrum) {
+        write_values(&path.with_file_name("full_spectrum.safetensors"), spectrum, single)?;
+        if spectrum.eigenvalues.len() > LISTED_UP_TO {
+            spectrum.eigenvalues.clear();
+        }
+    }
     let report = EigenReport {
         subject: problem.subject(&args.problem),
         method: if spectrum.is_some() { "dense" } else { "lanczos" }.into(),
@@ -98,7 +107,10 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         matvecs: pairs.matvecs,
         iterations: pairs.iterations,
         stop_reason: pairs.stop_reason,
-        full_spectrum: spectrum.as_ref().map(|s| s.eigenvalues.iter().rev().copied().collect()),
+        full_spectrum: spectrum
+            .as_ref()
+            .filter(|s| !s.eigenvalues.is_empty())
+            .map(|s| s.eigenvalues.iter().rev().copied().collect()),
         seconds: started.elapsed().as_secs_f64(),
         loss: start.loss,
         accuracy: start.accuracy,
@@ -159,6 +171,22 @@ fn solve_iteratively(
         ));
     };
     lanczos(&watched, &options, observe).map_err(explain)
+}
+
+/// All eigenvalues, which are too many for a report of a large network.
+fn write_values(path: &Path, spectrum: &FullSpectrumReport, single: bool) -> Result<()> {
+    let values = &spectrum.eigenvalues;
+    let mut file = TensorFile {
+        meta: serde_json::json!({"kind": "eigenvalues", "layout_hash": spectrum.subject.layout_hash, "step": spectrum.subject.step}),
+        ..TensorFile::default()
+    };
+    let tensor = if single {
+        Tensor::f32(&[values.len()], &values.iter().map(|&v| v as f32).collect::<Vec<_>>())
+    } else {
+        Tensor::f64(&[values.len()], values)
+    };
+    file.tensors.insert("eigenvalues".into(), tensor);
+    file.write(path).context("cannot write the eigenvalues")
 }
 
 fn write_vectors(path: &Path, report: &EigenReport, vectors: &Mat<f64>) -> Result<()> {

@@ -6,16 +6,17 @@ use anyhow::{Result, bail};
 use faer::Mat;
 use qn_curvature::{Curvature, CurvatureError, Operator, Real};
 use qn_spectrum::{
-    DenseSymmetric, Eigenpairs, FullSpectrum, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
-    Which, random_signs, symmetric_eigen, verified,
+    BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
+    Which, random_signs, verified,
 };
 use qn_train::Interrupt;
 use qn_train::ui::bytes;
 
 use crate::eigen::EigenArgs;
 use crate::operator::{CurvatureOperator, Interrupted, Watched, explain};
-use crate::problem::{Derivatives, Dtype, Problem, free_memory};
-use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
+use crate::partial::{Assembled, Partial};
+use crate::problem::{Derivatives, Dtype, Problem, free_memory, peak_memory};
+use crate::report::{Destination, FullSpectrumReport, Histogram, StageSeconds};
 
 /// Parameters up to which the library's solver is used, which gives every vector. Above it is slower than
 /// the two stages are (n = 2,000: 0.9 s against 0.7 s).
@@ -27,16 +28,22 @@ const CHECKS: usize = 4;
 /// Agreement asked for, relative: roundings of a sum over samples in the products' precision.
 const AGREEMENT: [f64; 2] = [1e-9, 1e-3];
 
-/// Assembles the matrix and solves it.
+/// Assembles the matrix and solves it; `report` is where the report will be, which is where a long computation
+/// keeps what it has done.
 pub(crate) fn solve(
     args: &EigenArgs,
     problem: &Problem,
     tol: f64,
+    report: &Destination,
     interrupt: &Interrupt,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
+    let partial = match report {
+        Destination::File(path) => Some(Partial::beside(path, problem, &args.problem)),
+        Destination::Stdout => None,
+    };
     match &problem.derivatives {
-        Derivatives::Double(c) => solve_in(args, problem, c, tol, interrupt),
-        Derivatives::Single(c) => solve_in(args, problem, c, tol, interrupt),
+        Derivatives::Double(c) => Full { args, problem, curvature: c, tol, interrupt }.solve(partial),
+        Derivatives::Single(c) => Full { args, problem, curvature: c, tol, interrupt }.solve(partial),
     }
 }
 
@@ -58,94 +65,191 @@ pub(crate) fn refuse_if_too_large(p: usize, dtype: Dtype) -> Result<()> {
     }
 }
 
-fn solve_in<T: Real + Scalar>(
-    args: &EigenArgs,
-    problem: &Problem,
-    curvature: &Curvature<T>,
+/// A full spectrum that was asked for.
+struct Full<'a, T: Real> {
+    args: &'a EigenArgs,
+    problem: &'a Problem,
+    curvature: &'a Curvature<T>,
     tol: f64,
-    interrupt: &Interrupt,
-) -> Result<(Eigenpairs, FullSpectrumReport)> {
-    let p = curvature.dim();
-    let which = args.problem.operator.operator();
-    let mut seconds = StageSeconds::default();
-    let mut clock = Clock(Instant::now());
-    let plan = curvature.assembly_plan(which);
-    problem.verbosity.say(format_args!(
-        "assembling {p} x {p} from {} products and blocks of {:.1e} multiply-adds; {} for the matrix, {} beside it",
-        plan.products,
-        plan.block_products,
-        bytes(Triangle::<T>::bytes(p, STORAGE_WIDTH) as u64),
-        bytes(plan.bytes as u64),
-    ));
-    let triangle = assemble(problem, curvature, which, interrupt)?;
-    seconds.assembly = clock.lap();
-
-    let hidden = indicatif::ProgressBar::hidden();
-    let operator = CurvatureOperator { derivatives: &problem.derivatives, which };
-    let watched = Watched::new(operator, &hidden, interrupt);
-    let assembly_error = disagreement(&watched, &triangle, args.problem.seed)?;
-    let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
-    if assembly_error > allowed {
-        bail!(
-            "the assembled matrix and the products differ by {assembly_error:.1e}, more than {allowed:.0e}: this is a fault of the program"
-        );
-    }
-    problem.verbosity.say(format_args!(
-        "assembled in {:.0} s; agrees with the products to {assembly_error:.1e}; finding {p} eigenvalues",
-        seconds.assembly
-    ));
-    let (trace, frobenius) = (triangle.trace(), triangle.norm_l2());
-    seconds.check = clock.lap();
-
-    let (mut pairs, values, method) = if p <= LIBRARY_UP_TO {
-        let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
-        seconds.eigenvalues = clock.lap();
-        let pairs = all.pairs(&watched, args.k, args.which, tol).map_err(explain)?;
-        let FullSpectrum { values, .. } = all;
-        (pairs, values, "library")
-    } else {
-        let (pairs, values) = two_stages(args, problem, triangle, &watched, tol, (&mut clock, &mut seconds))?;
-        (pairs, values, "two_stage")
-    };
-    seconds.vectors += clock.lap();
-    pairs.matvecs = plan.products + watched.products();
-
-    let largest = values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
-    let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
-    let threshold = p as f64 * eps * largest;
-    let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
-    let report = FullSpectrumReport {
-        subject: problem.subject(&args.problem),
-        method: method.into(),
-        positive: count(&|v| v > threshold),
-        near_zero: count(&|v| v.abs() <= threshold),
-        negative: count(&|v| v < -threshold),
-        threshold,
-        largest: values.last().copied().unwrap_or(0.0),
-        smallest: values.first().copied().unwrap_or(0.0),
-        trace,
-        trace_of_eigenvalues: values.iter().sum(),
-        frobenius,
-        frobenius_of_eigenvalues: values.iter().map(|v| v * v).sum::<f64>().sqrt(),
-        assembly_products: plan.products,
-        assembly_block_multiply_adds: plan.block_products,
-        assembly_error,
-        histogram: Histogram::symlog(&values, threshold),
-        seconds,
-        eigenvalues: values,
-    };
-    Ok((pairs, report))
+    interrupt: &'a Interrupt,
 }
 
-/// Seconds since the last lap.
+impl<T: Real + Scalar> Full<'_, T> {
+    fn solve(&self, partial: Option<Partial>) -> Result<(Eigenpairs, FullSpectrumReport)> {
+        let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
+        let hidden = indicatif::ProgressBar::hidden();
+        let operator =
+            CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
+        let watched = Watched::new(operator, &hidden, self.interrupt);
+        let kept = if p > LIBRARY_UP_TO { partial } else { None };
+        let found = kept.as_ref().map_or(Ok(None), |partial| partial.load::<T>(p))?;
+        let (mut pairs, values, assembled) = match found {
+            Some((assembled, reduction)) => {
+                problem.verbosity.say(format_args!(
+                    "going on with a reduction of which {:.0} % are done",
+                    100.0 * reduction.done()
+                ));
+                self.two_stages(reduction, assembled, kept, &watched)?
+            }
+            None => {
+                let (triangle, mut assembled) = self.assembled(&watched)?;
+                if p > LIBRARY_UP_TO {
+                    self.two_stages(Reduction::new(triangle, BAND)?, assembled, kept, &watched)?
+                } else {
+                    let mut clock = Clock::start();
+                    let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
+                    clock.lap(&mut assembled.seconds.eigenvalues);
+                    let pairs = all.pairs(&watched, args.k, args.which, self.tol).map_err(explain)?;
+                    clock.lap(&mut assembled.seconds.vectors);
+                    (pairs, all.values, assembled)
+                }
+            }
+        };
+        pairs.matvecs = assembled.products + watched.products();
+        Ok((pairs, self.report(values, assembled)))
+    }
+
+    fn report(&self, values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+        let (args, p) = (self.args, values.len());
+        let largest = values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        let threshold = p as f64 * eps * largest;
+        let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
+        FullSpectrumReport {
+            subject: self.problem.subject(&args.problem),
+            method: if p > LIBRARY_UP_TO { "two_stage" } else { "library" }.into(),
+            positive: count(&|v| v > threshold),
+            near_zero: count(&|v| v.abs() <= threshold),
+            negative: count(&|v| v < -threshold),
+            threshold,
+            largest: values.last().copied().unwrap_or(0.0),
+            smallest: values.first().copied().unwrap_or(0.0),
+            trace: assembled.trace,
+            trace_of_eigenvalues: values.iter().sum(),
+            frobenius: assembled.frobenius,
+            frobenius_of_eigenvalues: values.iter().map(|v| v * v).sum::<f64>().sqrt(),
+            assembly_products: assembled.products,
+            assembly_block_multiply_adds: assembled.block_multiply_adds,
+            assembly_error: assembled.error,
+            histogram: Histogram::symlog(&values, threshold),
+            seconds: assembled.seconds,
+            peak_memory: peak_memory(),
+            eigenvalues: values,
+        }
+    }
+
+    /// The matrix, compared with the operator.
+    fn assembled(&self, operator: &impl SymmetricOperator) -> Result<(Triangle<T>, Assembled)> {
+        let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
+        let which = args.problem.operator.operator();
+        let mut seconds = StageSeconds::default();
+        let mut clock = Clock::start();
+        let plan = self.curvature.assembly_plan(which);
+        problem.verbosity.say(format_args!(
+            "assembling {p} x {p} from {} products and blocks of {:.1e} multiply-adds; {} for the matrix, {} beside it",
+            plan.products,
+            plan.block_products,
+            bytes(Triangle::<T>::bytes(p, STORAGE_WIDTH) as u64),
+            bytes(plan.bytes as u64),
+        ));
+        let triangle = assemble(problem, self.curvature, which, self.interrupt)?;
+        clock.lap(&mut seconds.assembly);
+        let error = disagreement(operator, &triangle, args.problem.seed)?;
+        let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
+        if error > allowed {
+            bail!(
+                "the assembled matrix and the products differ by {error:.1e}, more than {allowed:.0e}: this is a fault of the program"
+            );
+        }
+        problem.verbosity.say(format_args!(
+            "assembled in {:.0} s; agrees with the products to {error:.1e}; finding {p} eigenvalues",
+            seconds.assembly
+        ));
+        let (trace, frobenius) = (triangle.trace(), triangle.norm_l2());
+        clock.lap(&mut seconds.check);
+        let (products, block_multiply_adds) = (plan.products, plan.block_products);
+        Ok((triangle, Assembled { products, block_multiply_adds, error, trace, frobenius, seconds }))
+    }
+
+    fn two_stages(
+        &self,
+        mut reduction: Reduction<T>,
+        mut assembled: Assembled,
+        mut partial: Option<Partial>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
+        let (k, which) = (self.args.k, self.args.which);
+        let ends = match which {
+            Which::La => (0, k),
+            Which::Sa => (k, 0),
+            Which::Lm | Which::Be => (k, k),
+        };
+        let mut clock = Clock::start();
+        let bar = self.problem.verbosity.bar(1000, "full to band");
+        loop {
+            let going = reduction.step();
+            bar.set_position((1000.0 * reduction.done()) as u64);
+            let stop = operator.check_interrupt();
+            if let Some(partial) = &mut partial
+                && (stop.is_err() || partial.is_due())
+            {
+                clock.lap(&mut assembled.seconds.band);
+                partial.save(&assembled, &reduction)?;
+            }
+            if let Some(code) = self.interrupt.exit_code() {
+                let place = partial.map(|partial| partial.path().to_owned());
+                return Err(place.map_or(Interrupted::Lost(code), |at| Interrupted::Kept(code, at)).into());
+            }
+            if !going {
+                break;
+            }
+        }
+        clock.lap(&mut assembled.seconds.band);
+        let seconds = &mut assembled.seconds;
+        bar.set_prefix("band to tridiagonal");
+        let found = reduction.eigen(ends, |stage| {
+            match stage {
+                Stage::Band(_) => {}
+                Stage::Tridiagonal(done) => bar.set_position((1000.0 * done) as u64),
+                Stage::Eigenvalues => {
+                    clock.lap(&mut seconds.tridiagonal);
+                    bar.set_prefix("eigenvalues");
+                }
+                Stage::Eigenvectors => {
+                    clock.lap(&mut seconds.eigenvalues);
+                    bar.set_prefix("eigenvectors");
+                }
+            }
+            operator.check_interrupt().map_err(SpectrumError::Operator)
+        });
+        let found = found.map_err(explain)?;
+        bar.finish_and_clear();
+        let chosen = which.choose(&found.values, k);
+        let column = |i: usize| found.chosen.iter().position(|&c| c == i).unwrap_or(0);
+        let vectors = Mat::from_fn(found.vectors.nrows(), k, |i, j| found.vectors[(i, column(chosen[j]))]);
+        let scale = found.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let values = chosen.iter().map(|&i| found.values[i]).collect();
+        let pairs = verified(operator, values, vectors, self.tol, scale).map_err(explain)?;
+        clock.lap(&mut assembled.seconds.vectors);
+        if let Some(partial) = &partial {
+            partial.remove();
+        }
+        Ok((pairs, found.values, assembled))
+    }
+}
+
+/// Adds the seconds since the last lap to a sum.
 struct Clock(Instant);
 
 impl Clock {
-    fn lap(&mut self) -> f64 {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self, sum: &mut f64) {
         let now = Instant::now();
-        let seconds = (now - self.0).as_secs_f64();
+        *sum += (now - self.0).as_secs_f64();
         self.0 = now;
-        seconds
     }
 }
 
@@ -177,7 +281,7 @@ fn assemble<T: Real + Scalar>(
     bar.finish_and_clear();
     match outcome {
         Ok(()) => Ok(triangle),
-        Err(Stop::Interrupted(code)) => Err(Interrupted(code).into()),
+        Err(Stop::Interrupted(code)) => Err(Interrupted::Lost(code).into()),
         Err(Stop::Failed(error)) => Err(error.into()),
     }
 }
@@ -197,51 +301,4 @@ fn disagreement(
     let (exact, found) = (product(operator)?, product(matrix)?);
     let scale = exact.norm_l2();
     Ok(if scale > 0.0 { (found - &exact).norm_l2() / scale } else { 0.0 })
-}
-
-fn two_stages<T: Scalar>(
-    args: &EigenArgs,
-    problem: &Problem,
-    triangle: Triangle<T>,
-    operator: &Watched<'_, CurvatureOperator<'_>>,
-    tol: f64,
-    (clock, seconds): (&mut Clock, &mut StageSeconds),
-) -> Result<(Eigenpairs, Vec<f64>)> {
-    let k = args.k;
-    let ends = match args.which {
-        Which::La => (0, k),
-        Which::Sa => (k, 0),
-        Which::Lm | Which::Be => (k, k),
-    };
-    let bar = problem.verbosity.bar(1000, "full to band");
-    let found = symmetric_eigen(triangle, ends, |stage| {
-        match stage {
-            Stage::Band(done) => bar.set_position((1000.0 * done) as u64),
-            Stage::Tridiagonal(done) => {
-                if seconds.band == 0.0 {
-                    seconds.band = clock.lap();
-                    bar.set_prefix("band to tridiagonal");
-                }
-                bar.set_position((1000.0 * done) as u64);
-            }
-            Stage::Eigenvalues => {
-                seconds.tridiagonal = clock.lap();
-                bar.set_prefix("eigenvalues");
-            }
-            Stage::Eigenvectors => {
-                seconds.eigenvalues = clock.lap();
-                bar.set_prefix("eigenvectors");
-            }
-        }
-        operator.check_interrupt().map_err(SpectrumError::Operator)
-    })
-    .map_err(explain)?;
-    bar.finish_and_clear();
-    let chosen = args.which.choose(&found.values, k);
-    let column = |i: usize| found.chosen.iter().position(|&c| c == i).unwrap_or(0);
-    let vectors = Mat::from_fn(found.vectors.nrows(), k, |i, j| found.vectors[(i, column(chosen[j]))]);
-    let scale = found.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
-    let values = chosen.iter().map(|&i| found.values[i]).collect();
-    let pairs = verified(operator, values, vectors, tol, scale).map_err(explain)?;
-    Ok((pairs, found.values))
 }

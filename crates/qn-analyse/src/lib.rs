@@ -9,6 +9,7 @@ mod estimates;
 mod full;
 mod operator;
 mod overlap;
+mod partial;
 mod problem;
 mod recipe;
 mod report;

@@ -1,6 +1,7 @@
 //! Between a network's derivatives, which know no solver, and the solvers, which know no network.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 
 use faer::{MatMut, MatRef};
 use indicatif::ProgressBar;
@@ -36,8 +37,20 @@ pub(crate) struct Watched<'a, A> {
 
 /// The user has asked to stop.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; nothing was written")]
-pub(crate) struct Interrupted(pub(crate) u8);
+pub(crate) enum Interrupted {
+    #[error("interrupted; nothing was written")]
+    Lost(u8),
+    #[error("interrupted; what was done is in {}, and the same command goes on from there", .1.display())]
+    Kept(u8, PathBuf),
+}
+
+impl Interrupted {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Lost(code) | Self::Kept(code, _) => *code,
+        }
+    }
+}
 
 impl<'a, A: SymmetricOperator> Watched<'a, A> {
     pub(crate) fn new(inner: A, bar: &'a ProgressBar, interrupt: &'a Interrupt) -> Self {
@@ -47,7 +60,7 @@ impl<'a, A: SymmetricOperator> Watched<'a, A> {
     /// Whether the user has asked to stop.
     pub(crate) fn check_interrupt(&self) -> Result<(), OperatorError> {
         match self.interrupt.exit_code() {
-            Some(code) => Err(Box::new(Interrupted(code))),
+            Some(code) => Err(Box::new(Interrupted::Lost(code))),
             None => Ok(()),
         }
     }

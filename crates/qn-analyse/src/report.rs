@@ -127,7 +127,11 @@ pub struct FullSpectrumReport {
     pub histogram: Histogram,
     /// Wall-clock seconds.
     pub seconds: StageSeconds,
-    /// All of them, ascending.
+    /// The most memory that the process has had, in bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+    /// All of them, ascending; absent where there are more than 10,000. They are in
+    /// `full_spectrum.safetensors` too, as `eigenvalues` [P] in the matrix's precision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eigenvalues: Vec<f64>,
 }
 

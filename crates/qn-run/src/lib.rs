@@ -11,6 +11,7 @@ mod files;
 mod manifest;
 mod metrics;
 mod snapshot;
+mod stream;
 mod tensors;
 
 pub use checkpoint::{Checkpoint, OptimizerState};
@@ -21,4 +22,5 @@ pub use files::write_whole;
 pub use manifest::{Manifest, Versions};
 pub use metrics::{Metric, MetricsLog, read_metrics};
 pub use snapshot::Snapshot;
+pub use stream::{read_stream, write_stream};
 pub use tensors::{Tensor, TensorFile};

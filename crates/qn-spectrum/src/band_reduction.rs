@@ -6,6 +6,8 @@
 //! (Dongarra, Hammarling & Sorensen, 1989; Bischof, Lang & Sun, 2000). R and the diagonal blocks make a
 //! matrix of bandwidth w; V replaces what R has made zero.
 
+use std::io::{self, Read, Write};
+
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::matmul::matmul;
 use faer::linalg::{qr, triangular_solve};
@@ -14,54 +16,162 @@ use rayon::prelude::*;
 
 use crate::band::Band;
 use crate::triangle::PARTS;
-use crate::{Scalar, Triangle};
+use crate::{Scalar, SpectrumError, Triangle};
 
-/// A = Q B Qᵀ, B being a band matrix and Q a product of block reflectors.
-pub(crate) struct BandReduction<'a, T> {
+/// The way of a matrix to A = Q B Qᵀ, B being a band matrix and Q a product of block reflectors: some block
+/// columns are done, the others wait for one update.
+///
+/// [`Self::step`] goes on by a block column; [`Self::write`] and [`Self::read`] keep what is there, so that a long
+/// reduction can be taken up again, with the same result to the last bit.
+pub struct Reduction<T> {
     /// Holds the V of each reflector below the band.
-    triangle: &'a Triangle<T>,
-    /// S of each.
+    triangle: Triangle<T>,
+    /// Width of the band.
+    width: usize,
+    /// S of each reflector.
     factors: Vec<Mat<T>>,
-    pub(crate) band: Band,
+    pending: Update<T>,
+    /// Room for the next update and for parts of products.
+    next: Update<T>,
+    sums: Vec<Mat<T>>,
 }
 
-/// Reduces a matrix in place to a band of at most `width`; `observe` hears the share of the work that is done and
-/// may stop it.
-pub(crate) fn reduce<T: Scalar, E>(
-    triangle: &mut Triangle<T>,
-    width: usize,
-    mut observe: impl FnMut(f64) -> Result<(), E>,
-) -> Result<BandReduction<'_, T>, E> {
-    let n = triangle.order();
-    // Block columns of the matrix hold whole panels.
-    let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
-    let mut factors = Vec::new();
-    let mut sums: Vec<Mat<T>> = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
-    // The update that waits, and the one that is made.
-    let (mut pending, mut next) = (Update::<T>::none(n, width), Update::none(n, width));
-    for start in (width..n).step_by(width) {
+impl<T: Scalar> Reduction<T> {
+    /// Begins with a matrix, which it will replace.
+    ///
+    /// # Errors
+    /// An entry is not finite.
+    pub fn new(triangle: Triangle<T>, width: usize) -> Result<Self, SpectrumError> {
+        if !triangle.norm_max().is_finite() {
+            return Err(SpectrumError::NotFinite);
+        }
+        let n = triangle.order();
+        // Block columns of the matrix hold whole panels.
+        let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
+        let update = || Update::none(n, width);
+        let sums = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
+        Ok(Self { triangle, width, factors: Vec::new(), pending: update(), next: update(), sums })
+    }
+
+    /// n.
+    pub fn order(&self) -> usize {
+        self.triangle.order()
+    }
+
+    /// The share of the work that is done.
+    pub fn done(&self) -> f64 {
+        let left = self.order().saturating_sub((self.factors.len() + 1) * self.width);
+        1.0 - (left as f64 / self.order().max(1) as f64).powi(3)
+    }
+
+    /// Reduces a block column; false when there is none left.
+    pub fn step(&mut self) -> bool {
+        let (n, width) = (self.order(), self.width);
+        let start = (self.factors.len() + 1) * width;
+        if start >= n {
+            return false;
+        }
+        let Self { triangle, factors, pending, next, sums, .. } = self;
         // The next panel gets its update first; the rest of the matrix gets it as it is read for the product.
         let mut panel = panel_mut(triangle, width, start, start - width);
         pending.apply_in_parallel(panel.as_mut());
-        let s = factorise(panel.split_at_row_mut(width).1, &mut next);
+        let s = factorise(panel.split_at_row_mut(width).1, next);
         let v = next.v();
-        triangle.update_and_multiply(start, pending.below(width), v, &mut sums);
+        triangle.update_and_multiply(start, pending.below(width), v, sums);
         let av: Vec<_> = sums.iter().map(|sum| sum.as_ref().submatrix(0, 0, n - start, s.ncols())).collect();
         let mut w = Mat::zeros(n - start, s.ncols());
         multiply_sum(w.as_mut(), &av, s.as_ref());
         let svw = s.transpose() * inner(v, w.as_ref());
         add_rows(w.as_mut(), T::of(-0.5), v, svw.as_ref());
         next.set_w(w.as_ref());
-        std::mem::swap(&mut pending, &mut next);
+        std::mem::swap(pending, next);
         factors.push(s);
-        observe(1.0 - ((n - start) as f64 / n as f64).powi(3))?;
+        true
     }
-    let start = n - pending.rows;
-    for (row, column) in triangle.trailing_mut(start) {
-        pending.below(0).apply(row, row, column);
+
+    /// The band matrix, when every block column is done.
+    pub(crate) fn band(&mut self) -> Band {
+        let start = self.order() - self.pending.rows;
+        for (row, column) in self.triangle.trailing_mut(start) {
+            self.pending.below(0).apply(row, row, column);
+        }
+        self.pending.rows = 0;
+        Band::of(&self.triangle, self.width)
     }
-    let band = Band::of(triangle, width);
-    Ok(BandReduction { triangle, factors, band })
+
+    /// x ← Q x for vectors of the band matrix.
+    pub(crate) fn transform_back(&self, x: &mut Mat<f64>) {
+        let n = self.order();
+        for (k, s) in self.factors.iter().enumerate().rev() {
+            let start = (k + 1) * self.width;
+            let v = basis(panel(&self.triangle, self.width, start));
+            let v = Mat::from_fn(v.nrows(), v.ncols(), |i, j| v[(i, j)].f64());
+            let s = Mat::from_fn(s.nrows(), s.ncols(), |i, j| s[(i, j)].f64());
+            let part = x.as_mut().subrows_mut(start, n - start);
+            let svx = s * inner(v.as_ref(), part.as_ref());
+            add_rows(part, -1.0, v.as_ref(), svx.as_ref());
+        }
+    }
+
+    /// Writes what [`Self::read`] needs.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let Self { triangle, width, factors, pending, .. } = self;
+        for size in [triangle.order(), triangle.width(), *width, factors.len(), pending.rows, pending.width] {
+            to.write_all(&(size as u64).to_le_bytes())?;
+        }
+        let mut put = |matrix: MatRef<'_, T>| {
+            matrix.col_iter().try_for_each(|column| match column.try_as_col_major() {
+                Some(column) => to.write_all(bytemuck::cast_slice(column.as_slice())),
+                None => Err(io::Error::other("a matrix is not stored by columns")),
+            })
+        };
+        triangle.columns().iter().try_for_each(|column| put(column.as_ref()))?;
+        factors.iter().try_for_each(|s| put(s.as_ref()))?;
+        put(pending.used())
+    }
+
+    /// Reads what [`Self::write`] has written of a matrix of order n.
+    ///
+    /// # Errors
+    /// Those of the reader, or it is not of such a matrix.
+    pub fn read(from: &mut impl Read, n: usize) -> io::Result<Self> {
+        let mut sizes = [0; 6];
+        for size in &mut sizes {
+            let mut bytes = [0; 8];
+            from.read_exact(&mut bytes)?;
+            *size = usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX);
+        }
+        let [order, storage, width, done, rows, columns] = sizes;
+        let sound = order == n
+            && (1..=n).contains(&storage)
+            && (1..=storage).contains(&width)
+            && storage.is_multiple_of(width)
+            && done <= (n - 1) / width
+            && rows == if done == 0 { 0 } else { n - done * width }
+            && columns == width.min(rows);
+        if !sound {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "sizes that do not belong together"));
+        }
+        let mut get = |matrix: MatMut<'_, T>| {
+            matrix.col_iter_mut().try_for_each(|column| match column.try_as_col_major_mut() {
+                Some(column) => from.read_exact(bytemuck::cast_slice_mut(column.as_slice_mut())),
+                None => Err(io::Error::other("a matrix is not stored by columns")),
+            })
+        };
+        let mut triangle = Triangle::zeros(n, storage);
+        triangle.columns_mut().iter_mut().try_for_each(|column| get(column.as_mut()))?;
+        let size = |k: usize| width.min(n - (k + 1) * width);
+        let mut factors: Vec<Mat<T>> = (0..done).map(|k| Mat::zeros(size(k), size(k))).collect();
+        factors.iter_mut().try_for_each(|s| get(s.as_mut()))?;
+        let mut pending = Update::none(n, width);
+        (pending.rows, pending.width) = (rows, columns);
+        get(pending.used_mut())?;
+        let sums = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
+        Ok(Self { triangle, width, factors, pending, next: Update::none(n, width), sums })
+    }
 }
 
 /// A ← A − V Wᵀ − W Vᵀ for a trailing matrix, kept until its parts are read.
@@ -105,6 +215,14 @@ impl<T: Scalar> Update<T> {
         self.sides.as_mut().submatrix_mut(0, self.width, self.rows, self.width).copy_from(w);
     }
 
+    fn used(&self) -> MatRef<'_, T> {
+        self.sides.as_ref().submatrix(0, 0, self.rows, 3 * self.width)
+    }
+
+    fn used_mut(&mut self) -> MatMut<'_, T> {
+        self.sides.as_mut().submatrix_mut(0, 0, self.rows, 3 * self.width)
+    }
+
     fn v(&self) -> MatRef<'_, T> {
         self.sides.as_ref().submatrix(0, 0, self.rows, self.width)
     }
@@ -123,10 +241,9 @@ impl<T: Scalar> Update<T> {
         }
         let UpdateRef { left, right } = self.below(0);
         let right = right.subrows(0, columns.ncols());
-        columns
-            .par_row_chunks_mut(ROWS)
-            .zip(left.par_row_chunks(ROWS))
-            .for_each(|(rows, left)| matmul(rows, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq));
+        columns.par_row_chunks_mut(ROWS).zip(left.par_row_chunks(ROWS)).for_each(|(rows, left)| {
+            matmul(rows, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq)
+        });
     }
 }
 
@@ -230,20 +347,4 @@ fn basis<T: Scalar>(a: MatRef<'_, T>) -> Mat<T> {
         std::cmp::Ordering::Equal => T::of(1.0),
         std::cmp::Ordering::Greater => a[(i, j)],
     })
-}
-
-impl<T: Scalar> BandReduction<'_, T> {
-    /// x ← Q x for vectors of the band matrix.
-    pub(crate) fn transform_back(&self, x: &mut Mat<f64>) {
-        let (n, width) = (self.triangle.order(), self.band.width);
-        for (k, s) in self.factors.iter().enumerate().rev() {
-            let start = (k + 1) * width;
-            let v = basis(panel(self.triangle, width, start));
-            let v = Mat::from_fn(v.nrows(), v.ncols(), |i, j| v[(i, j)].f64());
-            let s = Mat::from_fn(s.nrows(), s.ncols(), |i, j| s[(i, j)].f64());
-            let part = x.as_mut().subrows_mut(start, n - start);
-            let svx = s * inner(v.as_ref(), part.as_ref());
-            add_rows(part, -1.0, v.as_ref(), svx.as_ref());
-        }
-    }
 }

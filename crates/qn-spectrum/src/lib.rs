@@ -20,6 +20,7 @@ mod triangle;
 mod tridiagonal;
 mod two_stage;
 
+pub use band_reduction::Reduction;
 pub use dense::{DenseSymmetric, FullSpectrum};
 pub use density::{Density, DensityOptions, density};
 pub use lanczos::{LanczosOptions, Progress, lanczos, verified};
@@ -29,4 +30,4 @@ pub use scalar::Scalar;
 pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson, random_signs};
 pub use triangle::Triangle;
 pub use tridiagonal::Tridiagonal;
-pub use two_stage::{PartialSpectrum, Stage, symmetric_eigen};
+pub use two_stage::{BAND, PartialSpectrum, Stage, symmetric_eigen};

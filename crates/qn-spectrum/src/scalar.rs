@@ -1,7 +1,7 @@
 use faer::traits::RealField;
 
 /// The precision in which a matrix is stored: f32 or f64.
-pub trait Scalar: RealField + Copy + Send + Sync + 'static {
+pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
     /// Rounds to this precision.
     fn of(x: f64) -> Self;
     /// Exactly this number as a double.

@@ -4,9 +4,10 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, Par, Side};
 
 use crate::band::band_eigenvectors;
+use crate::band_reduction::Reduction;
 use crate::orthogonal::orthonormalise;
 use crate::pairs::fix_signs;
-use crate::{Scalar, SpectrumError, SymmetricOperator as _, Triangle, band_reduction, bulge};
+use crate::{Scalar, SpectrumError, SymmetricOperator as _, Triangle, bulge};
 
 /// How far [`symmetric_eigen`] is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +24,7 @@ pub enum Stage {
 
 /// Width of the band between the stages: the first is faster with a wider one, the second with a narrower
 /// one. Measured at n = 8,000.
-const BAND: usize = 64;
+pub const BAND: usize = 64;
 
 /// All eigenvalues and some eigenvectors.
 #[derive(Clone, Debug)]
@@ -45,26 +46,40 @@ pub struct PartialSpectrum {
 /// # Errors
 /// The matrix has entries that are not finite, or `observe` says so.
 pub fn symmetric_eigen<T: Scalar>(
-    mut triangle: Triangle<T>,
-    (bottom, top): (usize, usize),
+    triangle: Triangle<T>,
+    ends: (usize, usize),
     mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
 ) -> Result<PartialSpectrum, SpectrumError> {
-    if !triangle.norm_max().is_finite() {
-        return Err(SpectrumError::NotFinite);
+    let mut reduction = Reduction::new(triangle, BAND)?;
+    while reduction.step() {
+        observe(Stage::Band(reduction.done()))?;
     }
-    let n = triangle.order();
-    let reduction = band_reduction::reduce(&mut triangle, BAND, |done| observe(Stage::Band(done)))?;
-    let tridiagonal =
-        bulge::tridiagonalise(reduction.band.clone(), |done| observe(Stage::Tridiagonal(done)))?;
-    observe(Stage::Eigenvalues)?;
-    let values = tridiagonal.eigenvalues()?;
-    let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
-    observe(Stage::Eigenvectors)?;
-    let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
-    let mut vectors = settled(&reduction.band, band_eigenvectors(&reduction.band, &wanted, 0))?;
-    reduction.transform_back(&mut vectors);
-    fix_signs(&mut vectors);
-    Ok(PartialSpectrum { values, chosen, vectors })
+    reduction.eigen(ends, observe)
+}
+
+impl<T: Scalar> Reduction<T> {
+    /// The same from the band matrix on, after the last [`Self::step`].
+    ///
+    /// # Errors
+    /// `observe` says so.
+    pub fn eigen(
+        mut self,
+        (bottom, top): (usize, usize),
+        mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
+    ) -> Result<PartialSpectrum, SpectrumError> {
+        while self.step() {}
+        let (n, band) = (self.order(), self.band());
+        let tridiagonal = bulge::tridiagonalise(band.clone(), |done| observe(Stage::Tridiagonal(done)))?;
+        observe(Stage::Eigenvalues)?;
+        let values = tridiagonal.eigenvalues()?;
+        let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
+        observe(Stage::Eigenvectors)?;
+        let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
+        let mut vectors = settled(&band, band_eigenvectors(&band, &wanted, 0))?;
+        self.transform_back(&mut vectors);
+        fix_signs(&mut vectors);
+        Ok(PartialSpectrum { values, chosen, vectors })
+    }
 }
 
 /// Rayleigh–Ritz: orthonormal vectors of the same space that diagonalise the matrix in it, ascending.

@@ -1,7 +1,7 @@
 //! The two-stage eigensolver against faer and against spectra known in closed form.
 
 use faer::{Mat, Side};
-use qn_spectrum::{Scalar, SpectrumError, Triangle, symmetric_eigen};
+use qn_spectrum::{Reduction, Scalar, SpectrumError, Triangle, symmetric_eigen};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -116,4 +116,36 @@ fn what_is_not_finite_is_named_and_an_observer_can_stop() {
     let good = Triangle::<f64>::from_fn(9, 4, |i, j| (i + j) as f64);
     let stop = |_| Err(SpectrumError::Operator("stop".into()));
     assert!(symmetric_eigen(good, (0, 1), stop).unwrap_err().to_string().contains("stop"));
+}
+
+#[test]
+fn a_reduction_taken_up_again_ends_with_the_same_bits() {
+    fn solve<T: Scalar>(break_after: Option<usize>) -> (Vec<f64>, Mat<f64>) {
+        let n = 150;
+        let a = random(n, 5);
+        let triangle = Triangle::<T>::from_fn(n, 32, |i, j| a[(i, j)]);
+        let mut reduction = Reduction::new(triangle, 16).unwrap();
+        if let Some(steps) = break_after {
+            for _ in 0..steps {
+                reduction.step();
+            }
+            let mut bytes = Vec::new();
+            reduction.write(&mut bytes).unwrap();
+            assert!(Reduction::<T>::read(&mut &bytes[..], n + 1).is_err(), "another order");
+            assert!(Reduction::<T>::read(&mut &bytes[..bytes.len() - 1], n).is_err(), "cut off");
+            let mut rest = &bytes[..];
+            let done = reduction.done();
+            reduction = Reduction::read(&mut rest, n).unwrap();
+            assert!(rest.is_empty() && reduction.done() == done);
+        }
+        let found = reduction.eigen((2, 3), |_| Ok(())).unwrap();
+        (found.values, found.vectors)
+    }
+    for steps in [0, 1, 4, 9, 20] {
+        assert_eq!(solve::<f64>(None), solve::<f64>(Some(steps)));
+        assert_eq!(solve::<f32>(None), solve::<f32>(Some(steps)));
+    }
+    // Sizes that would take all memory are refused before anything is allocated.
+    let hostile: Vec<u8> = [150u64, 1 << 40, 16, 3, 90, 16].iter().flat_map(|s| s.to_le_bytes()).collect();
+    assert!(Reduction::<f64>::read(&mut &hostile[..], 150).is_err());
 }
