@@ -8,10 +8,10 @@ use qn_model::{Graph, ParamLayout};
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
 use crate::lanes::Group;
-use crate::network::{Network, Program};
+use crate::network::{Kernel, Network, Program, Step};
 use crate::primal::Primal;
 use crate::sweep::sweep;
-use crate::tangent::{Operator, Pass, Sums, Workspace, product};
+use crate::tangent::{Operator, Pass, Start, Sums, Workspace, product};
 use crate::{CurvatureError, Real, Samples};
 
 /// How the work is cut.
@@ -210,6 +210,17 @@ impl<T: Real> Curvature<T> {
         &self,
         operator: Operator,
         x: MatRef<'_, f64>,
+        y: MatMut<'_, f64>,
+    ) -> Result<(), CurvatureError> {
+        self.product_from(operator, Start::default(), x, y)
+    }
+
+    /// The same for tangents that are zero before `start`; the rows of parameters before it are zero.
+    pub(crate) fn product_from(
+        &self,
+        operator: Operator,
+        start: Start,
+        x: MatRef<'_, f64>,
         mut y: MatMut<'_, f64>,
     ) -> Result<(), CurvatureError> {
         check_len("a tangent", x.nrows(), self.dim())?;
@@ -218,14 +229,14 @@ impl<T: Real> Curvature<T> {
         for column in x.col_iter() {
             check_finite("a tangent", "this is a fault of the solver", column.iter().copied())?;
         }
-        for start in (0..x.ncols()).step_by(MAX_BLOCK) {
-            let b = MAX_BLOCK.min(x.ncols() - start);
-            let total = self.block_product(operator, x.subcols(start, b));
+        for first in (0..x.ncols()).step_by(MAX_BLOCK) {
+            let b = MAX_BLOCK.min(x.ncols() - first);
+            let total = self.block_product(operator, start, x.subcols(first, b));
             for p in self.layout.params() {
                 let part = &total[p.offset * b..(p.offset + p.len()) * b];
                 for (t, values) in part.chunks_exact(p.len()).enumerate() {
                     for (row, &value) in p.range().zip(values) {
-                        y[(row, start + t)] = value;
+                        y[(row, first + t)] = value;
                     }
                 }
             }
@@ -237,8 +248,29 @@ impl<T: Real> Curvature<T> {
         Ok(())
     }
 
+    /// Where tangents begin that are zero for all parameters before `param`.
+    pub(crate) fn start_at(&self, param: usize) -> Start {
+        let steps = self.network.program(self.program);
+        let has = |ranges: &[Option<Range<usize>>]| ranges.iter().flatten().any(|r| r.end > param);
+        for (step, Step { kernel, .. }) in steps.iter().enumerate() {
+            let conv = match kernel {
+                Kernel::Affine(layer) => has(&[Some(layer.weight.clone()), layer.bias.clone()]).then_some(0),
+                Kernel::Norm(norm) => has(&[Some(norm.weight.clone()), Some(norm.bias.clone())]).then_some(0),
+                Kernel::Trunk(trunk) => {
+                    trunk.convs.iter().position(|conv| conv.params().any(|r| r.end > param))
+                }
+                _ => None,
+            };
+            if let Some(conv) = conv {
+                let dead = step.checked_sub(1).map_or(0, |before| steps[before].output);
+                return Start { step, conv, dead };
+            }
+        }
+        Start::default()
+    }
+
     /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
-    fn block_product(&self, operator: Operator, x: MatRef<'_, f64>) -> Vec<f64> {
+    fn block_product(&self, operator: Operator, start: Start, x: MatRef<'_, f64>) -> Vec<f64> {
         let b = x.ncols();
         let mut tangents = Vec::with_capacity(self.dim() * b);
         for p in self.layout.params() {
@@ -250,7 +282,7 @@ impl<T: Real> Curvature<T> {
         let trunks = self.network.trunks().filter(|_| program == Program::Direct);
         let groups: Vec<_> = trunks.map(|trunk| trunk.pack(&tangents, b)).collect();
         let delta_terms = operator.has_delta_terms();
-        let pass = Pass { tangents: &tangents, groups: &groups, b, program, delta_terms };
+        let pass = Pass { tangents: &tangents, groups: &groups, b, program, delta_terms, start };
         let (cut, weight) = (self.cut, 1.0 / self.samples() as f64);
         sweep(
             cut.tasks(),

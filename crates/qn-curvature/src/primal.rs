@@ -1,7 +1,7 @@
 use crate::direct::{Active, Direct, Found};
 use crate::loss::{self, Softmax};
 use crate::network::{Kernel, Network, Program};
-use crate::tangent::{Pass, Sums, Workspace, pull_back};
+use crate::tangent::{Pass, Start, Sums, Workspace, pull_back};
 use crate::{Real, pointwise, pool};
 
 /// What a step's derivative needs besides its input.
@@ -111,7 +111,14 @@ impl<T: Real> Primal<T> {
         if let Some(last) = work.deltas.last_mut() {
             last.copy_from_slice(seed);
         }
-        let pass = Pass { tangents: &[], groups: &[], b: 1, program: Program::General, delta_terms: false };
+        let pass = Pass {
+            tangents: &[],
+            groups: &[],
+            b: 1,
+            program: Program::General,
+            delta_terms: false,
+            start: Start::default(),
+        };
         pull_back(network, self, work, &pass, sums);
     }
 

@@ -89,6 +89,30 @@ pub(crate) struct Pass<'a, T> {
     pub(crate) program: Program,
     /// Whether terms with the primal delta take part.
     pub(crate) delta_terms: bool,
+    /// Where the tangents begin.
+    pub(crate) start: Start,
+}
+
+/// The first step whose parameters have a tangent: nothing before it is computed, forwards or backwards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Start {
+    pub(crate) step: usize,
+    /// If that step is a trunk, which of its convolutions.
+    pub(crate) conv: usize,
+    /// The last value whose tangent is zero; at least that of the input.
+    pub(crate) dead: usize,
+}
+
+impl Start {
+    /// Whether a value has a tangent.
+    fn reaches(self, value: usize) -> bool {
+        value > self.dead
+    }
+
+    /// In trunk `step`: the first convolution, and whether its input has a tangent.
+    fn in_trunk(self, step: usize, input: usize) -> (usize, bool) {
+        (if step == self.step { self.conv } else { 0 }, self.reaches(input))
+    }
 }
 
 impl<'a, T: Real> Pass<'a, T> {
@@ -144,12 +168,13 @@ fn push_forward<T: Real>(
     work: &mut Workspace<T>,
     pass: &Pass<'_, T>,
 ) {
-    let (m, b) = (primal.m, pass.b);
-    for (step, local) in network.program(pass.program).iter().zip(&primal.locals) {
+    let (m, b, start) = (primal.m, pass.b, pass.start);
+    let steps = network.program(pass.program).iter().zip(&primal.locals).enumerate();
+    for (i, (step, local)) in steps.skip(start.step) {
         let (before, after) = work.values.split_at_mut(step.output);
         let out = &mut after[0];
         let a = &primal.values[step.input];
-        let ra = (step.input > 0).then(|| before[step.input].as_slice());
+        let ra = start.reaches(step.input).then(|| before[step.input].as_slice());
         match (&step.kernel, local, ra) {
             (Kernel::Affine(layer), _, _) => {
                 let tangent = pass.block(&layer.weight, layer.bias.as_ref());
@@ -164,16 +189,17 @@ fn push_forward<T: Real>(
                 let buffers = &mut work.trunks[trunk.index];
                 let (tangent, planes) =
                     (&pass.groups[trunk.index], (ra.unwrap_or_default(), out.as_mut_slice()));
-                trunk.tangent_forward(actives, tangent, buffers, planes, m);
+                let from = start.in_trunk(i, step.input);
+                trunk.tangent_forward(actives, tangent, from, buffers, planes, m);
             }
-            // Before the first layer with parameters every tangent is zero.
             (Kernel::Add { other, .. }, _, ra) => {
                 out.fill(T::of(0.0));
-                let other = (*other > 0).then(|| before[*other].as_slice());
+                let other = start.reaches(*other).then(|| before[*other].as_slice());
                 for summand in [ra, other].into_iter().flatten() {
                     add(summand, out);
                 }
             }
+            // Before the first layer with parameters every tangent is zero.
             (_, _, None) => out.fill(T::of(0.0)),
             (Kernel::Pointwise(_), Local::Pointwise { slopes, .. }, Some(ra)) => {
                 pointwise::scale_by(slopes, ra, out);
@@ -202,12 +228,13 @@ pub(crate) fn pull_back<T: Real>(
     pass: &Pass<'_, T>,
     sums: &mut Sums<T>,
 ) {
-    let m = primal.m;
-    for (step, local) in network.program(pass.program).iter().zip(&primal.locals).rev() {
+    let (m, start) = (primal.m, pass.start);
+    let steps = network.program(pass.program).iter().zip(&primal.locals).enumerate();
+    for (i, (step, local)) in steps.skip(start.step).rev() {
         let (before, after) = work.deltas.split_at_mut(step.output);
         let rdelta = after[0].as_slice();
         let a = &primal.values[step.input];
-        let inputs = (step.input > 0).then(|| work.values[step.input].as_slice());
+        let inputs = start.reaches(step.input).then(|| work.values[step.input].as_slice());
         let terms = |tangent| DeltaTerms { delta: &primal.deltas[step.output], tangent, input: inputs };
         match &step.kernel {
             Kernel::Affine(layer) => {
@@ -233,14 +260,17 @@ pub(crate) fn pull_back<T: Real>(
                 let (buffers, sums) = (&mut work.trunks[trunk.index], &mut sums.groups[trunk.index]);
                 let tangent = (pass.groups[trunk.index].as_slice(), pass.delta_terms);
                 let planes = (rdelta, before[step.input].as_mut_slice());
-                trunk.backward(actives, tangent, buffers, planes, sums, m);
+                let from = start.in_trunk(i, step.input);
+                trunk.backward(actives, tangent, from, buffers, planes, sums, m);
                 continue;
             }
-            Kernel::Add { other, adds: true } if *other > 0 => add(rdelta, &mut before[*other]),
-            Kernel::Add { other, adds: false } if *other > 0 => before[*other].copy_from_slice(rdelta),
+            Kernel::Add { other, adds: true } if start.reaches(*other) => add(rdelta, &mut before[*other]),
+            Kernel::Add { other, adds: false } if start.reaches(*other) => {
+                before[*other].copy_from_slice(rdelta)
+            }
             _ => {}
         }
-        if step.input == 0 {
+        if !start.reaches(step.input) {
             continue;
         }
         // A value that two steps read gets the sum of what they send back.

@@ -91,11 +91,13 @@ impl<T: Real> Trunk<T> {
         }
     }
 
-    /// R{output} from R{input}, both in planes of m samples and some tangents; V is packed.
+    /// R{output} from R{input}, both in planes of m samples and some tangents; V is packed. `first` is the first
+    /// convolution that has a tangent.
     pub(crate) fn tangent_forward(
         &self,
         actives: &[Active<T>],
         tangent: &[Group<T>],
+        (first, has_input): (usize, bool),
         buffers: &mut Buffers<T>,
         (input, output): (&[T], &mut [T]),
         m: usize,
@@ -104,7 +106,7 @@ impl<T: Real> Trunk<T> {
         let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
         let tangents = tangent.chunks_exact(self.groups()).zip(&mut buffers.values);
         for (t, ((tangent, values), output)) in tangents.zip(output.chunks_exact_mut(out_len)).enumerate() {
-            if self.has_input {
+            if has_input {
                 places[0].gather(&input[t * in_len..(t + 1) * in_len], &mut values[0], m);
             }
             for sample in 0..m {
@@ -113,13 +115,11 @@ impl<T: Real> Trunk<T> {
                     let (before, after) = values.split_at_mut(i + 1);
                     let (tangent, others) = rest.split_at(conv.groups());
                     rest = others;
-                    let work = Work {
-                        direct: conv,
-                        active,
-                        sample,
-                        tangent,
-                        input: self.input(&before[i], i, sample),
-                    };
+                    if i < first {
+                        continue;
+                    }
+                    let input = (i > first || has_input).then(|| self.input(&before[i], i, sample));
+                    let work = Work { direct: conv, active, sample, tangent, input };
                     let len = conv.output.len();
                     let out = &mut after[0][sample * len..(sample + 1) * len];
                     window_rows::tangent_forward(&work, out, &mut buffers.scratch);
@@ -130,16 +130,19 @@ impl<T: Real> Trunk<T> {
     }
 
     /// The sample's R{input} of convolution i.
-    fn input<'a>(&self, values: &'a [T], i: usize, sample: usize) -> Option<&'a [T]> {
+    fn input<'a>(&self, values: &'a [T], i: usize, sample: usize) -> &'a [T] {
         let len = self.convs[i].input.len();
-        (i > 0 || self.has_input).then(|| &values[sample * len..(sample + 1) * len])
+        &values[sample * len..(sample + 1) * len]
     }
 
-    /// From R{δ_output} to R{δ_input}, in planes; adds the parameters' part to `sums`, placed as V.
+    /// From R{δ_output} to R{δ_input}, in planes; adds the parameters' part to `sums`, placed as V. Convolutions
+    /// before the first one that has a tangent are left out.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn backward(
         &self,
         actives: &[Active<T>],
         (tangent, delta_terms): (&[Group<T>], bool),
+        (first, has_input): (usize, bool),
         buffers: &mut Buffers<T>,
         (rdelta, rdelta_in): (&[T], &mut [T]),
         sums: &mut [Group<T>],
@@ -153,17 +156,18 @@ impl<T: Real> Trunk<T> {
             for sample in 0..m {
                 places[last].gather_one(rdelta, &mut deltas[last], (sample, m));
                 let mut end = groups;
-                for (i, (conv, active)) in self.convs.iter().zip(actives).enumerate().rev() {
+                for (i, (conv, active)) in self.convs.iter().zip(actives).enumerate().skip(first).rev() {
                     let range = end - conv.groups()..end;
                     end = range.start;
-                    let input = self.input(&values[t][i], i, sample);
+                    let reached = i > first || has_input;
+                    let input = reached.then(|| self.input(&values[t][i], i, sample));
                     let work = Work { direct: conv, active, sample, tangent: &tangent[range.clone()], input };
                     let (before, after) = deltas.split_at_mut(i + 1);
-                    let rdelta_in = (i > 0 || self.has_input).then_some(before[i].as_mut_slice());
+                    let rdelta_in = reached.then_some(before[i].as_mut_slice());
                     let sums = &mut sums[range];
                     window_rows::backward(&work, Back { delta_terms, rdelta: &after[0], rdelta_in, sums });
                 }
-                if self.has_input {
+                if has_input {
                     places[0].scatter_one(
                         &deltas[0],
                         &mut rdelta_in[t * in_len..(t + 1) * in_len],
