@@ -4,6 +4,8 @@
 //! every weight is one number for all of them, and nothing is copied to patches. Each output row is computed by
 //! itself, each sum in a fixed order, so the result does not depend on the number of threads.
 
+use std::ops::Range;
+
 use faer::Par;
 use pulp::Simd;
 use qn_model::{Shape, Window};
@@ -26,10 +28,14 @@ pub struct Convolution {
 }
 
 impl Convolution {
-    /// None where the stride is not 1 or more is padded than a window covers.
+    /// None where [`Self::supports`] says no.
     pub fn new(input: Shape, output: Shape, window: Window) -> Option<Self> {
-        let padding = window.padding < window.height && window.padding < window.width;
-        (window.stride == 1 && padding).then_some(Self { input, output, window })
+        Self::supports(window).then_some(Self { input, output, window })
+    }
+
+    /// Not strides other than 1, nor more padding than a window covers.
+    pub fn supports(window: Window) -> bool {
+        window.stride == 1 && window.padding < window.height && window.padding < window.width
     }
 
     /// y = w ∗ x + b for m samples; w is `[out][in][ky][kx]`.
@@ -87,39 +93,80 @@ impl Convolution {
                 *sum += crate::real::sum(plane);
             }
         }
-        let lanes_of = |m: usize| m.next_multiple_of(LANES);
-        let padded = self.padded_input();
+        let (rows, groups) = (self.output.height, m.div_ceil(LANES));
+        let bands = (0..BANDS).map(|i| (i * rows / BANDS..(i + 1) * rows / BANDS, 0..groups)).collect();
+        for part in self.lane_sums(x, dy, m, bands, par) {
+            for (total, lanes) in dw.iter_mut().zip(&part) {
+                *total += lanes.sum();
+            }
+        }
+    }
+
+    /// The same for the samples of each class by themselves: dw is `[class][out][in][ky][kx]`, db `[class][out]`,
+    /// and `classes` has each sample's class. It costs what [`Self::weight_gradient`] does.
+    pub fn weight_gradients_by_class<T: Real>(
+        &self,
+        x: &[T],
+        dy: &[T],
+        classes: &[usize],
+        (dw, db): (&mut [T], Option<&mut [T]>),
+        par: Par,
+    ) {
+        let m = classes.len();
+        if let Some(db) = db {
+            for (i, samples) in dy.chunks_exact(m).enumerate() {
+                let channel = i / self.output.positions();
+                for (&class, &d) in classes.iter().zip(samples) {
+                    db[class * self.output.channels + channel] += d;
+                }
+            }
+        }
+        let groups = (0..m.div_ceil(LANES)).map(|g| (0..self.output.height, g..g + 1)).collect();
+        let size = self.output.channels * self.input.channels * self.taps();
+        for (part, classes) in self.lane_sums(x, dy, m, groups, par).iter().zip(classes.chunks(LANES)) {
+            for (i, lanes) in part.iter().enumerate() {
+                for (lane, class) in classes.iter().enumerate() {
+                    dw[class * size + i] += lanes[lane];
+                }
+            }
+        }
+    }
+
+    /// Sums of dy xᵀ over some rows and groups of samples, a lane for each sample of a group.
+    fn lane_sums<T: Real>(
+        &self,
+        x: &[T],
+        dy: &[T],
+        m: usize,
+        parts: Vec<(Range<usize>, Range<usize>)>,
+        par: Par,
+    ) -> Vec<Vec<Group<T>>> {
+        let input = self.padded_input();
         let x = if self.window.padding > 0 || !m.is_multiple_of(LANES) {
             &pad(x, self.input, self.window.padding, m)
         } else {
             x
         };
         let dy = if m.is_multiple_of(LANES) { dy } else { &pad(dy, self.output, 0, m) };
-        let inner = self.input.channels * self.taps();
-        let rows = self.output.height;
-        let band = |i: usize| i * rows / BANDS..(i + 1) * rows / BANDS;
-        let sums = |i: usize| {
-            let mut sums = vec![Group::zero(); self.output.channels * inner];
+        let size = self.output.channels * self.input.channels * self.taps();
+        let sums = |(rows, groups)| {
+            let mut sums = vec![Group::zero(); size];
             lanes::run::<T>(Gradient {
-                input: padded,
+                input,
                 output: self.output,
                 kernel: (self.window.height, self.window.width),
-                rows: band(i),
+                rows,
+                groups,
                 x,
                 dy,
-                m: lanes_of(m),
+                m: m.next_multiple_of(LANES),
                 sums: &mut sums,
             });
             sums
         };
-        let parts: Vec<Vec<Group<T>>> = match par {
-            Par::Seq => (0..BANDS).map(sums).collect(),
-            Par::Rayon(_) => (0..BANDS).into_par_iter().with_max_len(1).map(sums).collect(),
-        };
-        for part in parts {
-            for (total, lanes) in dw.iter_mut().zip(&part) {
-                *total += lanes.sum();
-            }
+        match par {
+            Par::Seq => parts.into_iter().map(sums).collect(),
+            Par::Rayon(_) => parts.into_par_iter().with_max_len(1).map(sums).collect(),
         }
     }
 
@@ -207,7 +254,7 @@ struct Row<'a, T> {
 }
 
 /// The taps of a window at `at` that fall inside `0..len`.
-fn inside(at: usize, padding: usize, kernel: usize, len: usize) -> std::ops::Range<usize> {
+fn inside(at: usize, padding: usize, kernel: usize, len: usize) -> Range<usize> {
     padding.saturating_sub(at)..kernel.min(len + padding - at)
 }
 
@@ -298,7 +345,9 @@ struct Gradient<'a, T> {
     input: Shape,
     output: Shape,
     kernel: (usize, usize),
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
+    /// Of [`LANES`] samples.
+    groups: Range<usize>,
     x: &'a [T],
     dy: &'a [T],
     m: usize,
@@ -375,14 +424,17 @@ impl<T: Real> Gradient<'_, T> {
         };
         let mut sums: [[Registers<T, S, R>; K]; O] =
             std::array::from_fn(|o| std::array::from_fn(|k| self.sums[entry(o, k)].load()));
-        let groups = line / LANES;
-        let (delta, input) = (delta.map(|d| &d[..groups]), input.map(|x| &x[..groups]));
-        for i in 0..groups {
-            let delta: [Registers<T, S, R>; O] = std::array::from_fn(|o| Registers::from_array(&delta[o][i]));
-            for k in 0..K {
-                let value = Registers::from_array(&input[k][i]);
-                for o in 0..O {
-                    sums[o][k] = sums[o][k].add_product(simd, delta[o], value);
+        let (groups, all) = (self.groups.clone(), line / LANES);
+        let (delta, input) = (delta.map(|d| &d[..all]), input.map(|x| &x[..all]));
+        for position in (0..all).step_by(m / LANES) {
+            for i in position + groups.start..position + groups.end {
+                let delta: [Registers<T, S, R>; O] =
+                    std::array::from_fn(|o| Registers::from_array(&delta[o][i]));
+                for k in 0..K {
+                    let value = Registers::from_array(&input[k][i]);
+                    for o in 0..O {
+                        sums[o][k] = sums[o][k].add_product(simd, delta[o], value);
+                    }
                 }
             }
         }
@@ -444,6 +496,17 @@ mod tests {
                     assert!((db[o] - dy[o * rows..(o + 1) * rows].iter().sum::<f64>()).abs() < 1e-10);
                 }
                 assert!(close(&dx, &scattered));
+                let classes: Vec<usize> = (0..m).map(|i| i * 5 % 3).collect();
+                let (mut dws, mut dbs) = (vec![0.0; 3 * w.len()], vec![0.0; 3 * outputs]);
+                conv.weight_gradients_by_class(&x, &dy, &classes, (&mut dws, Some(&mut dbs)), par);
+                for class in 0..3 {
+                    let own = |i: usize, d: f64| if classes[i % m] == class { d } else { 0.0 };
+                    let dy: Vec<f64> = dy.iter().enumerate().map(|(i, &d)| own(i, d)).collect();
+                    let (mut dw, mut db) = (vec![0.0; w.len()], vec![0.0; outputs]);
+                    conv.weight_gradient(&x, &dy, &mut dw, Some(&mut db), m, par);
+                    assert!(close(&dws[class * w.len()..(class + 1) * w.len()], &dw));
+                    assert!(close(&dbs[class * outputs..(class + 1) * outputs], &db));
+                }
                 found.push((y, dx, dw, db));
             }
             assert!(found[0] == found[1], "the same bits in parallel");

@@ -1,9 +1,12 @@
 //! The operations of a network in either order of axes.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use qn_model::Window;
 
+use crate::planes::Classes;
 use crate::{planes, pooling};
 
 /// Where the samples' axis of an activation is.
@@ -62,10 +65,17 @@ impl Arrangement {
         })
     }
 
-    /// y = w ∗ x + b, w being [out, in, height, width].
-    pub(crate) fn conv2d(self, x: &Tensor, w: &Tensor, b: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    /// y = w ∗ x + b, w being [out, in, height, width], or [class, out, ...] where gradients by class are wanted,
+    /// which samples must come last for.
+    pub(crate) fn conv2d(
+        self,
+        x: &Tensor,
+        (w, b): (&Tensor, Option<&Tensor>),
+        window: Window,
+        classes: Option<&Arc<Classes>>,
+    ) -> Result<Tensor> {
         if self == Self::SamplesLast {
-            return Ok(planes::conv2d(x, w, b, window)?);
+            return Ok(planes::conv2d(x, w, b, window, classes)?);
         }
         let y = x.conv2d(w, window.padding, window.stride, 1, 1)?;
         Ok(match b {
@@ -74,9 +84,18 @@ impl Arrangement {
         })
     }
 
-    /// y = W x + b, W being [out, in].
-    pub(crate) fn linear(self, x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    /// y = W x + b, W being [out, in], or [class, out, in] as with [`Self::conv2d`].
+    pub(crate) fn linear(
+        self,
+        x: &Tensor,
+        (w, b): (&Tensor, Option<&Tensor>),
+        classes: Option<&Arc<Classes>>,
+    ) -> Result<Tensor> {
         let x = self.flatten(x)?;
+        if let Some(classes) = classes {
+            let y = planes::linear_by_class(&x, w, classes)?;
+            return Ok(b.map_or(Ok(y.clone()), |b| planes::add_by_class(&y, b, classes))?);
+        }
         let (y, b) = match self {
             Self::SamplesFirst => (x.matmul(&w.t()?)?, b.cloned()),
             Self::SamplesLast => (w.matmul(&x)?, b.map(|b| b.unsqueeze(1)).transpose()?),

@@ -47,10 +47,12 @@ impl Averages {
         let keep = |yes: bool| if yes { self.gamma } else { 1.0 };
         let keep: Vec<f64> = seen.iter().map(|&s| keep(s)).collect();
         let take: Vec<f64> = keep.iter().map(|k| 1.0 - k).collect();
-        let column = |v: &[f64]| self.column(v);
-        self.gradients = (self.gradients.broadcast_mul(&column(&keep)?)?
-            + gradients.broadcast_mul(&column(&take)?)?)?
-        .detach();
+        let scaled = |rows: &Tensor, by: &[f64]| match by {
+            // Every class is there: one number for all is faster.
+            [first, rest @ ..] if rest.iter().all(|x| x == first) => Ok((rows * *first)?),
+            _ => anyhow::Ok(rows.broadcast_mul(&self.column(by)?)?),
+        };
+        self.gradients = (scaled(&self.gradients, &keep)? + scaled(gradients, &take)?)?.detach();
         let device = self.squares.device();
         let (keep, take) = (Tensor::new(keep, device)?, Tensor::new(take, device)?);
         self.squares = ((&self.squares * keep)? + (lambda.sqr()? * take)?)?.detach();

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
+use crate::planes::Classes;
 use crate::{Mode, Network};
 
 /// Loss and gradient of a minibatch.
@@ -50,9 +51,9 @@ fn pass_with_logits(network: &Network, images: &Tensor, labels: &[u32]) -> Resul
 
 /// Loss, gradient, class gradients and λ.
 ///
-/// Without batch statistics the classes are passed one after the other, each logit being
-/// differentiated over its own class only: one forward and two backward passes over the batch in all.
-/// With them the samples cannot be parted, so there is one forward and C + 1 backward passes.
+/// Without batch statistics each logit is differentiated over its own class only: one forward and two backward
+/// passes over the batch in all, on the CPU with gradients that are parted by class as they are summed, elsewhere
+/// class after class. With them the samples cannot be parted, so there is one forward and C + 1 backward passes.
 ///
 /// # Errors
 /// The device refuses.
@@ -63,9 +64,35 @@ pub fn class_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<
         .collect();
     if network.graph().has_batch_statistics() {
         whole_batch(network, images, labels, &members)
+    } else if network.parts_classes() {
+        parted(network, images, labels, &members)
     } else {
         class_by_class(network, images, &members)
     }
+}
+
+fn parted(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32>]) -> Result<ClassPass> {
+    let (classes, n) = (members.len(), labels.len());
+    let (device, dtype) = (images.device(), network.dtype());
+    let of = labels.iter().map(|&l| l as usize).collect();
+    let pass = network.forward_by_class(images, Classes { of, count: classes })?;
+    let target = Tensor::from_slice(labels, n, device)?;
+    let loss = candle_nn::loss::cross_entropy(&pass.logits, &target)?;
+    let gradient = pass.gradients(&loss)?.sum(0)?;
+    // z_y / n_y of every sample.
+    let own: Vec<f64> =
+        (0..n * classes).map(|i| f64::from(u8::from(labels[i / classes] as usize == i % classes))).collect();
+    let own = Tensor::from_vec(own, (n, classes), device)?;
+    let share: Vec<f64> = members.iter().map(|m| 1.0 / m.len().max(1) as f64).collect();
+    let weights = own.broadcast_mul(&Tensor::from_vec(share, (1, classes), device)?)?.to_dtype(dtype)?;
+    let class_gradients = pass.gradients(&(&pass.logits * weights)?.sum_all()?)?;
+    // Σ p_k (1 − p_k) over each class, as in `spread`.
+    let p = Network::log_softmax(&pass.logits.detach().to_dtype(DType::F64)?)?.exp()?;
+    let others = (&p * own.affine(-1.0, 1.0)?)?.sum_keepdim(1)?;
+    let spreads = ((&p * &own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?;
+    let correct = count_correct(&pass.logits, &target)?;
+    let plain = PlainPass { loss: loss.detach(), correct, gradient, statistics: Vec::new() };
+    finish(plain, class_gradients, &spreads, members)
 }
 
 fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> Result<ClassPass> {
@@ -98,7 +125,7 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
         gradient: sum(&gradients)?,
         statistics: Vec::new(),
     };
-    finish(plain, &rows, &spreads, members)
+    finish(plain, Tensor::stack(&rows, 0)?, &Tensor::stack(&spreads, 0)?, members)
 }
 
 fn whole_batch(
@@ -122,14 +149,18 @@ fn whole_batch(
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
         spreads.push((spread(&part, class)? * (1.0 / n))?);
     }
-    finish(plain, &rows, &spreads, members)
+    finish(plain, Tensor::stack(&rows, 0)?, &Tensor::stack(&spreads, 0)?, members)
 }
 
 /// λ_k = spread_k |c_k|².
-fn finish(plain: PlainPass, rows: &[Tensor], spreads: &[Tensor], members: &[Vec<u32>]) -> Result<ClassPass> {
-    let class_gradients = Tensor::stack(rows, 0)?;
+fn finish(
+    plain: PlainPass,
+    class_gradients: Tensor,
+    spreads: &Tensor,
+    members: &[Vec<u32>],
+) -> Result<ClassPass> {
     let squares = class_gradients.sqr()?.sum(1)?.to_dtype(DType::F64)?;
-    let lambda = (Tensor::stack(spreads, 0)? * squares)?;
+    let lambda = (spreads * squares)?;
     Ok(ClassPass { plain, class_gradients, lambda, counts: members.iter().map(Vec::len).collect() })
 }
 
@@ -146,4 +177,36 @@ fn spread(logits: &Tensor, class: usize) -> Result<Tensor> {
 
 fn count_correct(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     Ok(logits.detach().argmax(1)?.eq(target)?.to_dtype(DType::F32)?.sum_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use qn_model::{Graph, Preset, initial_parameters};
+
+    #[test]
+    fn both_ways_to_part_the_classes_agree() {
+        let graph = Graph::new(&Preset::Lenet.architecture([1, 28, 28], 4)).unwrap();
+        let theta = initial_parameters(graph.layout(), 1);
+        let network = Network::new(graph, &theta, &[], DType::F64, &Device::Cpu).unwrap();
+        let n = 21;
+        let images: Vec<f64> = (0..n * 784).map(|i| (i as f64 * 0.37).sin()).collect();
+        let images = Tensor::from_vec(images, (n, 1, 28, 28), &Device::Cpu).unwrap();
+        let labels: Vec<u32> = (0..n as u32).map(|i| i * i % 3).collect();
+        let members: Vec<Vec<u32>> =
+            (0..4).map(|k| (0..n as u32).filter(|&i| labels[i as usize] == k).collect()).collect();
+        let one = parted(&network, &images, &labels, &members).unwrap();
+        let other = class_by_class(&network, &images, &members).unwrap();
+        let pairs = [
+            (one.plain.loss, other.plain.loss),
+            (one.plain.gradient, other.plain.gradient),
+            (one.class_gradients, other.class_gradients),
+            (one.lambda, other.lambda),
+        ];
+        for (a, b) in pairs {
+            let largest = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            assert!(largest((&a - &b).unwrap()) <= 1e-13 * largest(b));
+        }
+    }
 }

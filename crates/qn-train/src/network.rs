@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
+use qn_curvature::Convolution;
 use qn_model::{Activation, Graph, Op, ParamId};
 
 use crate::arrangement::Arrangement;
+use crate::planes::Classes;
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,25 @@ pub struct Network {
     params: Vec<Var>,
     buffers: Vec<Tensor>,
     arrangement: Arrangement,
+}
+
+/// A forward pass whose gradients can be parted by class.
+pub(crate) struct ByClass {
+    params: Vec<Var>,
+    /// [N, C].
+    pub(crate) logits: Tensor,
+}
+
+impl ByClass {
+    /// The gradient of a sum over samples, those of each class by themselves: [C, P].
+    pub(crate) fn gradients(&self, sum: &Tensor) -> Result<Tensor> {
+        let grads = sum.backward()?;
+        let parts = self.params.iter().map(|p| match grads.get(p) {
+            Some(g) => Ok(g.flatten_from(1)?),
+            None => anyhow::bail!("a parameter received no gradient"),
+        });
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
+    }
 }
 
 /// PyTorch's weight of a new batch in the running statistics.
@@ -132,17 +155,52 @@ impl Network {
     /// # Errors
     /// The input has another shape or the device refuses.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<(Tensor, Vec<Tensor>)> {
+        self.evaluate(x, mode, &self.params, None)
+    }
+
+    /// Whether [`Self::forward_by_class`] can be used.
+    pub(crate) fn parts_classes(&self) -> bool {
+        let can = |op: &Op| match op {
+            Op::Conv2d { window, .. } => Convolution::supports(*window),
+            Op::BatchNorm2d { .. } => false,
+            _ => true,
+        };
+        self.arrangement == Arrangement::SamplesLast && self.graph.nodes().iter().all(|node| can(&node.op))
+    }
+
+    /// Logits, and parameters whose gradients are those of each class's samples.
+    pub(crate) fn forward_by_class(&self, x: &Tensor, classes: Classes) -> Result<ByClass> {
+        let params = self
+            .params
+            .iter()
+            .map(|p| {
+                let p = p.as_detached_tensor();
+                let dims: Vec<usize> = std::iter::once(classes.count).chain(p.dims().to_vec()).collect();
+                Ok(Var::from_tensor(&p.broadcast_as(dims)?.contiguous()?)?)
+            })
+            .collect::<Result<Vec<Var>>>()?;
+        let (logits, _) = self.evaluate(x, Mode::Train, &params, Some(&Arc::new(classes)))?;
+        Ok(ByClass { params, logits })
+    }
+
+    fn evaluate(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        params: &[Var],
+        classes: Option<&Arc<Classes>>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
         let order = self.arrangement;
         let mut values = vec![order.input(x)?];
         let mut statistics = Vec::new();
-        let var = |id: ParamId| self.params[id.0].as_tensor();
+        let var = |id: ParamId| params[id.0].as_tensor();
         for node in self.graph.nodes() {
             let x = &values[node.input];
             let out = match &node.op {
                 Op::Conv2d { weight, bias, window } => {
-                    order.conv2d(x, var(*weight), bias.map(var), *window)?
+                    order.conv2d(x, (var(*weight), bias.map(var)), *window, classes)?
                 }
-                Op::Linear { weight, bias } => order.linear(x, var(*weight), bias.map(var))?,
+                Op::Linear { weight, bias } => order.linear(x, (var(*weight), bias.map(var)), classes)?,
                 Op::BatchNorm2d { weight, bias, stats } => {
                     let (mean, variance) = match mode {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),

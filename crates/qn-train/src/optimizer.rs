@@ -91,24 +91,29 @@ impl Optimizer {
     fn precondition(&self, g: &Tensor) -> Result<Tensor> {
         let plain = (g * self.config.lr)?;
         let Some(averages) = &self.averages else { return Ok(plain) };
-        let v = self.directions(averages)?;
-        let along = v.matmul(&g.unsqueeze(1)?)?;
+        // v_k as rows times their lengths, which need not be one; zero where nothing is known of a class.
+        let (rows, squares) = match self.config.basis {
+            Basis::Paper => {
+                let rows = averages.parts().0.clone();
+                let squares = rows.sqr()?.sum(1)?;
+                (rows, squares)
+            }
+            Basis::Orthonormal => {
+                let rows = orthonormal_rows(&unit_rows(&averages.gradients()?)?)?;
+                let squares = rows.sqr()?.sum(1)?;
+                (rows, squares)
+            }
+        };
+        let squares = squares.to_dtype(DType::F64)?;
+        let none = squares.eq(0.0)?.to_dtype(DType::F64)?;
+        let along = rows.matmul(&g.unsqueeze(1)?)?.squeeze(1)?.to_dtype(DType::F64)?;
+        let along = (along / (squares + none)?)?;
         let damped = (averages.lambda()? + self.config.damping)?;
         // No curvature at all says nothing about a Newton step: such a direction keeps its SGD step.
         let flat = damped.le(0.0)?.to_dtype(DType::F64)?;
         let newton = ((damped + &flat)?.recip()? - self.config.lr)?;
-        let excess = (newton * (1.0 - flat)?)?.to_dtype(g.dtype())?;
-        let weights = (along * excess.unsqueeze(1)?)?;
-        Ok((plain + v.t()?.matmul(&weights)?.squeeze(1)?)?)
-    }
-
-    /// v_k as rows, [C, P]: unit vectors, or zero where nothing is known of a class.
-    fn directions(&self, averages: &Averages) -> Result<Tensor> {
-        let v = unit_rows(&averages.gradients()?)?;
-        match self.config.basis {
-            Basis::Paper => Ok(v),
-            Basis::Orthonormal => orthonormal_rows(&v),
-        }
+        let weights = ((along * newton)? * (1.0 - flat)?)?.to_dtype(g.dtype())?;
+        Ok((plain + weights.unsqueeze(0)?.matmul(&rows)?.squeeze(0)?)?)
     }
 
     /// |ĉ_k| of each class and the largest |v_j · v_k|, for the log.
