@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use candle_core::backend::BackendStorage as _;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use faer::Par;
+use qn_curvature::{Convolution, Real};
+use qn_model::Window;
+
+use super::{Classes, Number, entries, shape_of, with_entries};
+
+/// y = w ∗ x + b.
+pub(crate) fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    window: Window,
+    classes: Option<&Arc<Classes>>,
+) -> Result<Tensor> {
+    let (input, _) = shape_of(x.dims())?;
+    let side = |len: usize, k: usize| (len + 2 * window.padding - k) / window.stride + 1;
+    let (height, width) = (side(input.height, window.height), side(input.width, window.width));
+    let channels = weight.dim(usize::from(classes.is_some()))?;
+    let output = qn_model::Shape { channels, height, width };
+    let Some(convolution) = Convolution::new(input, output, window) else {
+        return candle_conv2d(x, weight, bias, window);
+    };
+    let conv = Conv { convolution, input, output, classes: classes.cloned() };
+    let x = x.contiguous()?;
+    match bias {
+        Some(bias) => x.apply_op3(weight, bias, conv),
+        None => x.apply_op2(weight, conv),
+    }
+}
+
+/// The same with candle's operation, which can do any stride.
+fn candle_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
+    let y = x.permute((3, 0, 1, 2))?.contiguous()?.conv2d(weight, window.padding, window.stride, 1, 1)?;
+    let y = y.permute((1, 2, 3, 0))?.contiguous()?;
+    match bias {
+        Some(bias) => y.broadcast_add(&bias.reshape(((), 1, 1, 1))?),
+        None => Ok(y),
+    }
+}
+
+struct Conv {
+    convolution: Convolution,
+    input: qn_model::Shape,
+    output: qn_model::Shape,
+    classes: Option<Arc<Classes>>,
+}
+
+impl Conv {
+    fn dims(&self, m: usize) -> Vec<usize> {
+        vec![self.output.channels, self.output.height, self.output.width, m]
+    }
+
+    fn forward(
+        &self,
+        (x, x_layout): (&CpuStorage, &Layout),
+        (w, w_layout): (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn run<T: Number>(
+            conv: &Conv,
+            (x, x_layout): (&CpuStorage, &Layout),
+            (w, w_layout): (&CpuStorage, &Layout),
+            bias: Option<(&CpuStorage, &Layout)>,
+        ) -> Result<(CpuStorage, Shape)> {
+            let (_, m) = shape_of(x_layout.dims())?;
+            let (x, w) = (entries::<T>(x, x_layout)?, entries::<T>(w, w_layout)?);
+            let bias = bias.map(|(b, layout)| entries::<T>(b, layout)).transpose()?;
+            let mut y = vec![<T as Real>::of(0.0); conv.output.len() * m];
+            conv.convolution.forward(w, bias, x, &mut y, m, Par::rayon(0));
+            Ok((T::to_cpu_storage_owned(y), conv.dims(m).into()))
+        }
+        by_type!(x.dtype(), run(self, (x, x_layout), (w, w_layout), bias))
+    }
+
+    /// dx, dw and db, the first where anything needs it.
+    fn backward(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        has_bias: bool,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
+        fn run<T: Number>(
+            conv: &Conv,
+            x: &Tensor,
+            w: &Tensor,
+            has_bias: bool,
+            dy: &Tensor,
+        ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
+            let (_, m) = shape_of(x.dims())?;
+            let (zero, par) = (<T as Real>::of(0.0), Par::rayon(0));
+            let needed = x.track_op();
+            let mut dx = vec![zero; if needed { conv.input.len() * m } else { 0 }];
+            let mut dw = vec![zero; w.elem_count()];
+            let classes = conv.classes.as_ref().map_or(1, |c| c.count);
+            let mut db = has_bias.then(|| vec![zero; classes * conv.output.channels]);
+            with_entries::<T, 3, _>([x, w, dy], |[x, w, dy]| {
+                let (map, db) = (conv.convolution, db.as_deref_mut());
+                match &conv.classes {
+                    Some(classes) => map.weight_gradients_by_class(x, dy, &classes.of, (&mut dw, db), par),
+                    None => map.weight_gradient(x, dy, &mut dw, db, m, par),
+                }
+                if needed {
+                    conv.convolution.input_gradient(w, dy, &mut dx, m, par);
+                }
+                Ok(())
+            })?;
+            let device = x.device();
+            Ok((
+                needed.then(|| Tensor::from_vec(dx, x.shape(), device)).transpose()?,
+                Tensor::from_vec(dw, w.shape(), device)?,
+                db.map(|db| match &conv.classes {
+                    Some(classes) => Tensor::from_vec(db, (classes.count, conv.output.channels), device),
+                    None => Tensor::from_vec(db, conv.output.channels, device),
+                })
+                .transpose()?,
+            ))
+        }
+        let dy = dy.contiguous()?;
+        by_type!(x.dtype(), run(self, x, w, has_bias, &dy))
+    }
+}
+
+impl CustomOp2 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d-samples-last"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward((x, x_layout), (w, w_layout), None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, _) = self.backward(x, w, false, dy)?;
+        Ok((dx, Some(dw)))
+    }
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d-bias-samples-last"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward((x, x_layout), (w, w_layout), Some((b, b_layout)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, db) = self.backward(x, w, true, dy)?;
+        Ok((dx, Some(dw), db))
+    }
+}

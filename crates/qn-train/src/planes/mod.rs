@@ -1,0 +1,72 @@
+//! Candle operations on the CPU with the samples' axis last: [channel, row, column, sample].
+//!
+//! Convolution runs on the kernels of the curvature engine; candle's own takes ten times as long on LeNet. What
+//! nobody needs, as the gradient by the network's input, is not computed.
+
+/// Runs an operation in the type of its first argument.
+macro_rules! by_type {
+    ($dtype:expr, $run:ident($($arg:expr),*)) => {
+        match $dtype {
+            DType::F32 => $run::<f32>($($arg),*),
+            DType::F64 => $run::<f64>($($arg),*),
+            other => bail!("{other:?} is not supported on the CPU"),
+        }
+    };
+}
+
+mod by_class;
+mod conv;
+mod elementwise;
+mod max_pool;
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
+use qn_curvature::Real;
+
+pub(crate) use by_class::{Classes, add_by_class, linear_by_class};
+pub(crate) use conv::conv2d;
+pub(crate) use elementwise::{relu, samples_last};
+pub(crate) use max_pool::max_pool;
+
+fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
+    match *dims {
+        [channels, height, width, m] => Ok((qn_model::Shape { channels, height, width }, m)),
+        _ => bail!("an activation of shape {dims:?} instead of [channel, row, column, sample]"),
+    }
+}
+
+trait Number: Real + WithDType {
+    fn not_a_number(self) -> bool;
+}
+
+impl Number for f32 {
+    fn not_a_number(self) -> bool {
+        self.is_nan()
+    }
+}
+
+impl Number for f64 {
+    fn not_a_number(self) -> bool {
+        self.is_nan()
+    }
+}
+
+fn entries<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("a tensor of strides {:?} is not contiguous", layout.stride()),
+    }
+}
+
+/// Calls `with` with the entries of contiguous tensors.
+fn with_entries<T: WithDType, const N: usize, R>(
+    tensors: [&Tensor; N],
+    with: impl FnOnce([&[T]; N]) -> Result<R>,
+) -> Result<R> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut slices: [&[T]; N] = [&[]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        let Storage::Cpu(storage) = &**storage else { bail!("a tensor is not on the CPU") };
+        *slice = entries(storage, layout)?;
+    }
+    with(slices)
+}
