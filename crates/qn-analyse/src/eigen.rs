@@ -1,6 +1,7 @@
 //! `qn-analyse eigen`.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -30,6 +31,10 @@ pub(crate) struct EigenArgs {
     /// Build the whole matrix and find all eigenvalues; full_spectrum.json tells of them.
     #[arg(long)]
     pub(crate) full: bool,
+    /// With --full: the vectors of so many of the largest and of the smallest eigenvalues, or "all" [default: --k
+    /// of them at --which].
+    #[arg(long, value_name = "K|all", requires = "full", conflicts_with_all = ["k", "which"])]
+    pub(crate) vectors: Option<Vectors>,
     /// Residuals wanted, relative to the largest |eigenvalue| [default: 1e-6; 1e-5 with f32].
     #[arg(long)]
     pub(crate) tol: Option<f64>,
@@ -56,6 +61,36 @@ impl EigenArgs {
         args.problem.run = Some(run.to_owned());
         args
     }
+
+    /// With --vectors put into words of --k and --which, for a matrix of order p.
+    fn resolved(&self, p: usize) -> Self {
+        let (k, which) = match self.vectors {
+            None => (self.k, self.which),
+            Some(Vectors::All) => (p, Which::La),
+            Some(Vectors::Ends(k)) => (p.min(2 * k), Which::Be),
+        };
+        Self { k, which, ..self.clone() }
+    }
+}
+
+/// How many eigenvectors of a full spectrum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Vectors {
+    /// At each end.
+    Ends(usize),
+    All,
+}
+
+impl FromStr for Vectors {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(k) => Ok(Self::Ends(k)),
+            Err(_) if text == "all" => Ok(Self::All),
+            Err(_) => Err("give a number or \"all\"".into()),
+        }
+    }
 }
 
 /// One vector at a time is hardly faster (LeNet, ten pairs: 3.74 s against 3.77 s) and cannot see that an
@@ -71,7 +106,8 @@ const F32_FLOOR: f64 = 3e-6;
 /// Runs the command; gives the report and whether everything converged.
 pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenReport, bool)> {
     let started = Instant::now();
-    let problem = Problem::load(&args.problem, |p| check(args, p))?;
+    let problem = Problem::load(&args.problem, |p| check(&args.resolved(p), p))?;
+    let args = &args.resolved(problem.derivatives.dim());
     let to = args.problem.destination("eigen.json")?;
     let single = args.problem.dtype == Dtype::F32;
     let tol = args.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
@@ -135,12 +171,15 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
 /// What can be refused knowing only P.
 fn check(args: &EigenArgs, p: usize) -> Result<()> {
     if args.k == 0 || args.k > p {
-        bail!(Usage(format!("--k {}: the network has {p} parameters; ask for 1 to {p} eigenpairs", args.k)));
+        bail!(Usage(format!(
+            "--k or --vectors {}: the network has {p} parameters; ask for 1 to {p} eigenpairs",
+            args.k
+        )));
     }
     if args.block == Some(0) {
         bail!(Usage("--block 0: give at least 1".into()));
     }
-    if args.full { full::refuse_if_too_large(p, args.problem.dtype) } else { Ok(()) }
+    if args.full { full::refuse_if_too_large(p, args.k, args.problem.dtype) } else { Ok(()) }
 }
 
 fn solve_iteratively(

@@ -21,6 +21,30 @@ use crate::report::{Destination, FullSpectrumReport, Histogram, StageSeconds};
 /// Parameters up to which the library's solver is used, which gives every vector. Above it is slower than
 /// the two stages are (n = 2,000: 0.9 s against 0.7 s).
 const LIBRARY_UP_TO: usize = 2000;
+/// Above that the library's solver, whose vectors come all at once, is used for more than one vector in so many.
+const MANY_VECTORS: usize = 20;
+
+/// Who finds the eigenvalues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Library,
+    TwoStage,
+}
+
+impl Method {
+    /// For k vectors of a matrix of order p.
+    fn of(p: usize, k: usize) -> Self {
+        if p <= LIBRARY_UP_TO || k > p / MANY_VECTORS { Self::Library } else { Self::TwoStage }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::TwoStage => "two_stage",
+        }
+    }
+}
+
 /// Columns stored together; the two-stage solver's matrix products are of this width.
 const STORAGE_WIDTH: usize = 256;
 /// Random vectors that the matrix and the operator must agree on.
@@ -48,15 +72,15 @@ pub(crate) fn solve(
 }
 
 /// Refuses what does not fit, with the numbers.
-pub(crate) fn refuse_if_too_large(p: usize, dtype: Dtype) -> Result<()> {
-    let need = match dtype {
-        _ if p <= LIBRARY_UP_TO => 4 * p * p * size_of::<f64>(),
-        Dtype::F64 => Triangle::<f64>::bytes(p, STORAGE_WIDTH),
-        Dtype::F32 => Triangle::<f32>::bytes(p, STORAGE_WIDTH),
+pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
+    let need = match (Method::of(p, k), dtype) {
+        (Method::Library, _) => 4 * p * p * size_of::<f64>(),
+        (Method::TwoStage, Dtype::F64) => Triangle::<f64>::bytes(p, STORAGE_WIDTH),
+        (Method::TwoStage, Dtype::F32) => Triangle::<f32>::bytes(p, STORAGE_WIDTH),
     };
     match free_memory() {
         Some(free) if need as u64 > free => bail!(
-            "--full needs {} for the matrix of {p} parameters and {} is free; ask for a few pairs with --k{}",
+            "--full needs {} for the matrix of {p} parameters and {k} vectors, and {} is free; ask for fewer, or for a few pairs without --full{}",
             bytes(need as u64),
             bytes(free),
             if dtype == Dtype::F64 { ", or halve it with --dtype f32" } else { "" },
@@ -81,7 +105,8 @@ impl<T: Real + Scalar> Full<'_, T> {
         let operator =
             CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
         let watched = Watched::new(operator, &hidden, self.interrupt);
-        let kept = if p > LIBRARY_UP_TO { partial } else { None };
+        let method = Method::of(p, args.k);
+        let kept = partial.filter(|_| method == Method::TwoStage);
         let found = kept.as_ref().map_or(Ok(None), |partial| partial.load::<T>(p))?;
         let (mut pairs, values, assembled) = match found {
             Some((assembled, reduction)) => {
@@ -93,7 +118,7 @@ impl<T: Real + Scalar> Full<'_, T> {
             }
             None => {
                 let (triangle, mut assembled) = self.assembled(&watched)?;
-                if p > LIBRARY_UP_TO {
+                if method == Method::TwoStage {
                     self.two_stages(Reduction::new(triangle, BAND)?, assembled, kept, &watched)?
                 } else {
                     let mut clock = Clock::start();
@@ -117,7 +142,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
         FullSpectrumReport {
             subject: self.problem.subject(&args.problem),
-            method: if p > LIBRARY_UP_TO { "two_stage" } else { "library" }.into(),
+            method: Method::of(p, args.k).as_str().into(),
             positive: count(&|v| v > threshold),
             near_zero: count(&|v| v.abs() <= threshold),
             negative: count(&|v| v < -threshold),

@@ -10,17 +10,30 @@ use qn_data::Split;
 use qn_run::{RunDirectory, Versions};
 use qn_train::Usage;
 use qn_train::ui::Verbosity;
+use serde::Deserialize;
 
 use crate::report::{Destination, SCHEMA_VERSION, Subject};
 use crate::target::{Target, TargetArgs};
 
 /// A precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Dtype {
     /// Double.
+    #[default]
     F64,
     /// Single; sums over microbatches are double.
     F32,
+}
+
+impl Dtype {
+    /// The name on the command line and in reports.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::F64 => "f64",
+            Self::F32 => "f32",
+        }
+    }
 }
 
 /// A curvature matrix.
@@ -213,7 +226,7 @@ impl Problem {
             checkpoint: target.checkpoint.display().to_string(),
             step: target.step,
             params: self.derivatives.dim(),
-            dtype: if args.dtype == Dtype::F64 { "f64" } else { "f32" }.into(),
+            dtype: args.dtype.as_str().into(),
             microbatch: self.derivatives.microbatch(),
             layout_hash: target.graph.layout().hash(),
             seed: args.seed,

@@ -5,6 +5,8 @@ use anyhow::{Context as _, Result, bail};
 use qn_train::{Settings, Usage};
 use serde::Deserialize;
 
+use crate::problem::Dtype;
+
 /// An experiment: some runs, and how each is analysed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,9 @@ pub(crate) struct EigenRecipe {
     #[serde(default)]
     pub(crate) full: bool,
     pub(crate) samples: Option<usize>,
+    #[serde(default)]
+    pub(crate) dtype: Dtype,
+    pub(crate) tol: Option<f64>,
 }
 
 /// Where recipes are looked for by name.

@@ -112,7 +112,8 @@ fn spectrum(
     path: &Path,
     interrupt: &Interrupt,
 ) -> Result<(EigenReport, bool)> {
-    let mut eigen = EigenArgs { k: recipe.k, full: recipe.full, ..EigenArgs::for_run(path) };
+    let mut eigen = EigenArgs { k: recipe.k, full: recipe.full, tol: recipe.tol, ..EigenArgs::for_run(path) };
+    eigen.problem.dtype = recipe.dtype;
     eigen.problem.data_dir.clone_from(&args.data_dir);
     eigen.problem.samples = recipe.samples;
     eigen.problem.threads = args.threads;
@@ -124,6 +125,7 @@ fn spectrum(
         let same = there.subject.step == run.checkpoint_steps()?.last().copied()
             && there.subject.operator == eigen.problem.operator.as_str()
             && there.k == recipe.k
+            && there.subject.dtype == recipe.dtype.as_str()
             && (there.method == "dense") == recipe.full
             && recipe.samples.is_none_or(|n| n == there.subject.samples);
         if same {
