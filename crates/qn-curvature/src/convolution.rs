@@ -48,16 +48,53 @@ impl Convolution {
         m: usize,
         par: Par,
     ) {
-        let taps = self.taps();
-        let (inputs, height, width) = (self.input.channels, self.window.height, self.window.width);
-        let packed = pack(self.output.channels, inputs * taps, |o, i| weight[o * inputs * taps + i]);
-        let steps = Steps {
+        let inner = self.input.channels * self.taps();
+        let packed = pack(self.output.channels, inner, |o, i| weight[o * inner + i]);
+        self.steps().run(&packed, bias, x, y, m, par);
+    }
+
+    /// Computes y = w ∗ x + b some rows at a time and hands them over while they are in the cache: the i-th of `parts`
+    /// goes to `visit` with rows i · height to (i + 1) · height, `[channel][row][column][lane]`, and the number of
+    /// lanes, of which the first m are the samples.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_in_rows<T: Real, P: Send>(
+        &self,
+        (weight, bias): (&[T], Option<&[T]>),
+        x: &[T],
+        m: usize,
+        height: usize,
+        parts: Vec<P>,
+        visit: impl Fn(P, &[T], usize) + Sync,
+        par: Par,
+    ) {
+        let inner = self.input.channels * self.taps();
+        let packed = pack(self.output.channels, inner, |o, i| weight[o * inner + i]);
+        let steps = self.steps();
+        let lanes = m.next_multiple_of(LANES);
+        let x = if lanes == m { x } else { &pad(x, self.input, 0, m) };
+        let part = |(i, part): (usize, P)| {
+            let len = self.output.width * lanes;
+            let mut rows = vec![T::of(0.0); self.output.channels * height * len];
+            for r in 0..height {
+                let outputs = rows.chunks_exact_mut(len).skip(r).step_by(height).collect();
+                let (packed, y) = (&packed, i * height + r);
+                lanes::run::<T>(Row { steps, packed, bias, x, y, outputs, m: lanes });
+            }
+            visit(part, &rows, lanes);
+        };
+        match par {
+            Par::Seq => parts.into_iter().enumerate().for_each(part),
+            Par::Rayon(_) => parts.into_par_iter().enumerate().with_max_len(1).for_each(part),
+        }
+    }
+
+    fn steps(&self) -> Steps {
+        Steps {
             input: self.input,
             output: self.output,
-            kernel: (height, width),
+            kernel: (self.window.height, self.window.width),
             padding: (self.window.padding, self.window.padding),
-        };
-        steps.run(&packed, bias, x, y, m, par);
+        }
     }
 
     /// dx = wᵀ ∗ dy, the transposed map: a convolution with the window turned round.

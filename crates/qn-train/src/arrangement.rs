@@ -66,22 +66,24 @@ impl Arrangement {
     }
 
     /// y = w ∗ x + b, w being [out, in, height, width], or [class, out, ...] where gradients by class are wanted,
-    /// which samples must come last for.
+    /// which samples must come last for. With ReLU and max-pooling behind it where a pool is given.
     pub(crate) fn conv2d(
         self,
         x: &Tensor,
         (w, b): (&Tensor, Option<&Tensor>),
         window: Window,
+        relu_pool: Option<Window>,
         classes: Option<&Arc<Classes>>,
     ) -> Result<Tensor> {
         if self == Self::SamplesLast {
-            return Ok(planes::conv2d(x, w, b, window, classes)?);
+            return Ok(planes::conv2d(x, w, b, window, relu_pool, classes)?);
         }
         let y = x.conv2d(w, window.padding, window.stride, 1, 1)?;
-        Ok(match b {
+        let y = match b {
             Some(b) => y.broadcast_add(&self.by_channel(b)?)?,
             None => y,
-        })
+        };
+        relu_pool.map_or(Ok(y.clone()), |pool| self.max_pool(&self.relu(&y)?, pool))
     }
 
     /// y = W x + b, W being [out, in], or [class, out, in] as with [`Self::conv2d`].

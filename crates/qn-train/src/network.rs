@@ -5,10 +5,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
 use qn_curvature::Convolution;
-use qn_model::{Activation, Graph, Op, ParamId};
+use qn_model::{Activation, Graph, Op, ParamId, Window};
 
 use crate::arrangement::Arrangement;
-use crate::planes::Classes;
+use crate::planes::{Classes, ReluPool};
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,11 +194,21 @@ impl Network {
         let mut values = vec![order.input(x)?];
         let mut statistics = Vec::new();
         let var = |id: ParamId| params[id.0].as_tensor();
-        for node in self.graph.nodes() {
+        for (i, node) in self.graph.nodes().iter().enumerate() {
+            if i + 1 < values.len() {
+                // Done together with a convolution.
+                continue;
+            }
             let x = &values[node.input];
             let out = match &node.op {
                 Op::Conv2d { weight, bias, window } => {
-                    order.conv2d(x, (var(*weight), bias.map(var)), *window, classes)?
+                    let pool = self.relu_pool_behind(i);
+                    let out = order.conv2d(x, (var(*weight), bias.map(var)), *window, pool, classes)?;
+                    if pool.is_some() {
+                        // Nothing reads the values of the convolution and of the ReLU.
+                        values.extend([out.clone(), out.clone()]);
+                    }
+                    out
                 }
                 Op::Linear { weight, bias } => order.linear(x, (var(*weight), bias.map(var)), classes)?,
                 Op::BatchNorm2d { weight, bias, stats } => {
@@ -221,6 +231,28 @@ impl Network {
         }
         let logits = values.pop().unwrap_or_else(|| x.clone());
         Ok((order.output(&logits)?, statistics))
+    }
+
+    /// The pool behind node i's convolution and ReLU, if nothing else reads what lies between and it is of a kind
+    /// that can be done with them.
+    fn relu_pool_behind(&self, i: usize) -> Option<Window> {
+        let nodes = self.graph.nodes();
+        let (relu, pool) = (nodes.get(i + 1)?, nodes.get(i + 2)?);
+        let reads = |value: usize| {
+            let reads = |op: &Op| matches!(op, Op::Add { other } if *other == value);
+            nodes.iter().filter(|n| n.input == value || reads(&n.op)).count()
+        };
+        match pool.op {
+            Op::MaxPool(window)
+                if relu.op == Op::Activation(Activation::Relu)
+                    && (relu.input, pool.input) == (i + 1, i + 2)
+                    && (reads(i + 1), reads(i + 2)) == (1, 1)
+                    && ReluPool::supports(window) =>
+            {
+                Some(window)
+            }
+            _ => None,
+        }
     }
 
     /// Mean and (biased) variance of each channel; running statistics move towards them, the variance

@@ -6,14 +6,16 @@ use faer::Par;
 use qn_curvature::{Convolution, Real};
 use qn_model::Window;
 
-use super::{Classes, Number, entries, shape_of, with_entries};
+use super::relu_pool::ReluPool;
+use super::{Classes, Number, entries, max_pool, relu, shape_of, with_entries};
 
-/// y = w ∗ x + b.
+/// y = w ∗ x + b, and ReLU and max-pooling behind it where they are asked for.
 pub(crate) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     window: Window,
+    relu_pool: Option<Window>,
     classes: Option<&Arc<Classes>>,
 ) -> Result<Tensor> {
     let (input, _) = shape_of(x.dims())?;
@@ -22,9 +24,11 @@ pub(crate) fn conv2d(
     let channels = weight.dim(usize::from(classes.is_some()))?;
     let output = qn_model::Shape { channels, height, width };
     let Some(convolution) = Convolution::new(input, output, window) else {
-        return candle_conv2d(x, weight, bias, window);
+        let y = candle_conv2d(x, weight, bias, window)?;
+        return relu_pool.map_or(Ok(y.clone()), |pool| max_pool(&relu(&y)?, pool));
     };
-    let conv = Conv { convolution, input, output, classes: classes.cloned() };
+    let relu_pool = relu_pool.map(|pool| ReluPool::new(pool, output));
+    let conv = Conv { convolution, input, output, relu_pool, classes: classes.cloned() };
     let x = x.contiguous()?;
     match bias {
         Some(bias) => x.apply_op3(weight, bias, conv),
@@ -46,14 +50,11 @@ struct Conv {
     convolution: Convolution,
     input: qn_model::Shape,
     output: qn_model::Shape,
+    relu_pool: Option<ReluPool>,
     classes: Option<Arc<Classes>>,
 }
 
 impl Conv {
-    fn dims(&self, m: usize) -> Vec<usize> {
-        vec![self.output.channels, self.output.height, self.output.width, m]
-    }
-
     fn forward(
         &self,
         (x, x_layout): (&CpuStorage, &Layout),
@@ -69,9 +70,16 @@ impl Conv {
             let (_, m) = shape_of(x_layout.dims())?;
             let (x, w) = (entries::<T>(x, x_layout)?, entries::<T>(w, w_layout)?);
             let bias = bias.map(|(b, layout)| entries::<T>(b, layout)).transpose()?;
-            let mut y = vec![<T as Real>::of(0.0); conv.output.len() * m];
-            conv.convolution.forward(w, bias, x, &mut y, m, Par::rayon(0));
-            Ok((T::to_cpu_storage_owned(y), conv.dims(m).into()))
+            let (y, shape) = match &conv.relu_pool {
+                Some(pool) => (pool.forward(&conv.convolution, (w, bias), x, m), pool.output),
+                None => {
+                    let mut y = vec![<T as Real>::of(0.0); conv.output.len() * m];
+                    conv.convolution.forward(w, bias, x, &mut y, m, Par::rayon(0));
+                    (y, conv.output)
+                }
+            };
+            let dims = (shape.channels, shape.height, shape.width, m);
+            Ok((T::to_cpu_storage_owned(y), dims.into()))
         }
         by_type!(x.dtype(), run(self, (x, x_layout), (w, w_layout), bias))
     }
@@ -100,6 +108,10 @@ impl Conv {
             let mut db = has_bias.then(|| vec![zero; classes * conv.output.channels]);
             with_entries::<T, 3, _>([x, w, dy], |[x, w, dy]| {
                 let (map, db) = (conv.convolution, db.as_deref_mut());
+                let dy = match &conv.relu_pool {
+                    Some(pool) => &pool.backward(dy, m),
+                    None => dy,
+                };
                 match &conv.classes {
                     Some(classes) => map.weight_gradients_by_class(x, dy, &classes.of, (&mut dw, db), par),
                     None => map.weight_gradient(x, dy, &mut dw, db, m, par),

@@ -18,6 +18,7 @@ mod by_class;
 mod conv;
 mod elementwise;
 mod max_pool;
+mod relu_pool;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use qn_curvature::Real;
@@ -26,6 +27,7 @@ pub(crate) use by_class::{Classes, add_by_class, linear_by_class};
 pub(crate) use conv::conv2d;
 pub(crate) use elementwise::{relu, samples_last};
 pub(crate) use max_pool::max_pool;
+pub(crate) use relu_pool::ReluPool;
 
 fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
     match *dims {

@@ -1,0 +1,109 @@
+use std::sync::OnceLock;
+
+use faer::Par;
+use qn_curvature::{Convolution, Real};
+use qn_model::{Shape, Window};
+use rayon::prelude::*;
+
+use super::Number;
+
+/// ReLU and max-pooling behind a convolution, done while its rows are in the cache: what lies between is never
+/// stored, only which entry of each window was taken.
+pub(crate) struct ReluPool {
+    window: Window,
+    /// Of the convolution's output.
+    input: Shape,
+    pub(super) output: Shape,
+    /// The entry of each window that was taken, or [`NONE`].
+    taken: OnceLock<Vec<u8>>,
+}
+
+/// The largest entry is not positive.
+const NONE: u8 = u8::MAX;
+
+impl ReluPool {
+    /// Windows must not overlap.
+    pub(super) fn new(window: Window, input: Shape) -> Self {
+        let side = |len: usize, k: usize| (len - k) / window.stride + 1;
+        let (height, width) = (side(input.height, window.height), side(input.width, window.width));
+        Self { window, input, output: Shape { height, width, ..input }, taken: OnceLock::new() }
+    }
+
+    /// Whether windows are of a kind that is done here.
+    pub(crate) fn supports(window: Window) -> bool {
+        window.stride == window.height
+            && window.stride == window.width
+            && window.padding == 0
+            && window.height * window.width < usize::from(NONE)
+    }
+
+    /// max(0, w ∗ x + b) and the largest of each window.
+    pub(super) fn forward<T: Number>(
+        &self,
+        convolution: &Convolution,
+        parameters: (&[T], Option<&[T]>),
+        x: &[T],
+        m: usize,
+    ) -> Vec<T> {
+        let (zero, line) = (<T as Real>::of(0.0), self.output.width * m);
+        let mut y = vec![zero; self.output.len() * m];
+        let mut taken = vec![0; y.len()];
+        let mut parts: Vec<Vec<(&mut [T], &mut [u8])>> =
+            (0..self.output.height).map(|_| Vec::new()).collect();
+        for (i, slices) in y.chunks_exact_mut(line).zip(taken.chunks_exact_mut(line)).enumerate() {
+            parts[i % self.output.height].push(slices);
+        }
+        let (height, width) = (self.window.height, self.window.width);
+        let visit = |part: Vec<(&mut [T], &mut [u8])>, rows: &[T], lanes: usize| {
+            let channels = part.into_iter().zip(rows.chunks_exact(height * self.input.width * lanes));
+            for ((y, taken), rows) in channels {
+                let windows = y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m));
+                for (at, (y, taken)) in windows.enumerate() {
+                    for k in 0..height * width {
+                        let entry = (k / width * self.input.width + at * width + k % width) * lanes;
+                        let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
+                        for ((y, taken), &x) in samples {
+                            // Not a number stays one.
+                            let more = k == 0 || x > *y || x.not_a_number();
+                            *y = if more { x } else { *y };
+                            *taken = if more { k as u8 } else { *taken };
+                        }
+                    }
+                    for (y, taken) in y.iter_mut().zip(taken) {
+                        let blocked = *y <= zero;
+                        *y = if blocked { zero } else { *y };
+                        *taken = if blocked { NONE } else { *taken };
+                    }
+                }
+            }
+        };
+        convolution.forward_in_rows(parameters, x, m, height, parts, visit, Par::rayon(0));
+        // A second pass would take the same entries.
+        let _ = self.taken.set(taken);
+        y
+    }
+
+    /// From the derivative by the output to that by the convolution's output.
+    pub(super) fn backward<T: Number>(&self, dy: &[T], m: usize) -> Vec<T> {
+        let zero = <T as Real>::of(0.0);
+        let mut plane = vec![zero; self.input.len() * m];
+        let Some(taken) = self.taken.get() else { return plane };
+        let (inside, outside) = (self.input.positions() * m, self.output.positions() * m);
+        let (height, width) = (self.window.height, self.window.width);
+        let channels =
+            plane.par_chunks_mut(inside).zip(dy.par_chunks(outside).zip(taken.par_chunks(outside)));
+        channels.for_each(|(plane, (dy, taken))| {
+            for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
+                let (y, x) = (i / self.output.width * height, i % self.output.width * width);
+                for k in 0..height * width {
+                    let at = ((y + k / width) * self.input.width + x + k % width) * m;
+                    let samples = plane[at..at + m].iter_mut().zip(dy).zip(taken);
+                    for ((plane, &dy), &taken) in samples {
+                        *plane = if usize::from(taken) == k { dy } else { zero };
+                    }
+                }
+            }
+        });
+        plane
+    }
+}
