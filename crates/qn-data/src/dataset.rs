@@ -166,20 +166,21 @@ impl Dataset {
     /// # Panics
     /// If `index` is not below N.
     pub fn sample(&self, index: usize) -> impl Iterator<Item = f64> + '_ {
+        self.planes(index).flatten()
+    }
+
+    /// The same, channel by channel.
+    fn planes(&self, index: usize) -> impl Iterator<Item = impl Iterator<Item = f64> + '_> + '_ {
         let n = self.sample_len();
-        let plane = n / self.tables.len();
-        let pixels = &self.pixels[index * n..(index + 1) * n];
-        pixels
-            .chunks(plane)
-            .zip(&self.tables)
-            .flat_map(|(plane, table)| plane.iter().map(|&p| table[usize::from(p)]))
+        let planes = self.pixels[index * n..(index + 1) * n].chunks(n / self.tables.len());
+        planes.zip(&self.tables).map(|(plane, table)| plane.iter().map(|&p| table[usize::from(p)]))
     }
 
     /// Normalised pictures and labels of a batch, picture after picture.
     pub fn batch(&self, indices: &[usize]) -> (Vec<f32>, Vec<u32>) {
         let mut images = Vec::with_capacity(indices.len() * self.sample_len());
-        for &i in indices {
-            images.extend(self.sample(i).map(|x| x as f32));
+        for plane in indices.iter().flat_map(|&i| self.planes(i)) {
+            images.extend(plane.map(|x| x as f32));
         }
         (images, indices.iter().map(|&i| u32::from(self.labels[i])).collect())
     }

@@ -1,0 +1,136 @@
+"""Seconds of a training step of LeNet on CIFAR-10: ours beside PyTorch's, batch 128, two threads each, one run.
+
+    pip install -r analysis/bench/requirements.txt
+    python analysis/bench/training.py [--steps 200] [--out FILE]        (needs data/cifar10)
+
+SGD with momentum 0.9, and the quasi-Newton method with damping 30. PyTorch's quasi-Newton step takes the class
+gradients in two ways: C backward passes over the whole batch, and one pass over each class's samples. A step is
+everything from picking the batch to the new parameters; ours also writes a line of metrics. Medians.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+
+os.environ["OMP_NUM_THREADS"] = "2"
+
+import torch
+from torch import nn
+
+from common import RESULTS, ROOT, lenet, record, tensors
+
+CLASSES = 10
+
+
+def flat(tensors):
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def naive(net, params, x, y):
+    """One forward pass, C + 1 backward passes."""
+    z = net(x)
+    gradient = flat(torch.autograd.grad(nn.functional.cross_entropy(z, y), params, retain_graph=True))
+    rows = [flat(torch.autograd.grad(z[y == k, k].mean(), params, retain_graph=True)) for k in range(CLASSES)]
+    return gradient, torch.stack(rows), z.detach()
+
+
+def split(net, params, x, y):
+    """A forward and two backward passes over each class's samples."""
+    gradient, rows, logits = 0, [], torch.empty(len(y), CLASSES)
+    for k in range(CLASSES):
+        own = y == k
+        z = net(x[own])
+        share = nn.functional.cross_entropy(z, y[own]) * (own.sum() / len(y))
+        gradient = gradient + flat(torch.autograd.grad(share, params, retain_graph=True))
+        rows.append(flat(torch.autograd.grad(z[:, k].mean(), params)))
+        logits[own] = z.detach()
+    return gradient, torch.stack(rows), logits
+
+
+def quasi_newton(class_pass, lr=0.01, damping=30.0, gamma=0.9, momentum=0.9):
+    net, ema, square, buffer, t = lenet(), 0, 0, 0, 0
+    params = list(net.parameters())
+
+    def step(x, y):
+        nonlocal ema, square, buffer, t
+        t += 1
+        g, c, z = class_pass(net, params, x, y)
+        own = z.softmax(1).gather(1, y[:, None])[:, 0]
+        spread = torch.zeros(CLASSES).index_add(0, y, own * (1 - own)) / len(y)
+        ema = gamma * ema + (1 - gamma) * c
+        square = gamma * square + (1 - gamma) * (spread * c.square().sum(1)).square()
+        v, lam = nn.functional.normalize(ema, dim=1), (square / (1 - gamma**t)).sqrt()
+        buffer = momentum * buffer + lr * g + ((1 / (lam + damping) - lr) * (v @ g)) @ v
+        theta = nn.utils.parameters_to_vector(params).detach() - buffer
+        nn.utils.vector_to_parameters(theta, params)
+
+    return step
+
+
+def sgd(lr=0.01):
+    net = lenet()
+    optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+
+    def step(x, y):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimiser.step()
+
+    return step
+
+
+def pytorch(step, steps):
+    images, labels = tensors(10_000)
+    generator = torch.Generator().manual_seed(0)
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = torch.randint(len(labels), (128,), generator=generator)
+        step(images[batch], labels[batch])
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[steps // 5 :])
+
+
+def ours(optimiser, steps):
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/run"
+        command = [ROOT / "target/release/qn-train", "--arch", "lenet", "--data", "cifar10", "--lr", "0.01"]
+        command += ["--steps", str(steps), "--snapshot-every", "0", "--log-every", "1", "--quiet", "--threads", "2"]
+        subprocess.run([*command, "--out", out, *optimiser], cwd=ROOT, check=True)
+        lines = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]
+    seconds = [line["seconds"] for line in lines if line.get("loss") is not None]
+    steps = [b - a for a, b in zip(seconds, seconds[1:])]
+    return statistics.median(steps[len(steps) // 5 :])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
+    found = {
+        "ours: SGD": ours([], args.steps),
+        "PyTorch: SGD": pytorch(sgd(), args.steps),
+        "ours: quasi-Newton": ours(["--optimizer", "qn", "--damping", "30"], args.steps),
+        "PyTorch: quasi-Newton, C + 1 backward passes": pytorch(quasi_newton(naive), args.steps),
+        "PyTorch: quasi-Newton, class by class": pytorch(quasi_newton(split), args.steps),
+    }
+    for name, seconds in found.items():
+        print(f"{name:<46} {1e3 * seconds:6.1f} ms")
+    ratios = {
+        "PyTorch's SGD step / ours": found["PyTorch: SGD"] / found["ours: SGD"],
+        "our quasi-Newton step / our SGD step": found["ours: quasi-Newton"] / found["ours: SGD"],
+    }
+    for name, ratio in ratios.items():
+        print(f"{name:<46} {ratio:6.2f}")
+    record(args.out, "training", {"seconds": found, "ratios": ratios})
+
+
+if __name__ == "__main__":
+    main()
