@@ -1,12 +1,10 @@
 //! The operations of a network in either order of axes.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use qn_model::Window;
 
-use crate::planes::Classes;
+use crate::planes::Parts;
 use crate::{planes, pooling};
 
 /// Where the samples' axis of an activation is.
@@ -65,18 +63,18 @@ impl Arrangement {
         })
     }
 
-    /// y = w ∗ x + b, w being [out, in, height, width], or [class, out, ...] where gradients by class are wanted,
-    /// which samples must come last for. With ReLU and max-pooling behind it where a pool is given.
+    /// y = w ∗ x + b, w being [out, in, height, width], with ReLU and max-pooling behind it where a pool is given.
+    /// Gradients by class, for which `parts` is there, are found where samples come last.
     pub(crate) fn conv2d(
         self,
         x: &Tensor,
         (w, b): (&Tensor, Option<&Tensor>),
         window: Window,
         relu_pool: Option<Window>,
-        classes: Option<&Arc<Classes>>,
+        parts: Option<Parts>,
     ) -> Result<Tensor> {
         if self == Self::SamplesLast {
-            return Ok(planes::conv2d(x, w, b, window, relu_pool, classes)?);
+            return Ok(planes::conv2d(x, w, b, window, relu_pool, parts)?);
         }
         let y = x.conv2d(w, window.padding, window.stride, 1, 1)?;
         let y = match b {
@@ -86,17 +84,20 @@ impl Arrangement {
         relu_pool.map_or(Ok(y.clone()), |pool| self.max_pool(&self.relu(&y)?, pool))
     }
 
-    /// y = W x + b, W being [out, in], or [class, out, in] as with [`Self::conv2d`].
+    /// y = W x + b, W being [out, in]; gradients by class as with [`Self::conv2d`].
     pub(crate) fn linear(
         self,
         x: &Tensor,
         (w, b): (&Tensor, Option<&Tensor>),
-        classes: Option<&Arc<Classes>>,
+        parts: Option<Parts>,
     ) -> Result<Tensor> {
         let x = self.flatten(x)?;
-        if let Some(classes) = classes {
-            let y = planes::linear_by_class(&x, w, classes)?;
-            return Ok(b.map_or(Ok(y.clone()), |b| planes::add_by_class(&y, b, classes))?);
+        if let Some(Parts { weight, bias }) = parts {
+            let y = planes::linear_by_class(&x, w, weight)?;
+            return Ok(match b.zip(bias) {
+                Some((b, part)) => planes::add_by_class(&y, b, part)?,
+                None => y,
+            });
         }
         let (y, b) = match self {
             Self::SamplesFirst => (x.matmul(&w.t()?)?, b.cloned()),

@@ -75,10 +75,10 @@ fn parted(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32
     let (classes, n) = (members.len(), labels.len());
     let (device, dtype) = (images.device(), network.dtype());
     let of = labels.iter().map(|&l| l as usize).collect();
-    let pass = network.forward_by_class(images, Classes { of, count: classes })?;
+    let pass = network.forward_by_class(images, Classes::new(of, classes))?;
     let target = Tensor::from_slice(labels, n, device)?;
     let loss = candle_nn::loss::cross_entropy(&pass.logits, &target)?;
-    let gradient = pass.gradients(&loss)?.sum(0)?;
+    let gradient = network.flat_gradient(&loss.backward()?)?;
     // z_y / n_y of every sample.
     let own: Vec<f64> =
         (0..n * classes).map(|i| f64::from(u8::from(labels[i / classes] as usize == i % classes))).collect();

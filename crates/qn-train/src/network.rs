@@ -8,7 +8,7 @@ use qn_curvature::Convolution;
 use qn_model::{Activation, Graph, Op, ParamId, Window};
 
 use crate::arrangement::Arrangement;
-use crate::planes::{Classes, ReluPool};
+use crate::planes::{Classes, Part, Parts, ReluPool};
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub struct Network {
 
 /// A forward pass whose gradients can be parted by class.
 pub(crate) struct ByClass {
-    params: Vec<Var>,
+    classes: Arc<Classes>,
+    params: usize,
     /// [N, C].
     pub(crate) logits: Tensor,
 }
@@ -38,12 +39,7 @@ pub(crate) struct ByClass {
 impl ByClass {
     /// The gradient of a sum over samples, those of each class by themselves: [C, P].
     pub(crate) fn gradients(&self, sum: &Tensor) -> Result<Tensor> {
-        let grads = sum.backward()?;
-        let parts = self.params.iter().map(|p| match grads.get(p) {
-            Some(g) => Ok(g.flatten_from(1)?),
-            None => anyhow::bail!("a parameter received no gradient"),
-        });
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?)
+        Ok(self.classes.collect(self.params, sum.dtype(), || sum.backward().map(|_| ()))?)
     }
 }
 
@@ -155,7 +151,7 @@ impl Network {
     /// # Errors
     /// The input has another shape or the device refuses.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<(Tensor, Vec<Tensor>)> {
-        self.evaluate(x, mode, &self.params, None)
+        self.evaluate(x, mode, None)
     }
 
     /// Whether [`Self::forward_by_class`] can be used.
@@ -168,32 +164,30 @@ impl Network {
         self.arrangement == Arrangement::SamplesLast && self.graph.nodes().iter().all(|node| can(&node.op))
     }
 
-    /// Logits, and parameters whose gradients are those of each class's samples.
+    /// Logits whose derivatives can be collected by class.
     pub(crate) fn forward_by_class(&self, x: &Tensor, classes: Classes) -> Result<ByClass> {
-        let params = self
-            .params
-            .iter()
-            .map(|p| {
-                let p = p.as_detached_tensor();
-                let dims: Vec<usize> = std::iter::once(classes.count).chain(p.dims().to_vec()).collect();
-                Ok(Var::from_tensor(&p.broadcast_as(dims)?.contiguous()?)?)
-            })
-            .collect::<Result<Vec<Var>>>()?;
-        let (logits, _) = self.evaluate(x, Mode::Train, &params, Some(&Arc::new(classes)))?;
-        Ok(ByClass { params, logits })
+        let classes = Arc::new(classes);
+        let (logits, _) = self.evaluate(x, Mode::Train, Some(&classes))?;
+        Ok(ByClass { classes, params: self.graph.layout().len(), logits })
     }
 
     fn evaluate(
         &self,
         x: &Tensor,
         mode: Mode,
-        params: &[Var],
         classes: Option<&Arc<Classes>>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let order = self.arrangement;
         let mut values = vec![order.input(x)?];
         let mut statistics = Vec::new();
-        let var = |id: ParamId| params[id.0].as_tensor();
+        let var = |id: ParamId| self.params[id.0].as_tensor();
+        let part = |id: ParamId| {
+            let offset = self.graph.layout().param(id).offset;
+            classes.map(|classes| Part { classes: Arc::clone(classes), offset })
+        };
+        let parts = |weight: ParamId, bias: Option<ParamId>| {
+            part(weight).map(|weight| Parts { weight, bias: bias.and_then(part) })
+        };
         for (i, node) in self.graph.nodes().iter().enumerate() {
             if i + 1 < values.len() {
                 // Done together with a convolution.
@@ -203,14 +197,22 @@ impl Network {
             let out = match &node.op {
                 Op::Conv2d { weight, bias, window } => {
                     let pool = self.relu_pool_behind(i);
-                    let out = order.conv2d(x, (var(*weight), bias.map(var)), *window, pool, classes)?;
+                    let out = order.conv2d(
+                        x,
+                        (var(*weight), bias.map(var)),
+                        *window,
+                        pool,
+                        parts(*weight, *bias),
+                    )?;
                     if pool.is_some() {
                         // Nothing reads the values of the convolution and of the ReLU.
                         values.extend([out.clone(), out.clone()]);
                     }
                     out
                 }
-                Op::Linear { weight, bias } => order.linear(x, (var(*weight), bias.map(var)), classes)?,
+                Op::Linear { weight, bias } => {
+                    order.linear(x, (var(*weight), bias.map(var)), parts(*weight, *bias))?
+                }
                 Op::BatchNorm2d { weight, bias, stats } => {
                     let (mean, variance) = match mode {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use faer::Par;
@@ -7,7 +5,13 @@ use qn_curvature::{Convolution, Real};
 use qn_model::Window;
 
 use super::relu_pool::ReluPool;
-use super::{Classes, Number, entries, max_pool, relu, shape_of, with_entries};
+use super::{Number, Part, entries, max_pool, relu, shape_of, with_entries};
+
+/// Where gradients by class of a layer's parameters go.
+pub(crate) struct Parts {
+    pub(crate) weight: Part,
+    pub(crate) bias: Option<Part>,
+}
 
 /// y = w ∗ x + b, and ReLU and max-pooling behind it where they are asked for.
 pub(crate) fn conv2d(
@@ -16,19 +20,18 @@ pub(crate) fn conv2d(
     bias: Option<&Tensor>,
     window: Window,
     relu_pool: Option<Window>,
-    classes: Option<&Arc<Classes>>,
+    parts: Option<Parts>,
 ) -> Result<Tensor> {
     let (input, _) = shape_of(x.dims())?;
     let side = |len: usize, k: usize| (len + 2 * window.padding - k) / window.stride + 1;
     let (height, width) = (side(input.height, window.height), side(input.width, window.width));
-    let channels = weight.dim(usize::from(classes.is_some()))?;
-    let output = qn_model::Shape { channels, height, width };
+    let output = qn_model::Shape { channels: weight.dim(0)?, height, width };
     let Some(convolution) = Convolution::new(input, output, window) else {
         let y = candle_conv2d(x, weight, bias, window)?;
         return relu_pool.map_or(Ok(y.clone()), |pool| max_pool(&relu(&y)?, pool));
     };
     let relu_pool = relu_pool.map(|pool| ReluPool::new(pool, output));
-    let conv = Conv { convolution, input, output, relu_pool, classes: classes.cloned() };
+    let conv = Conv { convolution, input, output, relu_pool, parts };
     let x = x.contiguous()?;
     match bias {
         Some(bias) => x.apply_op3(weight, bias, conv),
@@ -51,7 +54,7 @@ struct Conv {
     input: qn_model::Shape,
     output: qn_model::Shape,
     relu_pool: Option<ReluPool>,
-    classes: Option<Arc<Classes>>,
+    parts: Option<Parts>,
 }
 
 impl Conv {
@@ -84,53 +87,58 @@ impl Conv {
         by_type!(x.dtype(), run(self, (x, x_layout), (w, w_layout), bias))
     }
 
-    /// dx, dw and db, the first where anything needs it.
-    fn backward(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        has_bias: bool,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
+    /// dx, dw and db: the first where anything needs it, the others unless they are collected by class.
+    fn backward(&self, x: &Tensor, w: &Tensor, has_bias: bool, dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
         fn run<T: Number>(
             conv: &Conv,
             x: &Tensor,
             w: &Tensor,
             has_bias: bool,
             dy: &Tensor,
-        ) -> Result<(Option<Tensor>, Tensor, Option<Tensor>)> {
+        ) -> Result<[Option<Tensor>; 3]> {
             let (_, m) = shape_of(x.dims())?;
             let (zero, par) = (<T as Real>::of(0.0), Par::rayon(0));
-            let needed = x.track_op();
+            let (needed, map, outputs) = (x.track_op(), conv.convolution, conv.output.channels);
+            let parts = conv.parts.as_ref().filter(|parts| parts.weight.collects());
+            let classes = parts.map_or(1, |parts| parts.weight.count());
             let mut dx = vec![zero; if needed { conv.input.len() * m } else { 0 }];
-            let mut dw = vec![zero; w.elem_count()];
-            let classes = conv.classes.as_ref().map_or(1, |c| c.count);
-            let mut db = has_bias.then(|| vec![zero; classes * conv.output.channels]);
+            let size = w.elem_count();
+            let mut dw = vec![zero; classes * size];
+            let mut db = has_bias.then(|| vec![zero; classes * outputs]);
             with_entries::<T, 3, _>([x, w, dy], |[x, w, dy]| {
-                let (map, db) = (conv.convolution, db.as_deref_mut());
                 let dy = match &conv.relu_pool {
                     Some(pool) => &pool.backward(dy, m),
                     None => dy,
                 };
-                match &conv.classes {
-                    Some(classes) => map.weight_gradients_by_class(x, dy, &classes.of, (&mut dw, db), par),
-                    None => map.weight_gradient(x, dy, &mut dw, db, m, par),
-                }
                 if needed {
-                    conv.convolution.input_gradient(w, dy, &mut dx, m, par);
+                    map.input_gradient(w, dy, &mut dx, m, par);
+                }
+                let db = db.as_deref_mut();
+                match parts {
+                    Some(parts) => {
+                        map.weight_gradients_by_class(x, dy, parts.weight.of(), (&mut dw, db), par);
+                    }
+                    None => map.weight_gradient(x, dy, &mut dw, db, m, par),
                 }
                 Ok(())
             })?;
             let device = x.device();
-            Ok((
-                needed.then(|| Tensor::from_vec(dx, x.shape(), device)).transpose()?,
-                Tensor::from_vec(dw, w.shape(), device)?,
-                db.map(|db| match &conv.classes {
-                    Some(classes) => Tensor::from_vec(db, (classes.count, conv.output.channels), device),
-                    None => Tensor::from_vec(db, conv.output.channels, device),
+            let dx = needed.then(|| Tensor::from_vec(dx, x.shape(), device)).transpose()?;
+            let Some(parts) = parts else {
+                let db = db.map(|db| Tensor::from_vec(db, outputs, device)).transpose()?;
+                return Ok([dx, Some(Tensor::from_vec(dw, w.shape(), device)?), db]);
+            };
+            let add = |part: &Part, found: &[T], len: usize| {
+                part.each_class(len, |class, row: &mut [T]| {
+                    let own = &found[class * len..(class + 1) * len];
+                    row.iter_mut().zip(own).for_each(|(row, &x)| *row += x);
                 })
-                .transpose()?,
-            ))
+            };
+            add(&parts.weight, &dw, size)?;
+            if let (Some(part), Some(db)) = (&parts.bias, &db) {
+                add(part, db, outputs)?;
+            }
+            Ok([dx, None, None])
         }
         let dy = dy.contiguous()?;
         by_type!(x.dtype(), run(self, x, w, has_bias, &dy))
@@ -159,8 +167,8 @@ impl CustomOp2 for Conv {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, _) = self.backward(x, w, false, dy)?;
-        Ok((dx, Some(dw)))
+        let [dx, dw, _] = self.backward(x, w, false, dy)?;
+        Ok((dx, dw))
     }
 }
 
@@ -189,7 +197,7 @@ impl CustomOp3 for Conv {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, db) = self.backward(x, w, true, dy)?;
-        Ok((dx, Some(dw), db))
+        let [dx, dw, db] = self.backward(x, w, true, dy)?;
+        Ok((dx, dw, db))
     }
 }

@@ -23,8 +23,9 @@ mod relu_pool;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use qn_curvature::Real;
 
-pub(crate) use by_class::{Classes, add_by_class, linear_by_class};
-pub(crate) use conv::conv2d;
+use by_class::Rows;
+pub(crate) use by_class::{Classes, Part, add_by_class, linear_by_class};
+pub(crate) use conv::{Parts, conv2d};
 pub(crate) use elementwise::{relu, samples_last};
 pub(crate) use max_pool::max_pool;
 pub(crate) use relu_pool::ReluPool;
@@ -38,17 +39,34 @@ fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
 
 trait Number: Real + WithDType {
     fn not_a_number(self) -> bool;
+
+    /// The entries of a matrix of this type.
+    fn rows(rows: &mut Rows) -> Result<&mut [Self]>;
 }
 
 impl Number for f32 {
     fn not_a_number(self) -> bool {
         self.is_nan()
     }
+
+    fn rows(rows: &mut Rows) -> Result<&mut [Self]> {
+        match rows {
+            Rows::F32(rows) => Ok(rows),
+            Rows::F64(_) => bail!("gradients in single precision do not belong to rows in double"),
+        }
+    }
 }
 
 impl Number for f64 {
     fn not_a_number(self) -> bool {
         self.is_nan()
+    }
+
+    fn rows(rows: &mut Rows) -> Result<&mut [Self]> {
+        match rows {
+            Rows::F64(rows) => Ok(rows),
+            Rows::F32(_) => bail!("gradients in double precision do not belong to rows in single"),
+        }
     }
 }
 
