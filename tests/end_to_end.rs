@@ -290,6 +290,7 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
     sandbox.write("wide.toml", arch);
     let train = ["--arch", "wide.toml", "--data", "digits", "--lr", "0.05", "--epochs", "2", "--out", "run"];
     assert_eq!(sandbox.train(&train).code, 0);
+    let mut exact: Vec<f64> = Vec::new();
     for (dtype, tolerance) in [("f64", 1e-10), ("f32", 1e-5)] {
         let run = |more: &[&str]| {
             let base = ["eigen", "run", "--samples", "100", "--dtype", dtype, "--quiet"];
@@ -316,6 +317,12 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
         assert!((number("frobenius") / number("frobenius_of_eigenvalues") - 1.0).abs() <= tolerance);
         let counts = numbers(&spectrum["histogram"]["counts"]).iter().sum::<f64>();
         assert_eq!(counts as usize, all.len());
+
+        // Single precision against double: within the threshold that the report gives.
+        for (a, b) in all.iter().zip(&exact) {
+            assert!((a - b).abs() <= number("threshold"), "{a} {b}");
+        }
+        exact.clone_from(&all);
 
         // Every value and vector by the library.
         let whole = run(&["--full", "--vectors", "all"]);

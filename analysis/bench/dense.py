@@ -1,9 +1,10 @@
 """All eigenvalues of random symmetric matrices: the two-stage solver beside MKL's, OpenBLAS's and faer's.
 
     pip install -r analysis/bench/requirements.txt
-    python analysis/bench/dense.py [--sizes 2000 4000 8000] [--out FILE]
+    python analysis/bench/dense.py [--sizes 2000 4000 8000] [--alone 16000] [--vectors 8000] [--out FILE]
 
-Values only, two threads each, one run. torch is MKL, itself two-stage; scipy is OpenBLAS. Matrices are
+Two threads each, one run. Values only at --sizes, ours without the peers at --alone, all vectors at --vectors,
+where ours are faer's, in double precision. torch is MKL, itself two-stage; scipy is OpenBLAS. Matrices are
 random, of the same size and kind but not the same numbers, which the work does not depend on; accuracy is a
 matter of the tests.
 """
@@ -32,27 +33,47 @@ def timed(run):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 4000, 8000])
+    parser.add_argument("--alone", type=int, nargs="*", default=[16000])
+    parser.add_argument("--vectors", type=int, nargs="*", default=[8000])
     parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     args = parser.parse_args()
     torch.set_num_threads(2)
     build = ["cargo", "build", "--release", "-q", "-p", "qn-spectrum", "--example", "dense"]
     subprocess.run(build, cwd=ROOT, check=True)
     program = str(ROOT / "target/release/examples/dense")
-    rows = []
+    rows, vectors = [], []
+
+    def ours(n, dtype, *more):
+        found = subprocess.run([program, str(n), dtype, "256", *more], check=True, capture_output=True, text=True)
+        return json.loads(found.stdout)
+
+    def random(n, dtype):
+        a = np.random.default_rng(0).standard_normal((n, n)).astype("float32" if dtype == "f32" else "float64")
+        return a + a.T
+
     for n in args.sizes:
         for dtype in ["f32", "f64"]:
             more = ["--faer"] if dtype == "f64" and n <= 4000 else []
-            found = subprocess.run([program, str(n), dtype, "256", *more], check=True, capture_output=True, text=True)
-            ours = json.loads(found.stdout)
-            a = np.random.default_rng(0).standard_normal((n, n)).astype("float32" if dtype == "f32" else "float64")
-            a = a + a.T
+            times = ours(n, dtype, *more)
+            a = random(n, dtype)
             matrix = torch.from_numpy(a)
-            row = {"n": n, "dtype": dtype, "ours": ours["seconds"], "torch": timed(lambda: torch.linalg.eigvalsh(matrix))}
+            row = {"n": n, "dtype": dtype, "ours": times["seconds"], "torch": timed(lambda: torch.linalg.eigvalsh(matrix))}
             row["scipy"] = timed(lambda: scipy.linalg.eigvalsh(a))
-            row |= {"faer": ours["faer_f64"]} if more else {}
+            row |= {"faer": times["faer_f64"]} if more else {}
             rows.append(row)
             print(row, flush=True)
-    record(args.out, "dense", {"rows": rows})
+    for n in args.alone:
+        for dtype in ["f32", "f64"]:
+            rows.append({"n": n, "dtype": dtype, "ours": ours(n, dtype)["seconds"]})
+            print(rows[-1], flush=True)
+    for n in args.vectors:
+        a = random(n, "f64")
+        row = {"n": n, "dtype": "f64", "ours": ours(n, "f64", "--vectors")["vectors_f64"]}
+        row["torch"] = timed(lambda: torch.linalg.eigh(torch.from_numpy(a)))
+        row["scipy"] = timed(lambda: scipy.linalg.eigh(a))
+        vectors.append(row)
+        print("all vectors", row, flush=True)
+    record(args.out, "dense", {"rows": rows, "vectors": vectors})
 
 
 if __name__ == "__main__":

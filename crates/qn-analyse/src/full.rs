@@ -136,9 +136,8 @@ impl<T: Real + Scalar> Full<'_, T> {
 
     fn report(&self, values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
         let (args, p) = (self.args, values.len());
-        let largest = values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
         let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
-        let threshold = p as f64 * eps * largest;
+        let threshold = (p as f64).sqrt() * eps * assembled.frobenius;
         let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
         FullSpectrumReport {
             subject: self.problem.subject(&args.problem),

@@ -102,8 +102,9 @@ pub struct FullSpectrumReport {
     pub near_zero: usize,
     /// Eigenvalues below minus the threshold.
     pub negative: usize,
-    /// P · eps · |λ|max, eps being that of the matrix's precision: a bound of the usual form on the error of
-    /// an eigenvalue. The sign of a smaller one is not known.
+    /// √P · eps · |A|_F, eps being that of the matrix's precision: a bound on the error of an eigenvalue that holds
+    /// with high probability, roundings being independent (Connolly & Higham, SIAM J. Matrix Anal. Appl. 44, 2023).
+    /// The sign of a smaller one is not known.
     pub threshold: f64,
     /// λ_1.
     pub largest: f64,

@@ -1,11 +1,13 @@
 //! Times the two-stage eigensolver on a random symmetric matrix; for analysis/bench/dense.py.
 //!
-//!     cargo run --release -p qn-spectrum --example dense -- N f32|f64 [WIDTH] [--faer]
+//!     cargo run --release -p qn-spectrum --example dense -- N f32|f64 [WIDTH] [--faer] [--vectors]
+//!
+//! `--faer` compares with faer's eigenvalues, `--vectors` times all eigenvectors as well.
 
 use std::time::Instant;
 
 use faer::{Mat, Side};
-use qn_spectrum::{Scalar, SpectrumError, Stage, Triangle, symmetric_eigen};
+use qn_spectrum::{DenseSymmetric, Scalar, SpectrumError, Stage, Triangle, symmetric_eigen};
 
 /// A reproducible number in [-1, 1).
 fn noise(i: usize, j: usize) -> f64 {
@@ -53,6 +55,12 @@ fn main() {
         times["faer_f64"] = start.elapsed().as_secs_f64().into();
         let error = values.iter().zip(&exact).fold(0.0f64, |e, (a, b)| e.max((a - b).abs()));
         times["error"] = (error / exact[n - 1].abs()).into();
+    }
+    if args.iter().any(|a| a == "--vectors") {
+        let matrix = Mat::from_fn(n, n, |i, j| noise(i.max(j), i.min(j)));
+        let start = Instant::now();
+        DenseSymmetric::new(matrix).and_then(|a| a.eigen()).expect("finite");
+        times["vectors_f64"] = start.elapsed().as_secs_f64().into();
     }
     println!("{times}");
 }
