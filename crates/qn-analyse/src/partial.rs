@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use qn_run::{read_stream, write_stream};
 use qn_spectrum::{Reduction, Scalar};
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ impl Partial {
             Err(qn_run::RunError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error).context("remove the file to begin again"),
         }
     }
 
