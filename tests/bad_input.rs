@@ -70,6 +70,9 @@ fn analysing() {
     let eigen = |more: &[&str]| sandbox.analyse(&[&["eigen", "run"], more].concat());
     refused(&eigen(&["--k", "0"]), 2, &["--k 0", "1898"]);
     refused(&eigen(&["--k", "1899"]), 2, &["--k 1899", "1898"]);
+    refused(&eigen(&["--full", "--vectors", "0"]), 2, &["--vectors 0", "1898"]);
+    refused(&eigen(&["--full", "--vectors", "some"]), 2, &["--vectors", "all"]);
+    refused(&eigen(&["--vectors", "3"]), 2, &["required"]);
     refused(&eigen(&["--samples", "0"]), 2, &["--samples 0"]);
     refused(&eigen(&["--samples", "99999"]), 2, &["99999", "1437"]);
     refused(&eigen(&["--block", "0"]), 2, &["--block"]);

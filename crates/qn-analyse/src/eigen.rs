@@ -171,8 +171,9 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
 /// What can be refused knowing only P.
 fn check(args: &EigenArgs, p: usize) -> Result<()> {
     if args.k == 0 || args.k > p {
+        let flag = if args.vectors.is_some() { "--vectors" } else { "--k" };
         bail!(Usage(format!(
-            "--k or --vectors {}: the network has {p} parameters; ask for 1 to {p} eigenpairs",
+            "{flag} {}: the network has {p} parameters; ask for 1 to {p} eigenpairs",
             args.k
         )));
     }
