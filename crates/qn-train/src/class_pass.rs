@@ -1,7 +1,7 @@
 //! Gradient and class gradients of a minibatch.
 
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::planes::Classes;
 use crate::{Mode, Network};
@@ -80,16 +80,11 @@ fn parted(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32
     let loss = candle_nn::loss::cross_entropy(&pass.logits, &target)?;
     let gradient = network.flat_gradient(&loss.backward()?)?;
     // z_y / n_y of every sample.
-    let own: Vec<f64> =
-        (0..n * classes).map(|i| f64::from(u8::from(labels[i / classes] as usize == i % classes))).collect();
-    let own = Tensor::from_vec(own, (n, classes), device)?;
     let share: Vec<f64> = members.iter().map(|m| 1.0 / m.len().max(1) as f64).collect();
-    let weights = own.broadcast_mul(&Tensor::from_vec(share, (1, classes), device)?)?.to_dtype(dtype)?;
+    let share = Tensor::from_vec(share, (1, classes), device)?;
+    let weights = own_classes(labels, classes, device)?.broadcast_mul(&share)?.to_dtype(dtype)?;
     let class_gradients = pass.gradients(&(&pass.logits * weights)?.sum_all()?)?;
-    // Σ p_k (1 − p_k) over each class, as in `spread`.
-    let p = Network::log_softmax(&pass.logits.detach().to_dtype(DType::F64)?)?.exp()?;
-    let others = (&p * own.affine(-1.0, 1.0)?)?.sum_keepdim(1)?;
-    let spreads = ((&p * &own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?;
+    let spreads = spreads(&pass.logits, labels)?;
     let correct = count_correct(&pass.logits, &target)?;
     let plain = PlainPass { loss: loss.detach(), correct, gradient, statistics: Vec::new() };
     finish(plain, class_gradients, &spreads, members)
@@ -100,11 +95,10 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
     let (device, dtype) = (network.device(), network.dtype());
     let params = network.graph().layout().len();
     let (mut losses, mut corrects, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut rows, mut spreads) = (Vec::new(), Vec::new());
+    let (mut rows, mut all_logits, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     for (class, indices) in members.iter().enumerate() {
         if indices.is_empty() {
             rows.push(Tensor::zeros(params, dtype, device)?);
-            spreads.push(Tensor::zeros((), DType::F64, device)?);
             continue;
         }
         let part = images.index_select(&Tensor::from_slice(indices, indices.len(), device)?, 0)?;
@@ -114,9 +108,10 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
         gradients.push(network.flat_gradient(&share.backward()?)?);
         let own_logit = logits.narrow(1, class, 1)?.mean_all()?;
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
-        spreads.push((spread(&logits, class)? * (1.0 / n))?);
         losses.push(share.detach());
         corrects.push(count_correct(&logits, &target)?);
+        all_logits.push(logits.detach());
+        labels.extend(indices.iter().map(|_| class as u32));
     }
     let sum = |parts: &[Tensor]| Tensor::stack(parts, 0)?.sum(0);
     let plain = PlainPass {
@@ -125,7 +120,8 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
         gradient: sum(&gradients)?,
         statistics: Vec::new(),
     };
-    finish(plain, Tensor::stack(&rows, 0)?, &Tensor::stack(&spreads, 0)?, members)
+    let spreads = spreads(&Tensor::cat(&all_logits, 0)?, &labels)?;
+    finish(plain, Tensor::stack(&rows, 0)?, &spreads, members)
 }
 
 fn whole_batch(
@@ -134,22 +130,19 @@ fn whole_batch(
     labels: &[u32],
     members: &[Vec<u32>],
 ) -> Result<ClassPass> {
-    let n = labels.len() as f64;
     let device = network.device();
     let (plain, logits) = pass_with_logits(network, images, labels)?;
-    let (mut rows, mut spreads) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for (class, indices) in members.iter().enumerate() {
         if indices.is_empty() {
             rows.push(plain.gradient.zeros_like()?);
-            spreads.push(Tensor::zeros((), DType::F64, device)?);
             continue;
         }
         let part = logits.index_select(&Tensor::from_slice(indices, indices.len(), device)?, 0)?;
         let own_logit = part.narrow(1, class, 1)?.mean_all()?;
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
-        spreads.push((spread(&part, class)? * (1.0 / n))?);
     }
-    finish(plain, Tensor::stack(&rows, 0)?, &Tensor::stack(&spreads, 0)?, members)
+    finish(plain, Tensor::stack(&rows, 0)?, &spreads(&logits, labels)?, members)
 }
 
 /// λ_k = spread_k |c_k|².
@@ -164,15 +157,20 @@ fn finish(
     Ok(ClassPass { plain, class_gradients, lambda, counts: members.iter().map(Vec::len).collect() })
 }
 
-/// Σ p_k (1 − p_k) over the rows, in f64. 1 − p_k is summed from the other classes: as p_k → 1 the
+/// (1/|B|) Σ y_k p_k (1 − p_k) of every class, [C], in f64. 1 − p_k is summed from the other classes: as p_k → 1 the
 /// difference would round to zero and 1/λ_k to infinity.
-fn spread(logits: &Tensor, class: usize) -> Result<Tensor> {
+fn spreads(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let (n, classes) = logits.dims2()?;
+    let own = own_classes(labels, classes, logits.device())?;
     let p = Network::log_softmax(&logits.detach().to_dtype(DType::F64)?)?.exp()?;
-    let own = p.narrow(1, class, 1)?;
-    let classes = p.dim(1)?;
-    let before = p.narrow(1, 0, class)?.sum_keepdim(1)?;
-    let after = p.narrow(1, class + 1, classes - class - 1)?.sum_keepdim(1)?;
-    Ok((own * (before + after)?)?.sum_all()?)
+    let others = (&p * own.affine(-1.0, 1.0)?)?.sum_keepdim(1)?;
+    Ok(((p * own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?)
+}
+
+/// One at each sample's class and zero elsewhere, [N, C], in f64.
+fn own_classes(labels: &[u32], classes: usize, device: &Device) -> Result<Tensor> {
+    let own = labels.iter().flat_map(|&l| (0..classes as u32).map(move |k| f64::from(u8::from(k == l))));
+    Ok(Tensor::from_vec(own.collect(), (labels.len(), classes), device)?)
 }
 
 fn count_correct(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
@@ -182,7 +180,6 @@ fn count_correct(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use qn_model::{Graph, Preset, initial_parameters};
 
     #[test]

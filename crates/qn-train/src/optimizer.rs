@@ -92,19 +92,11 @@ impl Optimizer {
         let plain = (g * self.config.lr)?;
         let Some(averages) = &self.averages else { return Ok(plain) };
         // v_k as rows times their lengths, which need not be one; zero where nothing is known of a class.
-        let (rows, squares) = match self.config.basis {
-            Basis::Paper => {
-                let rows = averages.parts().0.clone();
-                let squares = rows.sqr()?.sum(1)?;
-                (rows, squares)
-            }
-            Basis::Orthonormal => {
-                let rows = orthonormal_rows(&unit_rows(&averages.gradients()?)?)?;
-                let squares = rows.sqr()?.sum(1)?;
-                (rows, squares)
-            }
+        let rows = match self.config.basis {
+            Basis::Paper => averages.parts().0.clone(),
+            Basis::Orthonormal => orthonormal_rows(&unit_rows(&averages.gradients()?)?)?,
         };
-        let squares = squares.to_dtype(DType::F64)?;
+        let squares = rows.sqr()?.sum(1)?.to_dtype(DType::F64)?;
         let none = squares.eq(0.0)?.to_dtype(DType::F64)?;
         let along = rows.matmul(&g.unsqueeze(1)?)?.squeeze(1)?.to_dtype(DType::F64)?;
         let along = (along / (squares + none)?)?;
