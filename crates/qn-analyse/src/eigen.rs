@@ -14,7 +14,7 @@ use qn_train::{Interrupt, Usage};
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::problem::{Dtype, Problem, ProblemArgs};
-use crate::report::{self, Destination, EigenReport, FullSpectrumReport};
+use crate::report::{self, Destination, EigenReport, FullSpectrumReport, Subject};
 use crate::table;
 
 /// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
@@ -216,27 +216,31 @@ fn solve_iteratively(
 /// All eigenvalues, which are too many for a report of a large network.
 fn write_values(path: &Path, spectrum: &FullSpectrumReport, single: bool) -> Result<()> {
     let values = &spectrum.eigenvalues;
-    let mut file = TensorFile {
-        meta: serde_json::json!({"kind": "eigenvalues", "layout_hash": spectrum.subject.layout_hash, "step": spectrum.subject.step}),
-        ..TensorFile::default()
-    };
     let tensor = if single {
         Tensor::f32(&[values.len()], &values.iter().map(|&v| v as f32).collect::<Vec<_>>())
     } else {
         Tensor::f64(&[values.len()], values)
     };
-    file.tensors.insert("eigenvalues".into(), tensor);
-    file.write(path).context("cannot write the eigenvalues")
+    write_tensors(path, &spectrum.subject, "eigenvalues", [("eigenvalues", tensor)])
 }
 
 fn write_vectors(path: &Path, report: &EigenReport, vectors: &Mat<f64>) -> Result<()> {
     let (p, k) = (vectors.nrows(), vectors.ncols());
     let rows: Vec<f64> = (0..k).flat_map(|j| vectors.col(j).iter().copied()).collect();
-    let mut file = TensorFile {
-        meta: serde_json::json!({"kind": "eigenvectors", "layout_hash": report.subject.layout_hash, "step": report.subject.step}),
-        ..TensorFile::default()
+    let (vectors, values) = (Tensor::f64(&[k, p], &rows), Tensor::f64(&[k], &report.eigenvalues));
+    let tensors = [("eigenvectors", vectors), ("eigenvalues", values)];
+    write_tensors(path, &report.subject, "eigenvectors", tensors)
+}
+
+fn write_tensors<const N: usize>(
+    path: &Path,
+    subject: &Subject,
+    kind: &str,
+    tensors: [(&str, Tensor); N],
+) -> Result<()> {
+    let file = TensorFile {
+        meta: serde_json::json!({"kind": kind, "layout_hash": subject.layout_hash, "step": subject.step}),
+        tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
     };
-    file.tensors.insert("eigenvectors".into(), Tensor::f64(&[k, p], &rows));
-    file.tensors.insert("eigenvalues".into(), Tensor::f64(&[k], &report.eigenvalues));
-    file.write(path).context("cannot write the eigenvectors")
+    file.write(path).with_context(|| format!("cannot write the {kind}"))
 }

@@ -213,14 +213,14 @@ impl<T: Real + Scalar> Full<'_, T> {
         loop {
             let going = reduction.step();
             bar.set_position((1000.0 * reduction.done()) as u64);
-            let stop = operator.check_interrupt();
+            let stop = self.interrupt.exit_code();
             if let Some(partial) = &mut partial
-                && (stop.is_err() || partial.is_due())
+                && (stop.is_some() || partial.is_due())
             {
                 clock.lap(&mut assembled.seconds.band);
                 partial.save(&assembled, &reduction)?;
             }
-            if let Some(code) = self.interrupt.exit_code() {
+            if let Some(code) = stop {
                 let place = partial.map(|partial| partial.path().to_owned());
                 return Err(place.map_or(Interrupted::Lost(code), |at| Interrupted::Kept(code, at)).into());
             }

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use atomic_write_file::AtomicWriteFile;
@@ -11,15 +11,23 @@ use crate::RunError;
 /// # Errors
 /// The folder cannot be made or written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
-    let write = || {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// The same for what `write` puts into the file.
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut AtomicWriteFile) -> io::Result<()>,
+) -> Result<(), RunError> {
+    let all = || {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
         let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.commit()
     };
-    write().map_err(RunError::io(path))
+    all().map_err(RunError::io(path))
 }
 
 pub(crate) fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), RunError> {

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use atomic_write_file::AtomicWriteFile;
 use sha2::{Digest as _, Sha256};
 
 use crate::RunError;
+use crate::files::replace;
 
 /// Bytes between the disk and a stream.
 const BUFFER: usize = 1 << 20;
@@ -45,18 +45,13 @@ pub fn write_stream(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), RunError> {
-    let all = || {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let file = AtomicWriteFile::open(path)?;
+    replace(path, |file| {
         let mut hashing = Hashing { inner: BufWriter::with_capacity(BUFFER, file), hash: Sha256::new() };
         write(&mut hashing)?;
         let Hashing { mut inner, hash } = hashing;
         inner.write_all(&hash.finalize())?;
-        inner.into_inner().map_err(io::IntoInnerError::into_error)?.commit()
-    };
-    all().map_err(RunError::io(path))
+        inner.flush()
+    })
 }
 
 /// Reads what [`write_stream`] has written, and gives it only when its SHA-256 is right.
