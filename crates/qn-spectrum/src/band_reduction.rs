@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::band::Band;
 use crate::triangle::PARTS;
+use crate::update::{ROWS, Update};
 use crate::{Scalar, SpectrumError, Triangle};
 
 /// The way of a matrix to A = Q B Qᵀ, B being a band matrix and Q a product of block reflectors: some block
@@ -48,9 +49,13 @@ impl<T: Scalar> Reduction<T> {
         let n = triangle.order();
         // Block columns of the matrix hold whole panels.
         let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
-        let update = || Update::none(n, width);
+        Ok(Self::with(triangle, width, Vec::new(), Update::none(n, width)))
+    }
+
+    fn with(triangle: Triangle<T>, width: usize, factors: Vec<Mat<T>>, pending: Update<T>) -> Self {
+        let n = triangle.order();
         let sums = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
-        Ok(Self { triangle, width, factors: Vec::new(), pending: update(), next: update(), sums })
+        Self { triangle, width, factors, pending, next: Update::none(n, width), sums }
     }
 
     /// n.
@@ -102,10 +107,12 @@ impl<T: Scalar> Reduction<T> {
     /// x ← Q x for vectors of the band matrix.
     pub(crate) fn transform_back(&self, x: &mut Mat<f64>) {
         let n = self.order();
+        let (mut reflector, mut vs) = (Update::none(n, self.width), Mat::zeros(n, self.width));
         for (k, s) in self.factors.iter().enumerate().rev() {
             let start = (k + 1) * self.width;
-            let v = basis(panel(&self.triangle, self.width, start));
-            let v = Mat::from_fn(v.nrows(), v.ncols(), |i, j| v[(i, j)].f64());
+            reflector.set_v(panel(&self.triangle, self.width, start));
+            let mut v = vs.as_mut().submatrix_mut(0, 0, n - start, s.ncols());
+            convert(v.as_mut(), reflector.v(), Scalar::f64);
             let s = Mat::from_fn(s.nrows(), s.ncols(), |i, j| s[(i, j)].f64());
             let part = x.as_mut().subrows_mut(start, n - start);
             let svx = s * inner(v.as_ref(), part.as_ref());
@@ -169,93 +176,7 @@ impl<T: Scalar> Reduction<T> {
         let mut pending = Update::none(n, width);
         (pending.rows, pending.width) = (rows, columns);
         get(pending.used_mut())?;
-        let sums = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
-        Ok(Self { triangle, width, factors, pending, next: Update::none(n, width), sums })
-    }
-}
-
-/// A ← A − V Wᵀ − W Vᵀ for a trailing matrix, kept until its parts are read.
-struct Update<T> {
-    /// V, W and V again, side by side, in its first rows: the first two are one factor, the last two the other.
-    sides: Mat<T>,
-    rows: usize,
-    /// Columns of V.
-    width: usize,
-}
-
-/// [`Update`], or its last rows.
-#[derive(Clone, Copy)]
-pub(crate) struct UpdateRef<'a, T> {
-    left: MatRef<'a, T>,
-    right: MatRef<'a, T>,
-}
-
-impl<T: Scalar> Update<T> {
-    /// One that changes nothing, with room for n rows.
-    fn none(n: usize, width: usize) -> Self {
-        Self { sides: Mat::zeros(n, 3 * width), rows: 0, width: 0 }
-    }
-
-    /// Takes V from a factorised panel: unit lower trapezoidal.
-    fn set_v(&mut self, panel: MatRef<'_, T>) {
-        (self.rows, self.width) = (panel.nrows(), panel.nrows().min(panel.ncols()));
-        for j in 0..self.width {
-            for copy in [j, 2 * self.width + j] {
-                let column = &mut self.sides.col_as_slice_mut(copy)[..self.rows];
-                column[..j].fill(T::of(0.0));
-                column[j] = T::of(1.0);
-                if let Some(from) = panel.col(j).try_as_col_major() {
-                    column[j + 1..].copy_from_slice(&from.as_slice()[j + 1..]);
-                }
-            }
-        }
-    }
-
-    fn set_w(&mut self, w: MatRef<'_, T>) {
-        self.sides.as_mut().submatrix_mut(0, self.width, self.rows, self.width).copy_from(w);
-    }
-
-    fn used(&self) -> MatRef<'_, T> {
-        self.sides.as_ref().submatrix(0, 0, self.rows, 3 * self.width)
-    }
-
-    fn used_mut(&mut self) -> MatMut<'_, T> {
-        self.sides.as_mut().submatrix_mut(0, 0, self.rows, 3 * self.width)
-    }
-
-    fn v(&self) -> MatRef<'_, T> {
-        self.sides.as_ref().submatrix(0, 0, self.rows, self.width)
-    }
-
-    /// What it does to the trailing matrix that begins `rows` further on.
-    fn below(&self, rows: usize) -> UpdateRef<'_, T> {
-        let rows = rows.min(self.rows);
-        let part = |at| self.sides.as_ref().submatrix(rows, at, self.rows - rows, 2 * self.width);
-        UpdateRef { left: part(0), right: part(self.width) }
-    }
-
-    /// The first columns, all their rows.
-    fn apply_in_parallel(&self, columns: MatMut<'_, T>) {
-        if self.rows == 0 {
-            return;
-        }
-        let UpdateRef { left, right } = self.below(0);
-        let right = right.subrows(0, columns.ncols());
-        columns.par_row_chunks_mut(ROWS).zip(left.par_row_chunks(ROWS)).for_each(|(rows, left)| {
-            matmul(rows, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq)
-        });
-    }
-}
-
-impl<T: Scalar> UpdateRef<'_, T> {
-    /// The part of the matrix that begins at (row, column).
-    pub(crate) fn apply(&self, row: usize, column: usize, part: MatMut<'_, T>) {
-        if self.left.nrows() == 0 {
-            return;
-        }
-        let left = self.left.subrows(row, part.nrows());
-        let right = self.right.subrows(column, part.ncols());
-        matmul(part, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq);
+        Ok(Self::with(triangle, width, factors, pending))
     }
 }
 
@@ -283,10 +204,6 @@ fn panel_place<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) ->
     let block = (start - width) / triangle.width();
     (block, start - block * triangle.width())
 }
-
-/// Rows that are multiplied together. Products are cut by hand and summed in a fixed order, since a library
-/// may cut them by the number of threads.
-const ROWS: usize = 512;
 
 /// y += α a b, in parallel over rows.
 fn add_rows<T: Scalar>(y: MatMut<'_, T>, alpha: T, a: MatRef<'_, T>, b: MatRef<'_, T>) {
@@ -356,15 +273,6 @@ fn convert<T: Scalar, U: Scalar>(to: MatMut<'_, U>, from: MatRef<'_, T>, round: 
 
 /// Columns that the QR factorisation of a panel takes together.
 const QR_BLOCK: usize = 32;
-
-/// V, unit lower trapezoidal, from a factorised block.
-fn basis<T: Scalar>(a: MatRef<'_, T>) -> Mat<T> {
-    Mat::from_fn(a.nrows(), a.nrows().min(a.ncols()), |i, j| match i.cmp(&j) {
-        std::cmp::Ordering::Less => T::of(0.0),
-        std::cmp::Ordering::Equal => T::of(1.0),
-        std::cmp::Ordering::Greater => a[(i, j)],
-    })
-}
 
 #[cfg(test)]
 mod tests {

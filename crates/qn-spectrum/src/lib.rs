@@ -19,6 +19,7 @@ mod trace;
 mod triangle;
 mod tridiagonal;
 mod two_stage;
+mod update;
 
 pub use band_reduction::Reduction;
 pub use dense::{DenseSymmetric, FullSpectrum};

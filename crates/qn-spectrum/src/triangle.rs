@@ -2,7 +2,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-use crate::band_reduction::UpdateRef;
+use crate::update::UpdateRef;
 use crate::{OperatorError, Scalar, SymmetricOperator};
 
 /// The lower triangle of a symmetric matrix, in block columns.
