@@ -1,3 +1,5 @@
+use qn_model::Graph;
+
 use crate::Real;
 use crate::direct::{Direct, Padded, SIZES};
 use crate::network::{Kernel, Step};
@@ -8,14 +10,14 @@ const INPUT_BYTES: usize = 1 << 15;
 
 /// Replaces convolutions that a max-pool follows, with or without a ReLU between, by direct ones where
 /// the input is small, and those that follow each other by one trunk. Empty where there are none.
-pub(crate) fn fuse<T: Real>(steps: &[Step<T>], theta: &[T]) -> Vec<Step<T>> {
+pub(crate) fn fuse<T: Real>(graph: &Graph, steps: &[Step<T>], theta: &[T]) -> Vec<Step<T>> {
     let mut fused: Vec<Step<T>> = Vec::with_capacity(steps.len());
     let mut index = 0;
     let mut rest = steps;
     while let Some((step, after)) = rest.split_first() {
         let mut trunk = Trunk { convs: Vec::new(), index, has_input: step.input > 0 };
         let mut output = 0;
-        while let Some((conv, count)) = direct(steps, rest) {
+        while let Some((conv, count)) = direct(graph, rest) {
             if output > 0 && conv.conv_input != output {
                 break;
             }
@@ -43,7 +45,7 @@ pub(crate) fn fuse<T: Real>(steps: &[Step<T>], theta: &[T]) -> Vec<Step<T>> {
 }
 
 /// The direct convolution that the first of `rest` begins, and how many steps it replaces.
-fn direct<T: Real>(steps: &[Step<T>], rest: &[Step<T>]) -> Option<(Direct<T>, usize)> {
+fn direct<T: Real>(graph: &Graph, rest: &[Step<T>]) -> Option<(Direct<T>, usize)> {
     let (first, after) = rest.split_first()?;
     let Kernel::Affine(conv) = &first.kernel else { return None };
     let patches = conv.patches?;
@@ -54,7 +56,7 @@ fn direct<T: Real>(steps: &[Step<T>], rest: &[Step<T>]) -> Option<(Direct<T>, us
     let input = Padded::new(patches.input, patches.window.padding);
     let output = Padded::new(pool.output, 0);
     let fits = input.len() * size_of::<T>() <= INPUT_BYTES;
-    let alone = rest[..count].iter().all(|s| s.input == 0 || readers(steps, s.input) == 1);
+    let alone = rest[..count].iter().all(|s| s.input == 0 || graph.readers(s.input) == 1);
     let square = patches.window.width == patches.window.height && SIZES.contains(&patches.window.width);
     (fits && alone && square).then(|| {
         let conv = conv.clone();
@@ -64,11 +66,4 @@ fn direct<T: Real>(steps: &[Step<T>], rest: &[Step<T>]) -> Option<(Direct<T>, us
             count,
         )
     })
-}
-
-/// How many steps read a value.
-fn readers<T>(steps: &[Step<T>], value: usize) -> usize {
-    let reads =
-        |s: &&Step<T>| s.input == value || matches!(s.kernel, Kernel::Add { other, .. } if other == value);
-    steps.iter().filter(reads).count()
 }

@@ -123,7 +123,7 @@ impl<T: Real> Network<T> {
         steps.reverse();
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
         Ok(Self {
-            fused: fuse(&steps, &theta),
+            fused: fuse(graph, &steps, &theta),
             theta,
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),

@@ -124,6 +124,12 @@ pub struct Graph {
 pub(crate) const BATCH_NORM_EPS: f64 = 1e-5;
 
 impl Graph {
+    /// How many nodes read a value.
+    pub fn readers(&self, value: ValueId) -> usize {
+        let reads = |n: &&Node| n.input == value || matches!(n.op, Op::Add { other } if other == value);
+        self.nodes.iter().filter(reads).count()
+    }
+
     /// Resolves an architecture.
     ///
     /// # Errors

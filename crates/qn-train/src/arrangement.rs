@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use qn_model::Window;
 
-use crate::planes::Parts;
+use crate::planes::{Convolve, Parts, Pooling};
 use crate::{planes, pooling};
 
 /// Where the samples' axis of an activation is.
@@ -63,25 +62,23 @@ impl Arrangement {
         })
     }
 
-    /// y = w ∗ x + b, w being [out, in, height, width], with ReLU and max-pooling behind it where a pool is given.
-    /// Gradients by class, for which `parts` is there, are found where samples come last.
+    /// y = w ∗ x + b, w being [out, in, height, width]. Gradients by class, for which `how` has parts, are found where
+    /// samples come last.
     pub(crate) fn conv2d(
         self,
         x: &Tensor,
         (w, b): (&Tensor, Option<&Tensor>),
-        window: Window,
-        relu_pool: Option<Window>,
-        parts: Option<Parts>,
+        how: Convolve,
     ) -> Result<Tensor> {
         if self == Self::SamplesLast {
-            return Ok(planes::conv2d(x, w, b, window, relu_pool, parts)?);
+            return Ok(planes::conv2d(x, w, b, how)?);
         }
-        let y = x.conv2d(w, window.padding, window.stride, 1, 1)?;
+        let y = x.conv2d(w, how.window.padding, how.window.stride, 1, 1)?;
         let y = match b {
             Some(b) => y.broadcast_add(&self.by_channel(b)?)?,
             None => y,
         };
-        relu_pool.map_or(Ok(y.clone()), |pool| self.max_pool(&self.relu(&y)?, pool))
+        how.relu_pool.map_or(Ok(y.clone()), |pool| self.max_pool(&self.relu(&y)?, pool))
     }
 
     /// y = W x + b, W being [out, in]; gradients by class as with [`Self::conv2d`].
@@ -118,23 +115,23 @@ impl Arrangement {
     }
 
     /// Largest entry of each window; the first of equals gets the gradient.
-    pub(crate) fn max_pool(self, x: &Tensor, window: Window) -> Result<Tensor> {
+    pub(crate) fn max_pool(self, x: &Tensor, pool: Pooling) -> Result<Tensor> {
         Ok(match self {
-            Self::SamplesFirst => pooling::max_pool(x, window)?,
-            Self::SamplesLast => planes::max_pool(x, window)?,
+            Self::SamplesFirst => pooling::max_pool(x, pool.window)?,
+            Self::SamplesLast => planes::max_pool(x, pool)?,
         })
     }
 
     /// Mean of each window.
-    pub(crate) fn avg_pool(self, x: &Tensor, window: Window) -> Result<Tensor> {
+    pub(crate) fn avg_pool(self, x: &Tensor, Pooling { window, output }: Pooling) -> Result<Tensor> {
         match self {
             Self::SamplesFirst => Ok(pooling::avg_pool(x, window)?),
             Self::SamplesLast => {
-                let (c, h, w, n) = x.dims4()?;
-                let (kh, kw) = (window.height, window.width);
-                let (oh, ow) = ((h - kh) / window.stride + 1, (w - kw) / window.stride + 1);
-                let x = x.narrow(1, 0, oh * kh)?.narrow(2, 0, ow * kw)?.contiguous()?;
-                Ok(x.reshape((c, oh, kh, ow, kw, n))?.mean((2, 4))?)
+                let (rows, columns) = (output.height * window.height, output.width * window.width);
+                let x = x.narrow(1, 0, rows)?.narrow(2, 0, columns)?.contiguous()?;
+                let n = x.dim(3)?;
+                let sides = (output.channels, output.height, window.height, output.width, window.width, n);
+                Ok(x.reshape(sides)?.mean((2, 4))?)
             }
         }
     }

@@ -5,10 +5,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
 use qn_curvature::Convolution;
-use qn_model::{Activation, Graph, Op, ParamId, Window};
+use qn_model::{Activation, Graph, Op, ParamId};
 
 use crate::arrangement::Arrangement;
-use crate::planes::{Classes, Part, Parts, ReluPool};
+use crate::planes::{Classes, Convolve, Part, Parts, Pooling, ReluPool};
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Network {
     params: Vec<Var>,
     buffers: Vec<Tensor>,
     arrangement: Arrangement,
+    /// For each node the pool that is done with it.
+    relu_pools: Vec<Option<Pooling>>,
 }
 
 /// A forward pass whose gradients can be parted by class.
@@ -40,6 +42,22 @@ impl ByClass {
     /// The gradient of a sum over samples, those of each class by themselves: [C, P].
     pub(crate) fn gradients(&self, sum: &Tensor) -> Result<Tensor> {
         Ok(self.classes.collect(self.params, sum.dtype(), || sum.backward().map(|_| ()))?)
+    }
+}
+
+/// The pool behind a convolution, node i, and its ReLU, if nothing else reads what lies between and it is of a kind
+/// that can be done with them.
+fn relu_pool_behind(graph: &Graph, i: usize) -> Option<Pooling> {
+    let [conv, relu, pool, ..] = &graph.nodes()[i..] else { return None };
+    match (&conv.op, &relu.op, &pool.op) {
+        (Op::Conv2d { .. }, Op::Activation(Activation::Relu), Op::MaxPool(window))
+            if (relu.input, pool.input) == (i + 1, i + 2)
+                && (graph.readers(i + 1), graph.readers(i + 2)) == (1, 1)
+                && ReluPool::supports(*window) =>
+        {
+            Some(Pooling { window: *window, output: pool.shape })
+        }
+        _ => None,
     }
 }
 
@@ -72,7 +90,8 @@ impl Network {
             .iter()
             .map(|b| Ok(Tensor::from_slice(b, b.len(), device)?.to_dtype(dtype)?))
             .collect::<Result<_>>()?;
-        Ok(Self { graph, params, buffers, arrangement: Arrangement::of(device) })
+        let relu_pools = (0..graph.nodes().len()).map(|i| relu_pool_behind(&graph, i)).collect();
+        Ok(Self { graph, params, buffers, arrangement: Arrangement::of(device), relu_pools })
     }
 
     /// The graph.
@@ -196,14 +215,14 @@ impl Network {
             let x = &values[node.input];
             let out = match &node.op {
                 Op::Conv2d { weight, bias, window } => {
-                    let pool = self.relu_pool_behind(i);
-                    let out = order.conv2d(
-                        x,
-                        (var(*weight), bias.map(var)),
-                        *window,
-                        pool,
-                        parts(*weight, *bias),
-                    )?;
+                    let pool = self.relu_pools[i];
+                    let how = Convolve {
+                        window: *window,
+                        output: node.shape,
+                        relu_pool: pool,
+                        parts: parts(*weight, *bias),
+                    };
+                    let out = order.conv2d(x, (var(*weight), bias.map(var)), how)?;
                     if pool.is_some() {
                         // Nothing reads the values of the convolution and of the ReLU.
                         values.extend([out.clone(), out.clone()]);
@@ -223,8 +242,8 @@ impl Network {
                 Op::Activation(Activation::Relu) => order.relu(x)?,
                 Op::Activation(Activation::Tanh) => x.tanh()?,
                 Op::Activation(Activation::Gelu) => x.gelu_erf()?,
-                Op::MaxPool(window) => order.max_pool(x, *window)?,
-                Op::AvgPool(window) => order.avg_pool(x, *window)?,
+                Op::MaxPool(window) => order.max_pool(x, Pooling { window: *window, output: node.shape })?,
+                Op::AvgPool(window) => order.avg_pool(x, Pooling { window: *window, output: node.shape })?,
                 Op::Reshape => order.flatten(x)?,
                 Op::Scale(factor) => (x * *factor)?,
                 Op::Add { other } => (x + &values[*other])?,
@@ -233,28 +252,6 @@ impl Network {
         }
         let logits = values.pop().unwrap_or_else(|| x.clone());
         Ok((order.output(&logits)?, statistics))
-    }
-
-    /// The pool behind node i's convolution and ReLU, if nothing else reads what lies between and it is of a kind
-    /// that can be done with them.
-    fn relu_pool_behind(&self, i: usize) -> Option<Window> {
-        let nodes = self.graph.nodes();
-        let (relu, pool) = (nodes.get(i + 1)?, nodes.get(i + 2)?);
-        let reads = |value: usize| {
-            let reads = |op: &Op| matches!(op, Op::Add { other } if *other == value);
-            nodes.iter().filter(|n| n.input == value || reads(&n.op)).count()
-        };
-        match pool.op {
-            Op::MaxPool(window)
-                if relu.op == Op::Activation(Activation::Relu)
-                    && (relu.input, pool.input) == (i + 1, i + 2)
-                    && (reads(i + 1), reads(i + 2)) == (1, 1)
-                    && ReluPool::supports(window) =>
-            {
-                Some(window)
-            }
-            _ => None,
-        }
     }
 
     /// Mean and (biased) variance of each channel; running statistics move towards them, the variance

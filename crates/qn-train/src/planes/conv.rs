@@ -5,7 +5,7 @@ use qn_curvature::{Convolution, Real};
 use qn_model::Window;
 
 use super::relu_pool::ReluPool;
-use super::{Number, Part, entries, max_pool, relu, shape_of, with_entries};
+use super::{Number, Part, Pooling, dims_of, entries, max_pool, relu, shape_of, with_entries};
 
 /// Where gradients by class of a layer's parameters go.
 pub(crate) struct Parts {
@@ -13,19 +13,19 @@ pub(crate) struct Parts {
     pub(crate) bias: Option<Part>,
 }
 
+/// A convolution.
+pub(crate) struct Convolve {
+    pub(crate) window: Window,
+    pub(crate) output: qn_model::Shape,
+    /// ReLU and max-pooling behind it.
+    pub(crate) relu_pool: Option<Pooling>,
+    pub(crate) parts: Option<Parts>,
+}
+
 /// y = w ∗ x + b, and ReLU and max-pooling behind it where they are asked for.
-pub(crate) fn conv2d(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    window: Window,
-    relu_pool: Option<Window>,
-    parts: Option<Parts>,
-) -> Result<Tensor> {
+pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: Convolve) -> Result<Tensor> {
+    let Convolve { window, output, relu_pool, parts } = how;
     let (input, _) = shape_of(x.dims())?;
-    let side = |len: usize, k: usize| (len + 2 * window.padding - k) / window.stride + 1;
-    let (height, width) = (side(input.height, window.height), side(input.width, window.width));
-    let output = qn_model::Shape { channels: weight.dim(0)?, height, width };
     let Some(convolution) = Convolution::new(input, output, window) else {
         let y = candle_conv2d(x, weight, bias, window)?;
         return relu_pool.map_or(Ok(y.clone()), |pool| max_pool(&relu(&y)?, pool));
@@ -74,15 +74,14 @@ impl Conv {
             let (x, w) = (entries::<T>(x, x_layout)?, entries::<T>(w, w_layout)?);
             let bias = bias.map(|(b, layout)| entries::<T>(b, layout)).transpose()?;
             let (y, shape) = match &conv.relu_pool {
-                Some(pool) => (pool.forward(&conv.convolution, (w, bias), x, m), pool.output),
+                Some(pool) => (pool.forward(&conv.convolution, (w, bias), x, m), pool.pooling.output),
                 None => {
                     let mut y = vec![<T as Real>::of(0.0); conv.output.len() * m];
                     conv.convolution.forward(w, bias, x, &mut y, m, Par::rayon(0));
                     (y, conv.output)
                 }
             };
-            let dims = (shape.channels, shape.height, shape.width, m);
-            Ok((T::to_cpu_storage_owned(y), dims.into()))
+            Ok((T::to_cpu_storage_owned(y), dims_of(shape, m)))
         }
         by_type!(x.dtype(), run(self, (x, x_layout), (w, w_layout), bias))
     }

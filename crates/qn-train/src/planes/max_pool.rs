@@ -1,56 +1,79 @@
 use candle_core::backend::BackendStorage as _;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Tensor, bail};
 use qn_curvature::Real;
-use qn_model::Window;
+use qn_model::{Shape, Window};
 use rayon::prelude::*;
 
-use super::{Number, entries, shape_of, with_entries};
+use super::{Number, dims_of, entries, shape_of, with_entries};
+
+/// Windows that do not overlap, and the shape of what comes of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pooling {
+    pub(crate) window: Window,
+    pub(crate) output: Shape,
+}
+
+impl Pooling {
+    /// Entries of a window.
+    pub(super) fn entries(&self) -> usize {
+        self.window.height * self.window.width
+    }
+
+    /// Where entry k of the window at (y, x) is in a channel with rows of `width`.
+    pub(super) fn at(&self, width: usize, (y, x): (usize, usize), k: usize) -> usize {
+        let Window { width: across, stride, .. } = self.window;
+        (y * stride + k / across) * width + x * stride + k % across
+    }
+
+    /// The i-th window's place.
+    pub(super) fn place(&self, i: usize) -> (usize, usize) {
+        (i / self.output.width, i % self.output.width)
+    }
+}
+
+/// Takes x as the k-th entry of a window into its largest so far; says whether it is the larger. Not a number stays
+/// one.
+#[inline(always)]
+pub(super) fn take_larger<T: Number>(largest: &mut T, x: T, k: usize) -> bool {
+    let larger = k == 0 || x > *largest || x.f64().is_nan();
+    *largest = if larger { x } else { *largest };
+    larger
+}
 
 /// Largest entry of each window; the gradient goes to the first of equals.
-pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(MaxPool(window))
+pub(crate) fn max_pool(x: &Tensor, pooling: Pooling) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(MaxPool(pooling))
 }
 
-struct MaxPool(Window);
-
-impl MaxPool {
-    /// Row length and the starts of each window's entries, for one channel of output rows.
-    fn sides(&self, input: qn_model::Shape) -> (usize, usize) {
-        let side = |len: usize, k: usize| (len - k) / self.0.stride + 1;
-        (side(input.height, self.0.height), side(input.width, self.0.width))
-    }
-
-    /// Where entry k of the window at (y, x) is in its channel.
-    fn at(&self, width: usize, (y, x): (usize, usize), k: usize) -> usize {
-        (y * self.0.stride + k / self.0.width) * width + x * self.0.stride + k % self.0.width
-    }
-}
+struct MaxPool(Pooling);
 
 impl CustomOp1 for MaxPool {
     fn name(&self) -> &'static str {
         "max-pool-samples-last"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Number>(pool: &MaxPool, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, candle_core::Shape)> {
+        fn run<T: Number>(
+            pool: &MaxPool,
+            x: &CpuStorage,
+            layout: &Layout,
+        ) -> Result<(CpuStorage, candle_core::Shape)> {
             let (input, m) = shape_of(layout.dims())?;
-            let (height, width) = pool.sides(input);
+            let (pool, output) = (pool.0, pool.0.output);
             let x = entries::<T>(x, layout)?;
-            let mut y = vec![<T as Real>::of(0.0); input.channels * height * width * m];
-            let channels = y.par_chunks_mut(height * width * m).zip(x.par_chunks(input.positions() * m));
+            let mut y = vec![<T as Real>::of(0.0); output.len() * m];
+            let channels = y.par_chunks_mut(output.positions() * m).zip(x.par_chunks(input.positions() * m));
             channels.for_each(|(y, x)| {
                 for (i, out) in y.chunks_exact_mut(m).enumerate() {
-                    let place = (i / width, i % width);
-                    for k in 0..pool.0.height * pool.0.width {
-                        let at = pool.at(input.width, place, k) * m;
+                    for k in 0..pool.entries() {
+                        let at = pool.at(input.width, pool.place(i), k) * m;
                         for (out, &x) in out.iter_mut().zip(&x[at..at + m]) {
-                            // Not a number stays one.
-                            *out = if k == 0 || x > *out || x.not_a_number() { x } else { *out };
+                            take_larger(out, x, k);
                         }
                     }
                 }
             });
-            Ok((T::to_cpu_storage_owned(y), (input.channels, height, width, m).into()))
+            Ok((T::to_cpu_storage_owned(y), dims_of(output, m)))
         }
         by_type!(x.dtype(), run(self, x, layout))
     }
@@ -58,19 +81,19 @@ impl CustomOp1 for MaxPool {
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         fn run<T: Number>(pool: &MaxPool, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
             let (input, m) = shape_of(x.dims())?;
-            let (height, width) = pool.sides(input);
+            let pool = pool.0;
             let zero = <T as Real>::of(0.0);
             let mut dx = vec![zero; input.len() * m];
             with_entries::<T, 3, _>([x, y, dy], |[x, y, dy]| {
-                let (inside, outside) = (input.positions() * m, height * width * m);
+                let (inside, outside) = (input.positions() * m, pool.output.positions() * m);
                 let channels = dx.par_chunks_mut(inside).zip(x.par_chunks(inside));
                 channels.zip(y.par_chunks(outside).zip(dy.par_chunks(outside))).for_each(
                     |((dx, x), (y, dy))| {
                         let mut left = vec![zero; m];
                         for (i, (y, dy)) in y.chunks_exact(m).zip(dy.chunks_exact(m)).enumerate() {
                             left.copy_from_slice(dy);
-                            for k in 0..pool.0.height * pool.0.width {
-                                let at = pool.at(input.width, (i / width, i % width), k) * m;
+                            for k in 0..pool.entries() {
+                                let at = pool.at(input.width, pool.place(i), k) * m;
                                 let window = dx[at..at + m].iter_mut().zip(&x[at..at + m]).zip(y);
                                 for (((dx, &x), &y), left) in window.zip(&mut left) {
                                     let here = x == y;

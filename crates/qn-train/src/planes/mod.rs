@@ -25,9 +25,9 @@ use qn_curvature::Real;
 
 use by_class::Rows;
 pub(crate) use by_class::{Classes, Part, add_by_class, linear_by_class};
-pub(crate) use conv::{Parts, conv2d};
+pub(crate) use conv::{Convolve, Parts, conv2d};
 pub(crate) use elementwise::{relu, samples_last};
-pub(crate) use max_pool::max_pool;
+pub(crate) use max_pool::{Pooling, max_pool};
 pub(crate) use relu_pool::ReluPool;
 
 fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
@@ -37,18 +37,16 @@ fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
     }
 }
 
-trait Number: Real + WithDType {
-    fn not_a_number(self) -> bool;
+fn dims_of(shape: qn_model::Shape, m: usize) -> candle_core::Shape {
+    (shape.channels, shape.height, shape.width, m).into()
+}
 
+trait Number: Real + WithDType {
     /// The entries of a matrix of this type.
     fn rows(rows: &mut Rows) -> Result<&mut [Self]>;
 }
 
 impl Number for f32 {
-    fn not_a_number(self) -> bool {
-        self.is_nan()
-    }
-
     fn rows(rows: &mut Rows) -> Result<&mut [Self]> {
         match rows {
             Rows::F32(rows) => Ok(rows),
@@ -58,10 +56,6 @@ impl Number for f32 {
 }
 
 impl Number for f64 {
-    fn not_a_number(self) -> bool {
-        self.is_nan()
-    }
-
     fn rows(rows: &mut Rows) -> Result<&mut [Self]> {
         match rows {
             Rows::F64(rows) => Ok(rows),

@@ -6,14 +6,14 @@ use qn_model::{Shape, Window};
 use rayon::prelude::*;
 
 use super::Number;
+use super::max_pool::{Pooling, take_larger};
 
 /// ReLU and max-pooling behind a convolution, done while its rows are in the cache: what lies between is never
 /// stored, only which entry of each window was taken.
 pub(crate) struct ReluPool {
-    window: Window,
+    pub(super) pooling: Pooling,
     /// Of the convolution's output.
     input: Shape,
-    pub(super) output: Shape,
     /// The entry of each window that was taken, or [`NONE`].
     taken: OnceLock<Vec<u8>>,
 }
@@ -23,10 +23,8 @@ const NONE: u8 = u8::MAX;
 
 impl ReluPool {
     /// Windows must not overlap.
-    pub(super) fn new(window: Window, input: Shape) -> Self {
-        let side = |len: usize, k: usize| (len - k) / window.stride + 1;
-        let (height, width) = (side(input.height, window.height), side(input.width, window.width));
-        Self { window, input, output: Shape { height, width, ..input }, taken: OnceLock::new() }
+    pub(super) fn new(pooling: Pooling, input: Shape) -> Self {
+        Self { pooling, input, taken: OnceLock::new() }
     }
 
     /// Whether windows are of a kind that is done here.
@@ -45,28 +43,25 @@ impl ReluPool {
         x: &[T],
         m: usize,
     ) -> Vec<T> {
-        let (zero, line) = (<T as Real>::of(0.0), self.output.width * m);
-        let mut y = vec![zero; self.output.len() * m];
+        let (pooling, output) = (self.pooling, self.pooling.output);
+        let (zero, line) = (<T as Real>::of(0.0), output.width * m);
+        let mut y = vec![zero; output.len() * m];
         let mut taken = vec![0; y.len()];
-        let mut parts: Vec<Vec<(&mut [T], &mut [u8])>> =
-            (0..self.output.height).map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<(&mut [T], &mut [u8])>> = (0..output.height).map(|_| Vec::new()).collect();
         for (i, slices) in y.chunks_exact_mut(line).zip(taken.chunks_exact_mut(line)).enumerate() {
-            parts[i % self.output.height].push(slices);
+            parts[i % output.height].push(slices);
         }
-        let (height, width) = (self.window.height, self.window.width);
+        let height = pooling.window.height;
         let visit = |part: Vec<(&mut [T], &mut [u8])>, rows: &[T], lanes: usize| {
             let channels = part.into_iter().zip(rows.chunks_exact(height * self.input.width * lanes));
             for ((y, taken), rows) in channels {
                 let windows = y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m));
                 for (at, (y, taken)) in windows.enumerate() {
-                    for k in 0..height * width {
-                        let entry = (k / width * self.input.width + at * width + k % width) * lanes;
+                    for k in 0..pooling.entries() {
+                        let entry = pooling.at(self.input.width, (0, at), k) * lanes;
                         let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
                         for ((y, taken), &x) in samples {
-                            // Not a number stays one.
-                            let more = k == 0 || x > *y || x.not_a_number();
-                            *y = if more { x } else { *y };
-                            *taken = if more { k as u8 } else { *taken };
+                            *taken = if take_larger(y, x, k) { k as u8 } else { *taken };
                         }
                     }
                     for (y, taken) in y.iter_mut().zip(taken) {
@@ -88,15 +83,14 @@ impl ReluPool {
         let zero = <T as Real>::of(0.0);
         let mut plane = vec![zero; self.input.len() * m];
         let Some(taken) = self.taken.get() else { return plane };
-        let (inside, outside) = (self.input.positions() * m, self.output.positions() * m);
-        let (height, width) = (self.window.height, self.window.width);
+        let pooling = self.pooling;
+        let (inside, outside) = (self.input.positions() * m, pooling.output.positions() * m);
         let channels =
             plane.par_chunks_mut(inside).zip(dy.par_chunks(outside).zip(taken.par_chunks(outside)));
         channels.for_each(|(plane, (dy, taken))| {
             for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
-                let (y, x) = (i / self.output.width * height, i % self.output.width * width);
-                for k in 0..height * width {
-                    let at = ((y + k / width) * self.input.width + x + k % width) * m;
+                for k in 0..pooling.entries() {
+                    let at = pooling.at(self.input.width, pooling.place(i), k) * m;
                     let samples = plane[at..at + m].iter_mut().zip(dy).zip(taken);
                     for ((plane, &dy), &taken) in samples {
                         *plane = if usize::from(taken) == k { dy } else { zero };
