@@ -15,6 +15,8 @@
 
 mod affine;
 mod assembly;
+mod conv_gradient;
+mod conv_rows;
 mod convolution;
 mod curvature;
 mod cut;
