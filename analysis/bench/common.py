@@ -1,5 +1,6 @@
 """What the benchmarks share: the network, the images, timing."""
 
+import argparse
 import importlib.metadata
 import json
 import pathlib
@@ -13,7 +14,6 @@ import torch
 from torch import nn
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "analysis/results/bench.json"
 
 
 def lenet():
@@ -52,6 +52,13 @@ def train(net, samples, batch, lr):
         loss.backward()
         optimiser.step()
     return loss.item()
+
+
+def bench_parser(doc):
+    """Command-line options: `doc` is the help, --out where the results go."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=pathlib.Path, help="the JSON file to put the results in")
+    return options
 
 
 def record(path, name, report):

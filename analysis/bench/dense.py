@@ -9,7 +9,6 @@ random, of the same size and kind but not the same numbers, which the work does 
 matter of the tests.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from common import RESULTS, ROOT, record
+from common import ROOT, bench_parser, record
 
 
 def timed(run):
@@ -31,11 +30,10 @@ def timed(run):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 4000, 8000])
     parser.add_argument("--alone", type=int, nargs="*", default=[16000])
     parser.add_argument("--vectors", type=int, nargs="*", default=[8000])
-    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     args = parser.parse_args()
     torch.set_num_threads(2)
     build = ["cargo", "build", "--release", "-q", "-p", "qn-spectrum", "--example", "dense"]

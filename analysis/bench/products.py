@@ -16,7 +16,6 @@ ReLU or max-pooling that single and double precision fall on different sides of 
 us (at 1,000 samples ours and PyTorch's f32 are 1e-4 and 8e-6 from f64; at 512 both are below 1e-6).
 """
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -28,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from common import RESULTS, ROOT, cifar, lenet, median_time, record
+from common import ROOT, bench_parser, cifar, lenet, median_time, record
 
 warnings.filterwarnings("ignore")
 BLOCK, BATCH = 10, 128
@@ -143,9 +142,8 @@ def measure_peers(net, x, y, vectors):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)

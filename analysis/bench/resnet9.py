@@ -7,7 +7,6 @@ and then runs `qn-analyse eigen` in f32 on that state_dict. No peer runs beside 
 takes, wall time and peak memory.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from common import RESULTS, ROOT, record, train
+from common import ROOT, bench_parser, record, train
 from top import measured
 
 TOL, MEMORY, BATCH = 1e-2, 5, 64
@@ -57,10 +56,9 @@ class ResNet9(nn.Module):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)

@@ -23,7 +23,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from common import RESULTS, ROOT, cifar, lenet, record, tensors, train
+from common import ROOT, bench_parser, cifar, lenet, record, tensors, train
 
 warnings.filterwarnings("ignore")
 K, TOL, BATCH = 10, 1e-3, 128
@@ -108,9 +108,8 @@ def residuals(folder, network, samples, found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     parser.add_argument("--pyhessian", action="store_true", help="run PyHessian too")
     parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()

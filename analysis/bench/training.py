@@ -8,7 +8,6 @@ gradients in two ways: C backward passes over the whole batch, and one pass over
 everything from picking the batch to the new parameters; ours also writes a line of metrics. Medians.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -21,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "2"
 import torch
 from torch import nn
 
-from common import RESULTS, ROOT, lenet, record, tensors
+from common import ROOT, bench_parser, lenet, record, tensors
 
 CLASSES = 10
 
@@ -108,9 +107,8 @@ def ours(optimiser, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--out", type=type(RESULTS), help="the JSON file to put the results in")
     args = parser.parse_args()
     torch.set_num_threads(2)
     subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
