@@ -45,7 +45,7 @@ pub(crate) fn print_eigen(report: &EigenReport) {
 pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
     println!(
         "all {}: {} above {:.1e}, {} below -{:.1e}, {} nearer to zero than can be told apart; smallest {:.6}",
-        report.eigenvalues.len(),
+        report.positive + report.near_zero + report.negative,
         report.positive,
         report.threshold,
         report.negative,

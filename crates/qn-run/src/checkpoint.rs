@@ -8,6 +8,7 @@ use crate::{RunError, Tensor, TensorFile};
 
 const MOMENTUM: &str = "optimizer.momentum";
 const CLASS_GRADIENTS: &str = "optimizer.class_gradients";
+const SUBSPACE: &str = "optimizer.subspace";
 const LAMBDA_SQUARES: &str = "optimizer.lambda_squares";
 
 /// What an optimiser remembers between steps.
@@ -21,6 +22,8 @@ pub struct OptimizerState {
     pub lambda_squares: Vec<f64>,
     /// Steps t_k in which class k was seen, [C]; empty for SGD.
     pub class_steps: Vec<u64>,
+    /// Orthonormal rows of the subspace that a projection is about, [k, P]; empty where there is none.
+    pub subspace: Vec<f32>,
 }
 
 /// A network's parameters by PyTorch's names, and what is needed to go on training it.
@@ -67,6 +70,10 @@ impl Checkpoint {
             file.tensors.insert(CLASS_GRADIENTS.into(), Tensor::f32(&[c, layout.len()], &o.class_gradients));
             file.tensors.insert(LAMBDA_SQUARES.into(), Tensor::f64(&[c], &o.lambda_squares));
         }
+        if !o.subspace.is_empty() {
+            let k = o.subspace.len() / layout.len();
+            file.tensors.insert(SUBSPACE.into(), Tensor::f32(&[k, layout.len()], &o.subspace));
+        }
         file.write(path)
     }
 
@@ -91,6 +98,9 @@ impl Checkpoint {
             optimizer.class_gradients = f32s(CLASS_GRADIENTS, &[c, p])?;
             optimizer.lambda_squares = file.get(path, LAMBDA_SQUARES, &[c])?.to_f64().unwrap_or_default();
             optimizer.class_steps = class_steps;
+        }
+        if let Some(&[k, _]) = file.tensors.get(SUBSPACE).map(Tensor::shape) {
+            optimizer.subspace = f32s(SUBSPACE, &[k, p])?;
         }
         Ok(Self {
             step: file.meta_field(path, "step")?,
@@ -175,6 +185,7 @@ mod tests {
                 class_gradients: vec![0.25; 10 * p],
                 lambda_squares: vec![1e-40; 10],
                 class_steps: (0..10).collect(),
+                subspace: vec![0.125; 3 * p],
             },
         }
     }

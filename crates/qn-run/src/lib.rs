@@ -15,7 +15,9 @@ mod stream;
 mod tensors;
 
 pub use checkpoint::{Checkpoint, OptimizerState};
-pub use config::{Basis, MomentumOn, OptimizerKind, TrainConfig};
+pub use config::{
+    Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
+};
 pub use directory::{RunDirectory, RunLock};
 pub use error::RunError;
 pub use files::write_whole;

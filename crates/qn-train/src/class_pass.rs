@@ -4,6 +4,9 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use crate::planes::Classes;
+use qn_run::ClassStatistics;
+
+use crate::network::ChannelStatistics;
 use crate::{Mode, Network};
 
 /// Loss and gradient of a minibatch.
@@ -14,8 +17,8 @@ pub struct PlainPass {
     pub correct: Tensor,
     /// dL/dθ, [P].
     pub gradient: Tensor,
-    /// New running statistics; empty without batch normalisation.
-    pub statistics: Vec<Tensor>,
+    /// What batch normalisations saw.
+    pub statistics: Vec<ChannelStatistics>,
 }
 
 /// The same with everything of eqs. (8) and (12).
@@ -53,17 +56,26 @@ fn pass_with_logits(network: &Network, images: &Tensor, labels: &[u32]) -> Resul
 ///
 /// Without batch statistics each logit is differentiated over its own class only: one forward and two backward
 /// passes over the batch in all, on the CPU with gradients that are parted by class as they are summed, elsewhere
-/// class after class. With them the samples cannot be parted, so there is one forward and C + 1 backward passes.
+/// class after class. With them the samples cannot be parted, so there is one forward and C + 1 backward passes; with
+/// [`ClassStatistics::Frozen`] the class gradients take the statistics for constants, and two and two passes do.
 ///
 /// # Errors
 /// The device refuses.
-pub fn class_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<ClassPass> {
+pub fn class_pass(
+    network: &Network,
+    images: &Tensor,
+    labels: &[u32],
+    statistics: ClassStatistics,
+) -> Result<ClassPass> {
     let classes = network.graph().classes();
     let members: Vec<Vec<u32>> = (0..classes as u32)
         .map(|k| (0..labels.len() as u32).filter(|&i| labels[i as usize] == k).collect())
         .collect();
     if network.graph().has_batch_statistics() {
-        whole_batch(network, images, labels, &members)
+        match statistics {
+            ClassStatistics::Exact => whole_batch(network, images, labels, &members),
+            ClassStatistics::Frozen => frozen(network, images, labels, &members),
+        }
     } else if network.parts_classes() {
         parted(network, images, labels, &members)
     } else {
@@ -124,6 +136,23 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
     finish(plain, Tensor::stack(&rows, 0)?, &spreads, members)
 }
 
+/// The batch's own statistics for the loss; constants for the class gradients.
+fn frozen(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32>]) -> Result<ClassPass> {
+    let (plain, logits) = pass_with_logits(network, images, labels)?;
+    let mut rows = Vec::new();
+    for (class, indices) in members.iter().enumerate() {
+        if indices.is_empty() {
+            rows.push(plain.gradient.zeros_like()?);
+            continue;
+        }
+        let part = images.index_select(&Tensor::from_slice(indices, indices.len(), images.device())?, 0)?;
+        let (logits, _) = network.forward(&part, Mode::Frozen(&plain.statistics))?;
+        let own_logit = logits.narrow(1, class, 1)?.mean_all()?;
+        rows.push(network.flat_gradient(&own_logit.backward()?)?);
+    }
+    finish(plain, Tensor::stack(&rows, 0)?, &spreads(&logits, labels)?, members)
+}
+
 fn whole_batch(
     network: &Network,
     images: &Tensor,
@@ -181,6 +210,37 @@ fn count_correct(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
     use qn_model::{Graph, Preset, initial_parameters};
+
+    /// Against differences of the logits with the statistics held fixed.
+    #[test]
+    fn frozen_statistics_are_constants() {
+        let graph = Graph::new(&Preset::Resnet9 { width: 1 }.architecture([1, 16, 16], 3)).unwrap();
+        let theta = initial_parameters(graph.layout(), 1);
+        let buffers: Vec<Vec<f32>> =
+            graph.layout().buffers().iter().map(|b| vec![b.initial; b.len]).collect();
+        let network = Network::new(graph, &theta, &buffers, DType::F64, &Device::Cpu).unwrap();
+        let (n, labels) = (7, [0, 1, 0, 1, 1, 0, 1]);
+        let images: Vec<f64> = (0..n * 256).map(|i| (i as f64 * 0.37).sin()).collect();
+        let images = Tensor::from_vec(images, (n, 1, 16, 16), &Device::Cpu).unwrap();
+        let pass = class_pass(&network, &images, &labels, ClassStatistics::Frozen).unwrap();
+        let rows: Vec<Vec<f64>> = pass.class_gradients.to_vec2().unwrap();
+        let at = network.theta().unwrap();
+        let direction: Vec<f64> = (0..theta.len()).map(|i| (i as f64 * 0.11).cos()).collect();
+        let moved = Tensor::from_slice(&direction, theta.len(), &Device::Cpu).unwrap();
+        let logits = |h: f64| -> Vec<Vec<f64>> {
+            network.set_theta(&(&at + (&moved * h).unwrap()).unwrap()).unwrap();
+            let (logits, _) = network.forward(&images, Mode::Frozen(&pass.plain.statistics)).unwrap();
+            logits.to_vec2().unwrap()
+        };
+        let (ahead, behind) = (logits(1e-6), logits(-1e-6));
+        for (k, row) in rows.iter().enumerate() {
+            let own: Vec<usize> = (0..n).filter(|&i| labels[i] == k as u32).collect();
+            let expected: f64 = own.iter().map(|&i| ahead[i][k] - behind[i][k]).sum::<f64>()
+                / (2e-6 * own.len().max(1) as f64);
+            let found: f64 = row.iter().zip(&direction).map(|(a, b)| a * b).sum();
+            assert!((found - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{k}: {found} {expected}");
+        }
+    }
 
     #[test]
     fn both_ways_to_part_the_classes_agree() {

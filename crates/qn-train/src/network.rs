@@ -11,12 +11,26 @@ use crate::arrangement::Arrangement;
 use crate::planes::{Classes, Convolve, Part, Parts, Pooling, ReluPool};
 
 /// Which statistics batch normalisation uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The batch's own; new running statistics are returned.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode<'a> {
+    /// The batch's own, which are returned.
     Train,
     /// The running ones.
     Eval,
+    /// Those of another batch, as constants.
+    Frozen(&'a [ChannelStatistics]),
+}
+
+/// What a batch normalisation saw of a batch, channel by channel.
+#[derive(Clone, Debug)]
+pub struct ChannelStatistics {
+    /// Its place among the layout's buffers.
+    buffer: usize,
+    mean: Tensor,
+    /// Biased.
+    variance: Tensor,
+    /// Entries of a channel.
+    count: f64,
 }
 
 /// Candle's interpretation of a graph.
@@ -141,11 +155,19 @@ impl Network {
         self.buffers.iter().map(to_f32s).collect()
     }
 
-    /// Replaces the running statistics by those that a pass in training mode returned.
-    pub fn set_buffers(&mut self, buffers: Vec<Tensor>) {
-        if !buffers.is_empty() {
-            self.buffers = buffers;
+    /// Moves the running statistics towards those that a pass in training mode returned, the variance with Bessel's
+    /// correction, as PyTorch does it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn absorb(&mut self, statistics: &[ChannelStatistics]) -> Result<()> {
+        for ChannelStatistics { buffer, mean, variance, count } in statistics {
+            let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
+            for (old, seen) in self.buffers[*buffer..].iter_mut().zip([mean, &unbiased]) {
+                *old = ((&*old * (1.0 - STATISTICS_MOMENTUM))? + (seen * STATISTICS_MOMENTUM)?)?;
+            }
         }
+        Ok(())
     }
 
     /// A gradient as one vector [P]. A parameter that got none is an error, not a zero: some candle
@@ -164,12 +186,12 @@ impl Network {
         Ok(Tensor::cat(&flat, 0)?)
     }
 
-    /// Logits [N, C] of inputs [N, channels, height, width]; in training mode also the new running
-    /// statistics, in the layout's order of buffers.
+    /// Logits [N, C] of inputs [N, channels, height, width]; in training mode also the batch's statistics, in the
+    /// network's order.
     ///
     /// # Errors
     /// The input has another shape or the device refuses.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<(Tensor, Vec<Tensor>)> {
+    pub fn forward(&self, x: &Tensor, mode: Mode<'_>) -> Result<(Tensor, Vec<ChannelStatistics>)> {
         self.evaluate(x, mode, None)
     }
 
@@ -193,9 +215,9 @@ impl Network {
     fn evaluate(
         &self,
         x: &Tensor,
-        mode: Mode,
+        mode: Mode<'_>,
         classes: Option<&Arc<Classes>>,
-    ) -> Result<(Tensor, Vec<Tensor>)> {
+    ) -> Result<(Tensor, Vec<ChannelStatistics>)> {
         let order = self.arrangement;
         let mut values = vec![order.input(x)?];
         let mut statistics = Vec::new();
@@ -235,7 +257,23 @@ impl Network {
                 Op::BatchNorm2d { weight, bias, stats } => {
                     let (mean, variance) = match mode {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
-                        Mode::Train => self.batch_statistics(x, *stats, &mut statistics)?,
+                        Mode::Train => {
+                            let (mean, variance, count) = self.batch_statistics(x)?;
+                            let seen = (mean.detach(), variance.detach());
+                            statistics.push(ChannelStatistics {
+                                buffer: *stats,
+                                mean: seen.0,
+                                variance: seen.1,
+                                count,
+                            });
+                            (mean, variance)
+                        }
+                        Mode::Frozen(all) => {
+                            let Some(seen) = all.iter().find(|s| s.buffer == *stats) else {
+                                anyhow::bail!("frozen statistics of another network");
+                            };
+                            (seen.mean.clone(), seen.variance.clone())
+                        }
                     };
                     self.normalise(x, &mean, &variance, var(*weight), var(*bias))?
                 }
@@ -254,18 +292,12 @@ impl Network {
         Ok((order.output(&logits)?, statistics))
     }
 
-    /// Mean and (biased) variance of each channel; running statistics move towards them, the variance
-    /// with Bessel's correction, as PyTorch does it.
-    fn batch_statistics(&self, x: &Tensor, at: usize, new: &mut Vec<Tensor>) -> Result<(Tensor, Tensor)> {
+    /// Mean and (biased) variance of each channel, and how many entries it has.
+    fn batch_statistics(&self, x: &Tensor) -> Result<(Tensor, Tensor, f64)> {
         let channels = self.arrangement.channels(x)?;
-        let count = channels.dim(1)? as f64;
         let mean = channels.mean(1)?;
         let variance = channels.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?;
-        let unbiased = (variance.detach() * (count / (count - 1.0).max(1.0)))?;
-        for (old, seen) in [(&self.buffers[at], mean.detach()), (&self.buffers[at + 1], unbiased)] {
-            new.push(((old * (1.0 - STATISTICS_MOMENTUM))? + (seen * STATISTICS_MOMENTUM)?)?);
-        }
-        Ok((mean, variance))
+        Ok((mean, variance, channels.dim(1)? as f64))
     }
 
     fn normalise(
@@ -315,8 +347,11 @@ mod tests {
         let mean = values.iter().sum::<f64>() / n;
         let unbiased = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
         let (trained, new) = network.forward(&x, Mode::Train).unwrap();
-        assert_eq!(new.len(), buffers.len());
-        network.set_buffers(new);
+        assert_eq!(2 * new.len(), buffers.len());
+        let (frozen, _) = network.forward(&x, Mode::Frozen(&new)).unwrap();
+        let difference = (&trained - frozen).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f64>().unwrap() < 1e-12, "the same statistics");
+        network.absorb(&new).unwrap();
         let found = network.buffers().unwrap();
         assert!((f64::from(found[0][0]) - 0.1 * mean).abs() < 1e-6);
         assert!((f64::from(found[1][0]) - (0.9 + 0.1 * unbiased)).abs() < 1e-6);
@@ -346,7 +381,7 @@ mod tests {
                 let loss = logits.sqr().unwrap().mean_all().unwrap();
                 let gradient = network.flat_gradient(&loss.backward().unwrap()).unwrap();
                 let mut all = vec![logits.flatten_all().unwrap(), gradient];
-                all.extend(statistics);
+                all.extend(statistics.into_iter().flat_map(|s| [s.mean, s.variance]));
                 Tensor::cat(&all, 0).unwrap().to_vec1::<f64>().unwrap()
             });
             for (a, b) in found[0].iter().zip(&found[1]) {

@@ -1,7 +1,11 @@
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use candle_core::{DType, Tensor};
-use qn_run::{Basis, MomentumOn, OptimizerKind, OptimizerState, TrainConfig};
+use faer::Mat;
+use qn_run::{
+    Basis, CurvatureSource, MomentumOn, OptimizerKind, OptimizerState, Projection, Subspace, TrainConfig,
+};
 
+use crate::directions::{Directions, orthonormal_rows, unit_rows};
 use crate::network::to_f32s;
 use crate::{Averages, ClassPass, Network};
 
@@ -10,6 +14,8 @@ pub struct Optimizer {
     config: TrainConfig,
     momentum: Tensor,
     averages: Option<Averages>,
+    /// The Hessian's top eigenvectors as rows, where the projection is about them.
+    top: Option<Tensor>,
 }
 
 impl Optimizer {
@@ -24,20 +30,27 @@ impl Optimizer {
             Some(s) => Tensor::from_slice(&s.momentum, p, device)?.to_dtype(dtype)?,
             None => Tensor::zeros(p, dtype, device)?,
         };
-        let averages = match (config.optimizer, saved) {
-            (OptimizerKind::Sgd, _) => None,
-            (OptimizerKind::Qn, None) => Some(Averages::new(config.gamma, classes, p, dtype, device)?),
-            (OptimizerKind::Qn, Some(s)) => {
+        let averages = match saved {
+            _ if !keeps_averages(config) => None,
+            None => Some(Averages::new(config.gamma, classes, p, dtype, device)?),
+            Some(s) => {
                 let gradients =
                     Tensor::from_slice(&s.class_gradients, (classes, p), device)?.to_dtype(dtype)?;
                 let squares = Tensor::from_slice(&s.lambda_squares, classes, device)?;
                 Some(Averages::restore(config.gamma, gradients, squares, s.class_steps.clone()))
             }
         };
-        Ok(Self { config: config.clone(), momentum, averages })
+        let top = match saved {
+            Some(s) if !s.subspace.is_empty() => {
+                let k = s.subspace.len() / p;
+                Some(Tensor::from_slice(&s.subspace, (k, p), device)?.to_dtype(dtype)?)
+            }
+            _ => None,
+        };
+        Ok(Self { config: config.clone(), momentum, averages, top })
     }
 
-    /// The running averages; `None` for SGD.
+    /// The running averages; `None` for plain SGD.
     pub fn averages(&self) -> Option<&Averages> {
         self.averages.as_ref()
     }
@@ -54,6 +67,9 @@ impl Optimizer {
             state.lambda_squares = squares.to_vec1()?;
             state.class_steps = steps.to_vec();
         }
+        if let Some(top) = &self.top {
+            state.subspace = to_f32s(top)?;
+        }
         Ok(state)
     }
 
@@ -68,44 +84,79 @@ impl Optimizer {
         }
     }
 
-    /// θ after one step along the gradient g.
+    /// Whether the Hessian's top eigenvectors must be given before the step that follows `step` others.
+    pub fn wants_top(&self, step: u64) -> bool {
+        self.config.project != Projection::None
+            && self.config.subspace == Subspace::Hessian
+            && (self.top.is_none() || step.is_multiple_of(self.config.subspace_every))
+    }
+
+    /// The Hessian's top eigenvectors, as orthonormal rows.
+    pub fn set_top(&mut self, rows: Tensor) {
+        self.top = Some(rows);
+    }
+
+    /// θ after one step along the gradient g; `curvature` gives Q A Qᵀ for orthonormal rows Q, for the methods that do
+    /// not go by λ_k.
     ///
     /// # Errors
-    /// The device refuses.
-    pub fn step(&mut self, theta: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    /// The device refuses, or `curvature` does.
+    pub fn step(
+        &mut self,
+        theta: &Tensor,
+        gradient: &Tensor,
+        curvature: impl FnOnce(&Tensor) -> Result<Mat<f64>>,
+    ) -> Result<Tensor> {
+        let directions = self.directions(curvature)?;
+        let precondition = |g: &Tensor| match &directions {
+            Some(directions) => directions.apply(g),
+            None => Ok((g * self.config.lr)?),
+        };
+        let accumulate =
+            |new: &Tensor| anyhow::Ok(((&self.momentum * self.config.momentum)? + new)?.detach());
         let step = match self.config.momentum_on {
             MomentumOn::Gradient => {
-                self.momentum = ((&self.momentum * self.config.momentum)? + gradient)?.detach();
-                self.precondition(&self.momentum)?
+                let momentum = accumulate(gradient)?;
+                let step = precondition(&momentum)?;
+                self.momentum = momentum;
+                step
             }
             MomentumOn::Update => {
-                let update = self.precondition(gradient)?;
-                self.momentum = ((&self.momentum * self.config.momentum)? + update)?.detach();
+                self.momentum = accumulate(&precondition(gradient)?)?;
                 self.momentum.clone()
             }
         };
         Ok((theta - step)?.detach())
     }
 
-    /// η g + Σ_k (1/(λ_k + d) − η) (v_k · g) v_k, eq. (15); η g for SGD.
-    fn precondition(&self, g: &Tensor) -> Result<Tensor> {
-        let plain = (g * self.config.lr)?;
-        let Some(averages) = &self.averages else { return Ok(plain) };
-        // v_k as rows times their lengths, which need not be one; zero where nothing is known of a class.
-        let rows = match self.config.basis {
-            Basis::Paper => averages.parts().0.clone(),
-            Basis::Orthonormal => orthonormal_rows(&unit_rows(&averages.gradients()?)?)?,
-        };
-        let squares = rows.sqr()?.sum(1)?.to_dtype(DType::F64)?;
-        let none = squares.eq(0.0)?.to_dtype(DType::F64)?;
-        let along = rows.matmul(&g.unsqueeze(1)?)?.squeeze(1)?.to_dtype(DType::F64)?;
-        let along = (along / (squares + none)?)?;
-        let damped = (averages.lambda()? + self.config.damping)?;
-        // No curvature at all says nothing about a Newton step: such a direction keeps its SGD step.
-        let flat = damped.le(0.0)?.to_dtype(DType::F64)?;
-        let newton = ((damped + &flat)?.recip()? - self.config.lr)?;
-        let weights = ((along * newton)? * (1.0 - flat)?)?.to_dtype(g.dtype())?;
-        Ok((plain + weights.unsqueeze(0)?.matmul(&rows)?.squeeze(0)?)?)
+    /// How the step differs from η g; `None` where it does not.
+    fn directions(&self, curvature: impl FnOnce(&Tensor) -> Result<Mat<f64>>) -> Result<Option<Directions>> {
+        let TrainConfig { lr, damping, .. } = self.config;
+        let averages = || self.averages.as_ref().context("no averages of class gradients");
+        if self.config.project != Projection::None {
+            let rows = match self.config.subspace {
+                Subspace::Class => orthonormal_rows(&averages()?.gradients()?)?,
+                Subspace::Hessian => self.top.clone().context("no eigenvectors of the Hessian")?,
+            };
+            let keep_inside = self.config.project == Projection::Dominant;
+            return Directions::projected(rows, keep_inside, lr).map(Some);
+        }
+        if self.config.optimizer == OptimizerKind::Sgd {
+            return Ok(None);
+        }
+        let averages = averages()?;
+        Ok(Some(if self.config.curvature != CurvatureSource::Lambda {
+            let rows = orthonormal_rows(&averages.gradients()?)?;
+            let curvature = curvature(&rows)?;
+            Directions::newton_in_span(rows, &curvature, damping, lr)?
+        } else {
+            let rows = match self.config.basis {
+                // v_k times their lengths; zero where nothing is known of a class.
+                Basis::Paper => averages.parts().0.clone(),
+                Basis::Orthonormal => orthonormal_rows(&averages.gradients()?)?,
+            };
+            Directions::newton(rows, &averages.lambda()?, damping, lr)?
+        }))
     }
 
     /// |ĉ_k| of each class and the largest |v_j · v_k|, for the log.
@@ -126,29 +177,10 @@ impl Optimizer {
     }
 }
 
-/// Rows divided by their norms; zero rows stay zero.
-fn unit_rows(rows: &Tensor) -> Result<Tensor> {
-    let norms = rows.sqr()?.sum_keepdim(1)?.sqrt()?;
-    let safe = (&norms + norms.eq(0.0)?.to_dtype(norms.dtype())?)?;
-    Ok(rows.broadcast_div(&safe)?)
-}
-
-/// Gram–Schmidt in class order, each row made orthogonal twice; dependent rows become zero.
-fn orthonormal_rows(rows: &Tensor) -> Result<Tensor> {
-    let mut done: Vec<Tensor> = Vec::new();
-    for k in 0..rows.dim(0)? {
-        let mut row = rows.narrow(0, k, 1)?;
-        if !done.is_empty() {
-            let q = Tensor::cat(&done, 0)?;
-            for _ in 0..2 {
-                row = (&row - row.matmul(&q.t()?)?.matmul(&q)?)?;
-            }
-        }
-        // What is left of a unit row that depends on the others is rounding.
-        let alive = row.sqr()?.sum_keepdim(1)?.gt(1e-10)?.to_dtype(row.dtype())?;
-        done.push(unit_rows(&row.broadcast_mul(&alive)?)?);
-    }
-    Ok(Tensor::cat(&done, 0)?)
+/// Whether the method looks at class gradients in every step.
+pub(crate) fn keeps_averages(config: &TrainConfig) -> bool {
+    config.optimizer == OptimizerKind::Qn
+        || (config.project != Projection::None && config.subspace == Subspace::Class)
 }
 
 #[cfg(test)]
@@ -171,12 +203,19 @@ mod tests {
             gamma: 0.9,
             damping: 0.0,
             basis: Basis::Paper,
+            curvature: CurvatureSource::Lambda,
+            project: Projection::None,
+            subspace: Subspace::Class,
+            subspace_every: 1,
+            subspace_samples: 1,
+            class_statistics: qn_run::ClassStatistics::Exact,
             batch_size: None,
             steps: 1,
             seed: 0,
             device: "cpu".into(),
             snapshot_every: 0,
             checkpoint_every: 1,
+            keep_checkpoints: 2,
             log_every: 1,
             architecture: Preset::Digits.architecture([1, 8, 8], 10),
         };
@@ -191,6 +230,10 @@ mod tests {
         optimizer.averages = Some(averages);
         optimizer.momentum = Tensor::zeros(p, DType::F64, &cpu).unwrap();
         optimizer
+    }
+
+    fn lambda_only(_: &Tensor) -> Result<Mat<f64>> {
+        unreachable!("the method goes by lambda")
     }
 
     fn vector(t: &Tensor) -> Vec<f64> {
@@ -222,7 +265,7 @@ mod tests {
         for basis in [Basis::Paper, Basis::Orthonormal] {
             let mut optimizer = with(&scaled, &lambda, |c| c.basis = basis);
             let (theta, g) = (Tensor::new(&start, &cpu).unwrap(), Tensor::new(g.as_slice(), &cpu).unwrap());
-            let end = vector(&optimizer.step(&theta, &g).unwrap());
+            let end = vector(&optimizer.step(&theta, &g, lambda_only).unwrap());
             assert!(v.iter().all(|v| dot(v, &end).abs() < 1e-12), "{end:?}");
             assert!((end[4] - (7.0 - 0.1 * 2.0)).abs() < 1e-12, "outside: SGD with lr 0.1");
             let across = [0.0, 0.0, 0.8, -0.6, 0.0];
@@ -236,18 +279,66 @@ mod tests {
         let g = Tensor::new(&[1.0, 1.0, 1.0], &cpu).unwrap();
         let zero = g.zeros_like().unwrap();
         let rows = vec![vec![2.0, 0.0, 0.0], vec![0.0, 3.0, 0.0], vec![0.0, 0.0, 0.0]];
-        let end = with(&rows, &[4.0, 0.0, 1.0], |c| c.damping = 1.0).step(&zero, &g).unwrap();
+        let end = with(&rows, &[4.0, 0.0, 1.0], |c| c.damping = 1.0).step(&zero, &g, lambda_only).unwrap();
         let close = |t: &Tensor, e: [f64; 3]| vector(t).iter().zip(e).all(|(a, b)| (a - b).abs() < 1e-12);
         assert!(close(&end, [-1.0 / 5.0, -1.0, -0.1]), "{end}");
         // λ = 0 without damping keeps the SGD step instead of dividing by zero.
-        let end = with(&rows, &[4.0, 0.0, 1.0], |_| ()).step(&zero, &g).unwrap();
+        let end = with(&rows, &[4.0, 0.0, 1.0], |_| ()).step(&zero, &g, lambda_only).unwrap();
         assert!(close(&end, [-0.25, -0.1, -0.1]), "{end}");
         // The same direction twice: the paper's formula steps twice, the orthonormal basis once.
         let twice = vec![vec![1.0, 0.0, 0.0], vec![1.0, 0.0, 0.0]];
-        let end = with(&twice, &[2.0, 2.0], |_| ()).step(&zero, &g).unwrap();
+        let end = with(&twice, &[2.0, 2.0], |_| ()).step(&zero, &g, lambda_only).unwrap();
         assert!(close(&end, [-(0.1 + 2.0 * 0.4), -0.1, -0.1]), "{end}");
-        let end = with(&twice, &[2.0, 2.0], |c| c.basis = Basis::Orthonormal).step(&zero, &g).unwrap();
+        let end =
+            with(&twice, &[2.0, 2.0], |c| c.basis = Basis::Orthonormal).step(&zero, &g, lambda_only).unwrap();
         assert!(close(&end, [-0.5, -0.1, -0.1]), "{end}");
+    }
+
+    /// H given as a matrix: whatever the class gradients are, the step minimises its quadratic form in their span, and
+    /// turns round where the form is negative.
+    #[test]
+    fn exact_curvature_minimises_in_the_span() {
+        let cpu = Device::Cpu;
+        let rows = vec![vec![1.0, 0.0, 0.0, 0.0], vec![3.0, 4.0, 0.0, 0.0]];
+        let h = |a: f64| Mat::from_fn(4, 4, |i, j| [a, 2.0, 9.0, 9.0][i] * f64::from(u8::from(i == j)));
+        let theta = Tensor::new(&[1.0, -2.0, 3.0, 0.5], &cpu).unwrap();
+        for (a, expected) in [(5.0, 0.0), (-5.0, 2.0)] {
+            let h = h(a);
+            let g = Tensor::new(&[a, -4.0, 27.0, 4.5], &cpu).unwrap();
+            let mut optimizer = with(&rows, &[1.0, 1.0], |c| c.curvature = CurvatureSource::Hessian);
+            let along = |q: &Tensor| {
+                let q: Vec<Vec<f64>> = q.to_vec2()?;
+                let q = Mat::from_fn(4, 2, |i, j| q[j][i]);
+                Ok(q.transpose() * &h * &q)
+            };
+            let end = vector(&optimizer.step(&theta, &g, along).unwrap());
+            let expected = [expected, 0.0, 3.0 - 2.7, 0.5 - 0.45];
+            assert!(end.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn projections_split_the_gradient() {
+        let cpu = Device::Cpu;
+        let rows = vec![vec![1.0, 0.0, 0.0], vec![3.0, 4.0, 0.0]];
+        let g = Tensor::new(&[1.0, 2.0, 3.0], &cpu).unwrap();
+        let zero = g.zeros_like().unwrap();
+        for (project, expected) in
+            [(Projection::Dominant, [-0.1, -0.2, 0.0]), (Projection::Bulk, [0.0, 0.0, -0.3])]
+        {
+            let change = |c: &mut TrainConfig| (c.optimizer, c.project) = (OptimizerKind::Sgd, project);
+            let end = vector(&with(&rows, &[1.0, 1.0], change).step(&zero, &g, lambda_only).unwrap());
+            assert!(end.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{end:?}");
+            let mut optimizer = with(&rows, &[1.0, 1.0], |c| {
+                change(c);
+                c.subspace = Subspace::Hessian;
+            });
+            assert!(optimizer.wants_top(7));
+            optimizer.set_top(Tensor::new(&[[0.0, 0.0, 1.0]], &cpu).unwrap());
+            let end = vector(&optimizer.step(&zero, &g, lambda_only).unwrap());
+            let expected = if project == Projection::Bulk { [-0.1, -0.2, 0.0] } else { [0.0, 0.0, -0.3] };
+            assert!(end.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{end:?}");
+        }
     }
 
     #[test]
@@ -256,12 +347,12 @@ mod tests {
         let g = Tensor::new(&[1.0], &cpu).unwrap();
         let run = |on, second: f64| {
             let mut o = with(&[vec![1.0]], &[2.0], |c| (c.momentum, c.momentum_on) = (0.5, on));
-            let theta = o.step(&g.zeros_like().unwrap(), &g).unwrap();
+            let theta = o.step(&g.zeros_like().unwrap(), &g, lambda_only).unwrap();
             let mut a = Averages::new(0.9, 1, 1, DType::F64, &cpu).unwrap();
             a.update(&Tensor::new(&[[1.0]], &cpu).unwrap(), &Tensor::new(&[second], &cpu).unwrap(), &[1])
                 .unwrap();
             o.averages = Some(a);
-            vector(&o.step(&theta, &g).unwrap())[0]
+            vector(&o.step(&theta, &g, lambda_only).unwrap())[0]
         };
         // λ is 2 in the first step and 4 in the second.
         assert!((run(MomentumOn::Update, 4.0) + 0.5 + (0.25 + 0.25)).abs() < 1e-12);

@@ -4,8 +4,10 @@ use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use qn_data::{DataName, Dataset, Split};
-use qn_model::Architecture;
-use qn_run::{Basis, MomentumOn, OptimizerKind, TrainConfig};
+use qn_model::{Architecture, Graph};
+use qn_run::{
+    Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -44,6 +46,26 @@ pub struct Settings {
     /// Directions of the Newton steps: the normalised class gradients, or an orthonormal basis of them.
     #[arg(long, value_parser = words::<Basis>(["paper", "orthonormal"]), default_value = "paper")]
     pub basis: Basis,
+    /// Curvature of the Newton steps: the paper's lambda_k, or the minibatch's Gauss-Newton matrix or Hessian in the
+    /// span of the class gradients, which takes C products a step.
+    #[arg(long, value_parser = words::<CurvatureSource>(["lambda", "ggn", "hessian"]), default_value = "lambda")]
+    pub curvature: CurvatureSource,
+    /// SGD with only the part of the gradient in a subspace of high curvature, or without that part.
+    #[arg(long, value_parser = words::<Projection>(["none", "dominant", "bulk"]), default_value = "none")]
+    pub project: Projection,
+    /// The subspace of --project: the class gradients' span, or the Hessian's C top eigenvectors.
+    #[arg(long, value_parser = words::<Subspace>(["class", "hessian"]), default_value = "class")]
+    pub subspace: Subspace,
+    /// Steps after which --subspace hessian is found anew.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub subspace_every: u64,
+    /// The first N samples are those of --subspace hessian.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub subspace_samples: usize,
+    /// With batch normalisation: class gradients through the batch's statistics (C + 1 backward passes), or with
+    /// these held constant (2).
+    #[arg(long, value_parser = words::<ClassStatistics>(["exact", "frozen"]), default_value = "exact")]
+    pub class_statistics: ClassStatistics,
     /// Samples a step, or "full".
     #[arg(long, default_value = "128", value_name = "N|full")]
     pub batch_size: String,
@@ -62,9 +84,12 @@ pub struct Settings {
     /// Steps between class-gradient snapshots; 0 for the last one only [default: an epoch].
     #[arg(long, value_name = "N")]
     pub snapshot_every: Option<u64>,
-    /// Steps between checkpoints, of which the newest two are kept [default: an epoch].
+    /// Steps between checkpoints [default: an epoch].
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u64>,
+    /// How many of the newest checkpoints stay; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub keep_checkpoints: u64,
     /// Steps between lines of metrics.jsonl.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub log_every: u64,
@@ -111,6 +136,16 @@ impl Settings {
         check((0.0..1.0).contains(&self.gamma), "--gamma", self.gamma, share)?;
         let good = self.damping.is_finite() && self.damping >= 0.0;
         check(good, "--damping", self.damping, "a number of at least 0")?;
+        let exact = self.curvature != CurvatureSource::Lambda || self.project != Projection::None;
+        if exact && Graph::new(&architecture)?.has_batch_statistics() {
+            bail!(Usage(format!(
+                "--curvature and --project need a network without batch normalisation, and {} has it",
+                architecture.name
+            )));
+        }
+        if self.optimizer == OptimizerKind::Qn && self.project != Projection::None {
+            bail!(Usage("--project is for --optimizer sgd".into()));
+        }
         let mut config = TrainConfig {
             data: self.data.clone(),
             samples: self.samples,
@@ -121,15 +156,23 @@ impl Settings {
             gamma: self.gamma,
             damping: self.damping,
             basis: self.basis,
+            curvature: self.curvature,
+            project: self.project,
+            subspace: self.subspace,
+            subspace_every: at_least_one("--subspace-every", self.subspace_every)?,
+            subspace_samples: self.subspace_samples,
+            class_statistics: self.class_statistics,
             batch_size,
             steps: 0,
             seed: self.seed,
             device: self.device.clone(),
             snapshot_every: 0,
             checkpoint_every: 0,
+            keep_checkpoints: self.keep_checkpoints,
             log_every: at_least_one("--log-every", self.log_every)?,
             architecture,
         };
+        at_least_one("--subspace-samples", config.subspace_samples as u64)?;
         let epoch = steps_in_epoch(&config, data_dir)?;
         let steps = self.steps.unwrap_or_else(|| self.epochs.unwrap_or(50) * epoch);
         config.steps = at_least_one("--epochs or --steps", steps)?;

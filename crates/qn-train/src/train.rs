@@ -11,7 +11,9 @@ use qn_run::{
     Checkpoint, Manifest, Metric, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig, Versions,
 };
 
+use crate::curvatures::Curvatures;
 use crate::network::to_f32s;
+use crate::optimizer::keeps_averages;
 use crate::ui::{Verbosity, bytes};
 use crate::{
     ClassPass, Interrupt, Mode, Network, Optimizer, PlainPass, class_pass, parse_device, plain_pass,
@@ -238,8 +240,8 @@ impl Trainer<'_> {
         let (images, labels) = self.batch(&self.train_set, indices)?;
         let every = self.config.snapshot_every;
         let snapshot = every > 0 && self.step.is_multiple_of(every);
-        let pass = if self.config.optimizer == OptimizerKind::Qn || snapshot {
-            let pass = class_pass(&self.network, &images, &labels)?;
+        let pass = if keeps_averages(self.config) || snapshot {
+            let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
             self.optimizer.observe(&pass)?;
             if snapshot {
                 self.snapshot(&pass)?;
@@ -257,9 +259,22 @@ impl Trainer<'_> {
         if self.step.is_multiple_of(self.config.log_every) {
             self.log_step(epoch, loss, accuracy)?;
         }
-        let theta = self.optimizer.step(&self.network.theta()?, &gradient)?;
+        if self.optimizer.wants_top(self.step) {
+            let set = &self.train_set;
+            let n = self.config.subspace_samples.min(set.len());
+            let images = (0..n).flat_map(|i| set.sample(i));
+            let labels = set.labels()[..n].iter().copied();
+            let curvatures = Curvatures::new(&self.network, images, labels)?;
+            self.optimizer.set_top(curvatures.top(self.network.graph().classes(), &self.device)?);
+        }
+        let along = |rows: &Tensor| {
+            let images = to_f32s(&images)?.into_iter().map(f64::from);
+            let labels = labels.iter().map(|&l| l as u8);
+            Curvatures::new(&self.network, images, labels)?.along(rows, self.config.curvature)
+        };
+        let theta = self.optimizer.step(&self.network.theta()?, &gradient, along)?;
         self.network.set_theta(&theta)?;
-        self.network.set_buffers(statistics);
+        self.network.absorb(&statistics)?;
         self.step += 1;
         Ok((loss, accuracy))
     }
@@ -337,7 +352,7 @@ impl Trainer<'_> {
     fn final_snapshot(&mut self, per_epoch: u64) -> Result<()> {
         let batches = self.batches(self.step / per_epoch);
         let (images, labels) = self.batch(&self.train_set, &batches[(self.step % per_epoch) as usize])?;
-        let pass = class_pass(&self.network, &images, &labels)?;
+        let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
         self.optimizer.observe(&pass)?;
         self.snapshot(&pass)
     }
@@ -353,9 +368,13 @@ impl Trainer<'_> {
             optimizer: self.optimizer.state()?,
         };
         checkpoint.write(&self.run.checkpoint_path(self.step), layout)?;
-        // The newest two stay: one to go on with, one in case it is damaged.
+        // By default the newest two stay: one to go on with, one in case it is damaged.
+        let keep = match self.config.keep_checkpoints {
+            0 => usize::MAX,
+            n => n as usize,
+        };
         let steps = self.run.checkpoint_steps()?;
-        for &old in steps.iter().rev().skip(2) {
+        for &old in steps.iter().rev().skip(keep) {
             let path = self.run.checkpoint_path(old);
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -414,10 +433,14 @@ fn manifest(config: &TrainConfig, layout: &ParamLayout, train: &Dataset, test: &
 fn check_disk(launch: &Launch<'_>, graph: &Graph) -> Result<()> {
     let config = launch.config;
     let (classes, params) = (graph.classes(), graph.layout().len());
-    let averaged = config.optimizer == OptimizerKind::Qn;
+    let averaged = keeps_averages(config);
     let snapshots = 1 + config.steps.checked_div(config.snapshot_every).map_or(0, |n| n + 1);
     let each = Snapshot::size(classes, params, averaged);
-    let need = snapshots * each + 3 * Snapshot::size(classes, 2 * params, false);
+    let checkpoints = match config.keep_checkpoints {
+        0 => config.steps.div_ceil(config.checkpoint_every) + 1,
+        n => n + 1,
+    };
+    let need = snapshots * each + checkpoints * Snapshot::size(classes, 2 * params, false);
     std::fs::create_dir_all(launch.out)
         .with_context(|| format!("cannot make --out {}", launch.out.display()))?;
     let free = fs4::available_space(launch.out).context("cannot tell the free disk space")?;

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use qn_curvature::{Curvature, Options, Samples};
 use qn_model::{Architecture, Graph, Layer, Preset, initial_parameters};
+use qn_run::ClassStatistics;
 use qn_train::{Mode, Network, class_pass, plain_pass};
 
 const N: usize = 12;
@@ -148,7 +149,7 @@ fn the_class_pass_equals_one_pass_a_class() {
     for arch in architectures() {
         let case = Case::new(&arch);
         let (network, images) = case.candle(DType::F64);
-        let pass = class_pass(&network, &images, &case.labels).unwrap();
+        let pass = class_pass(&network, &images, &case.labels, ClassStatistics::Exact).unwrap();
         let plain = plain_pass(&network, &images, &case.labels).unwrap();
         assert!((numbers(&pass.plain.loss)[0] - numbers(&plain.loss)[0]).abs() < 1e-12);
         assert_eq!(numbers(&pass.plain.correct), numbers(&plain.correct));
@@ -182,7 +183,7 @@ fn the_class_pass_equals_one_pass_a_class() {
 fn class_gradients_agree_with_the_tape() {
     let case = Case::new(&Preset::Lenet.architecture([1, 28, 28], 10));
     let (network, images) = case.candle(DType::F32);
-    let pass = class_pass(&network, &images, &case.labels).unwrap();
+    let pass = class_pass(&network, &images, &case.labels, ClassStatistics::Exact).unwrap();
     let exact = case.tape().class_gradients().unwrap();
     assert!(error(&numbers(&pass.class_gradients), &exact) < 1e-5);
 }
@@ -199,7 +200,7 @@ fn lambda_survives_certainty() {
     let graph = Graph::new(&arch).unwrap();
     let network = Network::new(graph, &[28.0, 0.0], &[], DType::F32, &Device::Cpu).unwrap();
     let images = Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
-    let lambda = numbers(&class_pass(&network, &images, &[0]).unwrap().lambda)[0];
+    let lambda = numbers(&class_pass(&network, &images, &[0], ClassStatistics::Exact).unwrap().lambda)[0];
     let q = (-28f64).exp();
     assert!((lambda / (q / (1.0 + q).powi(2)) - 1.0).abs() < 1e-6, "{lambda}");
 }
