@@ -81,7 +81,7 @@ impl Averages {
     }
 
     /// 1/(1 − γ^t) for each class, `unseen` where t = 0.
-    fn corrections(&self, unseen: f64) -> Vec<f64> {
+    pub(crate) fn corrections(&self, unseen: f64) -> Vec<f64> {
         let of = |t: u64| if t == 0 { unseen } else { 1.0 / (1.0 - self.gamma.powf(t as f64)) };
         self.steps.iter().map(|&t| of(t)).collect()
     }

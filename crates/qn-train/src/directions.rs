@@ -70,7 +70,7 @@ impl Directions {
 }
 
 /// Rows divided by their norms; zero rows stay zero.
-pub(crate) fn unit_rows(rows: &Tensor) -> Result<Tensor> {
+fn unit_rows(rows: &Tensor) -> Result<Tensor> {
     let norms = rows.sqr()?.sum_keepdim(1)?.sqrt()?;
     let safe = (&norms + norms.eq(0.0)?.to_dtype(norms.dtype())?)?;
     Ok(rows.broadcast_div(&safe)?)

@@ -5,7 +5,7 @@ use qn_run::{
     Basis, CurvatureSource, MomentumOn, OptimizerKind, OptimizerState, Projection, Subspace, TrainConfig,
 };
 
-use crate::directions::{Directions, orthonormal_rows, unit_rows};
+use crate::directions::{Directions, orthonormal_rows};
 use crate::network::to_f32s;
 use crate::{Averages, ClassPass, Network};
 
@@ -165,14 +165,17 @@ impl Optimizer {
     /// The device refuses.
     pub fn geometry(&self) -> Result<Option<(Vec<f64>, f64)>> {
         let Some(averages) = &self.averages else { return Ok(None) };
-        let c = averages.gradients()?;
-        let norms = c.sqr()?.sum(1)?.sqrt()?.to_dtype(DType::F64)?.to_vec1()?;
-        let v = unit_rows(&c)?;
-        let gram: Vec<Vec<f64>> = v.matmul(&v.t()?)?.to_dtype(DType::F64)?.to_vec2()?;
+        // The averages before their corrections: one product of [C, P] is all that it takes.
+        let rows = averages.parts().0;
+        let gram: Vec<Vec<f64>> = rows.matmul(&rows.t()?)?.to_dtype(DType::F64)?.to_vec2()?;
+        let lengths: Vec<f64> = gram.iter().enumerate().map(|(k, row)| row[k].sqrt()).collect();
         let mut coherence = 0.0f64;
         for (j, row) in gram.iter().enumerate() {
-            coherence = row[..j].iter().fold(coherence, |a, b| a.max(b.abs()));
+            for (k, inner) in row[..j].iter().enumerate().filter(|(_, inner)| **inner != 0.0) {
+                coherence = coherence.max(inner.abs() / (lengths[j] * lengths[k]));
+            }
         }
+        let norms = lengths.iter().zip(averages.corrections(0.0)).map(|(l, c)| l * c).collect();
         Ok(Some((norms, coherence)))
     }
 }
@@ -315,6 +318,14 @@ mod tests {
             let expected = [expected, 0.0, 3.0 - 2.7, 0.5 - 0.45];
             assert!(end.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{end:?}");
         }
+    }
+
+    #[test]
+    fn norms_and_coherence() {
+        let rows = vec![vec![3.0, 4.0, 0.0], vec![0.0, 2.0, 0.0], vec![0.0, 0.0, 0.0]];
+        let (norms, coherence) = with(&rows, &[1.0; 3], |_| ()).geometry().unwrap().unwrap();
+        assert!(norms.iter().zip([5.0, 2.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-12), "{norms:?}");
+        assert!((coherence - 0.8).abs() < 1e-12);
     }
 
     #[test]
