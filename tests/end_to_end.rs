@@ -1,10 +1,12 @@
 //! The programs as a user runs them: train, eigen, overlap, and what they leave.
 
 mod common;
+mod reports;
 
 use std::path::Path;
 
 use common::Sandbox;
+use reports::{json, numbers, satisfies_its_schema};
 use serde_json::Value;
 
 const RECIPE: &str = r#"
@@ -30,27 +32,6 @@ epochs = 1
 samples = 300
 snapshot-every = 2
 "#;
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-        .unwrap()
-}
-
-fn numbers(v: &Value) -> Vec<f64> {
-    v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
-}
-
-/// The committed schema accepts the report, and would not without one of its fields.
-fn satisfies_its_schema(name: &str, report: &Value) {
-    let file = format!("../../analysis/schemas/{name}.schema.json");
-    let validator =
-        jsonschema::validator_for(&json(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file))).unwrap();
-    let errors: Vec<String> = validator.iter_errors(report).map(|e| e.to_string()).collect();
-    assert!(errors.is_empty(), "{name}: {errors:?}");
-    let mut broken = report.clone();
-    broken.as_object_mut().unwrap().remove("params");
-    assert!(!validator.is_valid(&broken), "{name}");
-}
 
 #[test]
 fn committed_schemas_are_fresh() {
@@ -99,7 +80,7 @@ fn a_recipe_runs_repeats_and_satisfies_the_schemas() {
     for run in ["sgd", "qn"] {
         for name in ["eigen", "overlap"] {
             let report = json(&sandbox.path(&format!("runs/tiny/{run}/reports/{name}.json")));
-            satisfies_its_schema(name, &report);
+            satisfies_its_schema(name, "params", &report);
         }
     }
 
@@ -302,7 +283,7 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
         let full = run(&["--full", "--vectors", "5"]);
         assert_eq!((&full["k"], &full["which"]), (&10.into(), &"BE".into()), "five from each end");
         let spectrum = json(&sandbox.path("run/reports/full_spectrum.json"));
-        satisfies_its_schema("full_spectrum", &spectrum);
+        satisfies_its_schema("full_spectrum", "params", &spectrum);
         assert_eq!(spectrum["method"], "two_stage");
         let all = numbers(&spectrum["eigenvalues"]);
         assert_eq!(all.len(), 2959);
@@ -345,7 +326,7 @@ fn estimates_agree_with_the_dense_spectrum() {
         assert_eq!(out.code, 0, "{}", out.stderr);
         let report: Value = serde_json::from_str(&out.stdout).unwrap();
         if command != "eigen" {
-            satisfies_its_schema(command, &report);
+            satisfies_its_schema(command, "params", &report);
         }
         report
     };

@@ -96,7 +96,7 @@ impl Golden {
             let loss = self.stored("loss").0[0];
             assert!((first.loss - loss).abs() <= tolerance * loss, "{} {loss}", first.loss);
             self.compare("gradient", std::iter::once(first.gradient.as_slice()), tolerance);
-            self.compare("class_gradients", c.class_gradients().unwrap().chunks(p), tolerance);
+            self.compare("class_gradients", c.class_gradients().unwrap().rows.chunks(p), tolerance);
             for blocks in [1, 3, 10] {
                 // The first three columns are the stored ones, whatever the size of the block.
                 let tangents: Vec<Vec<f64>> = (0..10).map(|i| uniform(10 + i, p).collect()).collect();

@@ -8,14 +8,18 @@ use clap::{Args, Parser, Subcommand};
 use qn_run::write_whole;
 use qn_train::Interrupt;
 
+use crate::batches::{self, BatchesArgs};
 use crate::eigen::{self, EigenArgs};
 use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
+use crate::experiment::ExperimentReport;
 use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
 use crate::report::{
-    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
+    BatchesReport, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport,
+    TraceReport, TrackReport,
 };
 use crate::reproduce::{self, ReproduceArgs};
+use crate::track::{self, TrackArgs};
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
 #[derive(Parser)]
@@ -42,11 +46,15 @@ enum Command {
     Density(DensityArgs),
     /// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
     Trace(TraceArgs),
+    /// Curvature, class gradients and gradient at every checkpoint of a run.
+    Track(TrackArgs),
+    /// The ends of minibatches' spectra against those of all samples.
+    Batches(BatchesArgs),
     /// How much of H is G and how much is F: the ratios of their norms.
     Decompose(DecomposeArgs),
     /// Class gradients of every snapshot against the top eigenvectors.
     Overlap(OverlapArgs),
-    /// Run an experiment of analysis/recipes: train, eigen, overlap.
+    /// Run an experiment of analysis/recipes.
     Reproduce(ReproduceArgs),
     /// Write the JSON Schemas of the reports.
     Schema(SchemaArgs),
@@ -83,6 +91,8 @@ impl Cli {
             Command::Density(args) => estimates::run_density(&args, &interrupt).map(|()| 0),
             Command::Trace(args) => estimates::run_trace(&args, &interrupt).map(|()| 0),
             Command::Decompose(args) => estimates::run_decompose(&args, &interrupt).map(|()| 0),
+            Command::Track(args) => track::run(&args, &interrupt).map(|_| 0),
+            Command::Batches(args) => batches::run(&args, &interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args).map(|_| 0),
             Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
             Command::Schema(args) => write_schemas(&args.out).map(|()| 0),
@@ -98,12 +108,15 @@ pub fn schemas() -> Result<Vec<(&'static str, String)>> {
     let text =
         |schema: schemars::Schema| Ok::<_, serde_json::Error>(serde_json::to_string_pretty(&schema)? + "\n");
     Ok(vec![
+        ("batches.schema.json", text(schemars::schema_for!(BatchesReport))?),
         ("decompose.schema.json", text(schemars::schema_for!(DecomposeReport))?),
         ("density.schema.json", text(schemars::schema_for!(DensityReport))?),
         ("eigen.schema.json", text(schemars::schema_for!(EigenReport))?),
+        ("experiment.schema.json", text(schemars::schema_for!(ExperimentReport))?),
         ("full_spectrum.schema.json", text(schemars::schema_for!(FullSpectrumReport))?),
         ("overlap.schema.json", text(schemars::schema_for!(OverlapReport))?),
         ("trace.schema.json", text(schemars::schema_for!(TraceReport))?),
+        ("track.schema.json", text(schemars::schema_for!(TrackReport))?),
     ])
 }
 

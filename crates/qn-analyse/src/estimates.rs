@@ -1,5 +1,6 @@
 //! `qn-analyse density`, `trace` and `decompose`.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::problem::{OperatorArg, Problem, ProblemArgs};
-use crate::report::{self, DecomposeReport, DensityReport, Destination, TraceReport};
+use crate::report::{self, Blocks, DecomposeReport, DensityReport, Destination, TraceReport};
 
 /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
 #[derive(Args, Clone, Debug)]
@@ -58,6 +59,9 @@ pub(crate) struct DecomposeArgs {
     #[arg(long, default_value_t = 3000)]
     dense_up_to: usize,
 }
+
+/// Random vectors for each layer's blocks.
+const BLOCK_PROBES: usize = 10;
 
 pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
@@ -146,6 +150,9 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
             squared_lengths(&operator, probes, args.problem.seed)?
         });
     }
+    let [hessian, residual] =
+        [Operator::Hessian, Operator::Residual].map(|which| watched(&problem, which, &bar, interrupt));
+    let blocks = blocks(&problem, &hessian, &residual, BLOCK_PROBES, args.problem.seed)?;
     let report = DecomposeReport {
         subject: problem.subject(&args.problem),
         method: if dense { "dense" } else { "hutchinson" }.into(),
@@ -153,6 +160,7 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
         hessian_norm: (squares[0].iter().sum::<f64>() / squares[0].len() as f64).sqrt(),
         ggn_ratio: norm_ratio(&squares[1], &squares[0]),
         residual_ratio: norm_ratio(&squares[2], &squares[0]),
+        blocks,
         seconds: started.elapsed().as_secs_f64(),
     };
     finish(&problem, &args.problem, "decompose.json", &report, || {
@@ -161,6 +169,12 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
         println!("|H|_F {:.6} ({}, {} products each)", report.hessian_norm, report.method, report.probes);
         line("|G| / |H|", report.ggn_ratio);
         line("|F| / |H|", report.residual_ratio);
+        println!("|F_lm| / |H_lm| by layer:");
+        let blocks = &report.blocks;
+        for (l, name) in blocks.layers.iter().enumerate() {
+            let row = (0..=l).map(|m| format!("{:>8.3}", blocks.residual[l][m] / blocks.hessian[l][m]));
+            println!("{name:<16} {}", row.collect::<String>());
+        }
     })
 }
 
@@ -188,6 +202,59 @@ fn squared_lengths(
         lengths.extend((0..z.ncols()).map(|j| az.col(j).squared_norm_l2()));
     }
     Ok(lengths)
+}
+
+/// ‖F‖_F / ‖H‖_F from the same random vectors.
+pub(crate) fn residual_ratio(
+    hessian: &Watched<'_, CurvatureOperator<'_>>,
+    residual: &Watched<'_, CurvatureOperator<'_>>,
+    probes: usize,
+    seed: u64,
+) -> Result<Estimate> {
+    let h = squared_lengths(hessian, probes, seed)?;
+    Ok(norm_ratio(&squared_lengths(residual, probes, seed)?, &h))
+}
+
+/// Norms of H's and F's blocks: for random signs z in the places of layer m, |(A z)_l|² is ‖A_lm‖²_F on average.
+fn blocks(
+    problem: &Problem,
+    hessian: &Watched<'_, CurvatureOperator<'_>>,
+    residual: &Watched<'_, CurvatureOperator<'_>>,
+    probes: usize,
+    seed: u64,
+) -> Result<Blocks> {
+    let mut layers: Vec<(String, Range<usize>)> = Vec::new();
+    for param in problem.target.graph.layout().params() {
+        let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
+        match layers.last_mut() {
+            Some((last, range)) if last == name => range.end = param.range().end,
+            _ => layers.push((name.to_owned(), param.range())),
+        }
+    }
+    let n = problem.derivatives.dim();
+    let norms = |operator: &Watched<'_, CurvatureOperator<'_>>| -> Result<Vec<Vec<f64>>> {
+        let mut columns = Vec::with_capacity(layers.len());
+        for (m, (_, from)) in layers.iter().enumerate() {
+            let mut z = qn_spectrum::random_signs(n, probes, seed + m as u64);
+            for column in z.col_iter_mut() {
+                let outside = column.iter_mut().enumerate().filter(|(i, _)| !from.contains(i));
+                outside.for_each(|(_, entry)| *entry = 0.0);
+            }
+            let mut az = Mat::zeros(n, probes);
+            operator.apply(z.as_ref(), az.as_mut()).map_err(|e| explain(e.into()))?;
+            let part = |(_, to): &(String, Range<usize>)| {
+                (az.subrows(to.start, to.len()).squared_norm_l2() / probes as f64).sqrt()
+            };
+            columns.push(layers.iter().map(part).collect::<Vec<f64>>());
+        }
+        Ok(columns)
+    };
+    Ok(Blocks {
+        hessian: norms(hessian)?,
+        residual: norms(residual)?,
+        probes,
+        layers: layers.into_iter().map(|(name, _)| name).collect(),
+    })
 }
 
 /// √(mean a / mean b), with the standard error that the paired samples give: to first order the

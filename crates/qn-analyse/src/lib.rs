@@ -3,9 +3,11 @@
 //! Numbers come from `qn-curvature` and `qn-spectrum`; this crate chooses what is computed, writes it
 //! down as reports, and prints what a reader wants to know first.
 
+mod batches;
 pub mod cli;
 mod eigen;
 mod estimates;
+mod experiment;
 mod full;
 mod operator;
 mod overlap;
@@ -17,9 +19,12 @@ mod reproduce;
 mod subspace;
 mod table;
 mod target;
+mod track;
 
+pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Validation};
+pub use recipe::PaperNumbers;
 pub use report::{
-    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, Histogram, OverlapReport,
-    SnapshotOverlap, StageSeconds, Subject, TraceReport,
+    BatchEnds, BatchesReport, Blocks, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport,
+    Histogram, OverlapReport, SnapshotOverlap, StageSeconds, Subject, TraceReport, TrackPoint, TrackReport,
 };
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

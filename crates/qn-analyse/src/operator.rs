@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
+use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
 use indicatif::ProgressBar;
 use qn_curvature::Operator;
@@ -33,6 +34,37 @@ pub(crate) struct Watched<'a, A> {
     bar: &'a ProgressBar,
     interrupt: &'a Interrupt,
     products: Cell<usize>,
+}
+
+/// P A P, P being the projection on the complement of orthonormal columns Q: what curvature there is outside their span.
+pub(crate) struct Outside<'a, A> {
+    pub(crate) inner: A,
+    pub(crate) q: MatRef<'a, f64>,
+}
+
+impl<A> Outside<'_, A> {
+    fn project(&self, mut x: MatMut<'_, f64>) {
+        // Once is not enough: the second time takes away the first one's rounding.
+        for _ in 0..2 {
+            let along = self.q.transpose() * x.as_ref();
+            let inside = self.q * along;
+            x -= inside;
+        }
+    }
+}
+
+impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        let mut outside = x.to_owned();
+        self.project(outside.as_mut());
+        self.inner.apply(outside.as_ref(), y.rb_mut())?;
+        self.project(y);
+        Ok(())
+    }
 }
 
 /// The user has asked to stop.
@@ -96,5 +128,25 @@ pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
             anyhow::Error::new(Usage(error.to_string()))
         }
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faer::Mat;
+    use qn_spectrum::DenseSymmetric;
+
+    /// diag(4, 3, 2, 1) outside (e_1 + e_2)/√2 and e_4: what is left is (e_1 − e_2)/√2 with 3.5, and e_3 with 2.
+    #[test]
+    fn outside_a_span() {
+        let diagonal = Mat::from_fn(4, 4, |i, j| if i == j { 4.0 - i as f64 } else { 0.0 });
+        let s = 0.5f64.sqrt();
+        let q = Mat::from_fn(4, 2, |i, j| [[s, s, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]][j][i]);
+        let outside = Outside { inner: DenseSymmetric::new(diagonal).unwrap(), q: q.as_ref() };
+        let found = DenseSymmetric::assemble(&outside, |_| ()).unwrap().eigen().unwrap().values;
+        for (f, e) in found.iter().zip([0.0, 0.0, 2.0, 3.5]) {
+            assert!((f - e).abs() < 1e-14, "{found:?}");
+        }
     }
 }

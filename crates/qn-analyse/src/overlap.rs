@@ -1,6 +1,6 @@
 //! `qn-analyse overlap`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -13,7 +13,8 @@ use qn_train::ui::Verbosity;
 use crate::problem::destination;
 use crate::report::{self, Destination, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap};
 use crate::subspace::{
-    assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap, unit_columns,
+    Rank, assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap,
+    unit_columns,
 };
 use crate::table;
 
@@ -45,6 +46,13 @@ pub(crate) struct OverlapArgs {
     /// Say nothing but errors and results.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+impl OverlapArgs {
+    /// The command line's defaults for a run.
+    pub(crate) fn for_run(run: &Path, quiet: bool) -> Self {
+        Self { run: run.to_owned(), k: None, gradients: GradientsArg::Auto, json: None, quiet }
+    }
 }
 
 /// Runs the command.
@@ -153,6 +161,11 @@ fn compare(step: u64, v: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
     let eps = f64::from(f32::EPSILON);
     let normalised = numerical_rank(&beside(&unit_columns(v), e), eps);
     let raw = numerical_rank(&beside(v, e), eps);
+    // The same singular values against double precision's tolerance.
+    let in_f64 = |rank: &Rank| {
+        let tolerance = rank.tolerance * (f64::EPSILON / eps);
+        rank.singular_values.iter().filter(|&&s| s > tolerance).count()
+    };
     SnapshotOverlap {
         step,
         cosines: scores.row_iter().map(|r| r.iter().copied().collect()).collect(),
@@ -162,6 +175,8 @@ fn compare(step: u64, v: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
         principal_angles: principal_angles(v, e),
         max_coherence: max_coherence(v),
         class_gradient_norms: v.column_iter().map(|c| c.norm()).collect(),
+        rank_f64: in_f64(&normalised),
+        rank_raw_f64: in_f64(&raw),
         rank: normalised.rank,
         rank_tolerance: normalised.tolerance,
         singular_values: normalised.singular_values,

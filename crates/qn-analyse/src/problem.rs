@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use faer::{MatMut, MatRef};
-use qn_curvature::{Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples};
+use qn_curvature::{
+    ClassGradients, Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples,
+};
 use qn_data::Split;
 use qn_run::{RunDirectory, Versions};
 use qn_train::Usage;
@@ -74,8 +76,11 @@ pub(crate) enum SplitArg {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProblemArgs {
-    /// A run directory; its last checkpoint is taken.
+    /// A run directory.
     pub(crate) run: Option<PathBuf>,
+    /// Which of the run's checkpoints: that of step N [default: the last].
+    #[arg(long, value_name = "N", requires = "run")]
+    pub(crate) step: Option<u64>,
     /// Instead of a run: parameters by PyTorch's names in a .safetensors file.
     #[arg(long, conflicts_with = "run", value_name = "FILE")]
     checkpoint: Option<PathBuf>,
@@ -127,6 +132,13 @@ pub(crate) enum Derivatives {
 }
 
 impl Derivatives {
+    fn new(target: &Target, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Self> {
+        Ok(match dtype {
+            Dtype::F64 => Self::Double(curvature(target, indices, options)?),
+            Dtype::F32 => Self::Single(curvature(target, indices, options)?),
+        })
+    }
+
     pub(crate) fn dim(&self) -> usize {
         match self {
             Self::Double(c) => c.dim(),
@@ -138,6 +150,13 @@ impl Derivatives {
         match self {
             Self::Double(c) => c.loss_and_gradient(),
             Self::Single(c) => c.loss_and_gradient(),
+        }
+    }
+
+    pub(crate) fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
+        match self {
+            Self::Double(c) => c.class_gradients(),
+            Self::Single(c) => c.class_gradients(),
         }
     }
 
@@ -165,6 +184,7 @@ impl Derivatives {
 pub(crate) struct Problem {
     pub(crate) target: Target,
     pub(crate) derivatives: Derivatives,
+    options: Options,
     pub(crate) verbosity: Verbosity,
 }
 
@@ -181,6 +201,7 @@ impl Problem {
         }
         let target = Target::load(&TargetArgs {
             run: args.run.as_deref(),
+            step: args.step,
             checkpoint: args.checkpoint.as_deref(),
             arch: args.arch.as_deref(),
             data: args.data.as_deref(),
@@ -198,10 +219,8 @@ impl Problem {
             None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
         };
         let options = Options { threads, microbatch: args.microbatch, memory, direct: true };
-        let derivatives = match args.dtype {
-            Dtype::F64 => Derivatives::Double(curvature(&target, &options)?),
-            Dtype::F32 => Derivatives::Single(curvature(&target, &options)?),
-        };
+        let all: Vec<usize> = (0..target.data.len()).collect();
+        let derivatives = Derivatives::new(&target, &all, args.dtype, &options)?;
         verbosity.say(format_args!(
             "{}: {} parameters, {} of {} samples, {threads} threads",
             target.arch,
@@ -209,7 +228,12 @@ impl Problem {
             args.operator.as_str(),
             target.data.len(),
         ));
-        Ok(Self { target, derivatives, verbosity })
+        Ok(Self { target, derivatives, options, verbosity })
+    }
+
+    /// The same network's derivatives over some of the samples.
+    pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
+        Derivatives::new(&self.target, indices, dtype, &self.options)
     }
 
     /// The head of a report.
@@ -252,10 +276,11 @@ pub(crate) fn destination(json: Option<&Path>, run: Option<&Path>, name: &str) -
     }
 }
 
-fn curvature<T: Real>(target: &Target, options: &Options) -> Result<Curvature<T>> {
+fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
     let data = &target.data;
-    let images = (0..data.len()).flat_map(|i| data.sample(i));
-    let samples = Samples::new(data.sample_len(), images, data.labels().to_vec())?;
+    let images = indices.iter().flat_map(|&i| data.sample(i));
+    let labels = indices.iter().map(|&i| data.labels()[i]).collect();
+    let samples = Samples::new(data.sample_len(), images, labels)?;
     Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
 }
 

@@ -6,15 +6,18 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use qn_run::{RunDirectory, read_metrics};
 use qn_train::ui::Verbosity;
-use qn_train::{Interrupt, Launch, Settings, train};
+use qn_train::{Interrupt, Launch, Settings, TrainError, train};
 
 use crate::eigen::{self, EigenArgs};
-use crate::overlap::{self, GradientsArg, OverlapArgs};
-use crate::recipe::{EigenRecipe, Recipe};
-use crate::report::{self, EigenReport, OverlapReport};
+use crate::experiment::{ExperimentReport, RunSummary};
+use crate::overlap::{self, OverlapArgs};
+use crate::recipe::{EigenRecipe, Recipe, TrackRecipe};
+use crate::report::{self, Destination, EigenReport, OverlapReport, TrackReport};
+use crate::table;
+use crate::track::{self, TrackArgs};
 
-/// Run an experiment: train, eigen and overlap for each run of a recipe. What is done is kept, what
-/// was broken off goes on.
+/// Run an experiment of analysis/recipes: train each of its runs, analyse them as it says, and compare with the paper.
+/// What is done is kept, what was broken off goes on; experiment.json tells of all runs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReproduceArgs {
     /// A recipe of analysis/recipes by name, or a .toml file.
@@ -36,12 +39,11 @@ pub(crate) struct ReproduceArgs {
     quiet: bool,
 }
 
+/// A run and what was found out about it.
 struct Finished {
-    name: String,
     path: PathBuf,
-    eigen: EigenReport,
-    overlap: OverlapReport,
-    accuracy: Option<f64>,
+    summary: RunSummary,
+    spectrum: Option<(EigenReport, OverlapReport)>,
 }
 
 /// Runs the command; gives whether every eigenpair converged.
@@ -50,29 +52,50 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     let recipe = Recipe::find(&args.recipe)?;
     let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     verbosity.say(format_args!("{}: {}", recipe.name, recipe.description));
+    let folder = args.out.join(&recipe.name);
     let (mut finished, mut converged) = (Vec::new(), true);
-    for (name, settings) in &recipe.runs {
-        let path = args.out.join(&recipe.name).join(name);
+    for run in &recipe.runs {
+        let path = folder.join(&run.name);
         verbosity.say(format_args!("\n== {} ==", path.display()));
-        train_run(args, settings, &path, verbosity, interrupt).with_context(|| format!("run '{name}'"))?;
-        let (eigen, good) = spectrum(args, &recipe.eigen, &path, interrupt)?;
-        converged &= good;
-        let overlap = overlap::run(&OverlapArgs {
-            run: path.clone(),
-            k: None,
-            gradients: GradientsArg::Auto,
-            json: None,
-            quiet: args.quiet,
-        })?;
-        let metrics = read_metrics(&RunDirectory::open(&path)?.metrics_path())?;
-        let accuracy = metrics.iter().rev().find_map(|m| m.val_accuracy);
-        finished.push(Finished { name: name.clone(), path, eigen, overlap, accuracy });
+        train_run(args, &run.settings, &path, verbosity, interrupt)
+            .with_context(|| format!("run '{}'", run.name))?;
+        let directory = RunDirectory::open(&path)?;
+        let metrics = read_metrics(&directory.metrics_path())?;
+        let paper = recipe.paper.get(&run.group).copied();
+        let summary = RunSummary::new(run, &directory.read_config()?, &metrics, paper);
+        let mut spectrum = None;
+        if summary.diverged_at.is_none() {
+            if let Some(recipe) = &recipe.eigen {
+                let (eigen, good) = find_spectrum(args, recipe, &path, interrupt)?;
+                converged &= good;
+                spectrum = Some((eigen, overlap::run(&OverlapArgs::for_run(&path, args.quiet))?));
+            }
+            if let Some(recipe) = &recipe.track {
+                follow(args, recipe, &path, interrupt)?;
+            }
+        }
+        finished.push(Finished { path, summary, spectrum });
     }
-    print_summary(&finished);
+    let summaries: Vec<RunSummary> = finished.iter().map(|f| f.summary.clone()).collect();
+    let experiment = ExperimentReport::new(&recipe, summaries);
+    let report = folder.join("experiment.json");
+    report::write(&experiment, &Destination::File(report.clone()))?;
+    table::print_experiment(&experiment);
+    if recipe.eigen.is_some() {
+        let runs = finished.iter().filter_map(|f| {
+            let (eigen, overlap) = f.spectrum.as_ref()?;
+            Some((&f.summary, eigen, overlap))
+        });
+        table::print_spectra(runs);
+    }
+    println!("\nreports:\n  {}", report.display());
+    for f in finished.iter().filter(|_| recipe.eigen.is_some() || recipe.track.is_some()) {
+        println!("  {}", f.path.join("reports").display());
+    }
     Ok(converged)
 }
 
-/// Trains, goes on, or does nothing when the last step is there.
+/// Trains, goes on, or does nothing when the last step is there. A run that diverges is a result.
 fn train_run(
     args: &ReproduceArgs,
     settings: &Settings,
@@ -86,6 +109,10 @@ fn train_run(
         && RunDirectory::open(path).is_ok_and(|run| run.read_config().is_ok_and(|found| found == config));
     if resume {
         let run = RunDirectory::open(path)?;
+        if read_metrics(&run.metrics_path()).is_ok_and(|lines| lines.iter().any(|m| m.diverged)) {
+            verbosity.say("diverged already");
+            return Ok(());
+        }
         let last = run.checkpoint_steps()?.last().copied();
         if last == Some(config.steps) && run.snapshot_steps()?.last() == last.as_ref() {
             verbosity.say("trained already");
@@ -100,13 +127,45 @@ fn train_run(
         overwrite: args.overwrite,
         verbosity,
         interrupt: interrupt.clone(),
-    })?;
-    verbosity.say(format_args!("trained in {:.1} s", outcome.seconds));
+    });
+    match outcome {
+        Ok(outcome) => verbosity.say(format_args!("trained in {:.1} s", outcome.seconds)),
+        Err(error) if matches!(error.downcast_ref(), Some(TrainError::Diverged { .. })) => {
+            verbosity.say(format_args!("{error}"));
+        }
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 
+/// Follows the run along its checkpoints, unless the report that is there answers the same question.
+fn follow(args: &ReproduceArgs, recipe: &TrackRecipe, path: &Path, interrupt: &Interrupt) -> Result<()> {
+    let mut track = TrackArgs::for_run(path);
+    track.problem.samples = recipe.samples;
+    track.problem.dtype = recipe.dtype;
+    track.tol = recipe.tol.unwrap_or(track.tol);
+    track.problem.data_dir.clone_from(&args.data_dir);
+    track.problem.threads = args.threads;
+    track.problem.quiet = args.quiet;
+    let run = RunDirectory::open(path)?;
+    let file = run.report_path("track.json");
+    if !args.overwrite && file.is_file() {
+        let there: TrackReport = report::read(&file)?;
+        let steps: Vec<u64> = there.points.iter().map(|p| p.step).collect();
+        if steps == run.checkpoint_steps()?
+            && there.tol == track.tol
+            && there.subject.dtype == recipe.dtype.as_str()
+            && recipe.samples.is_none_or(|n| n == there.subject.samples)
+        {
+            table::print_track(&there);
+            return Ok(());
+        }
+    }
+    track::run(&track, interrupt).map(|_| ())
+}
+
 /// Finds the spectrum, unless the report that is there answers the same question.
-fn spectrum(
+fn find_spectrum(
     args: &ReproduceArgs,
     recipe: &EigenRecipe,
     path: &Path,
@@ -129,55 +188,10 @@ fn spectrum(
             && (there.method == "dense") == recipe.full
             && recipe.samples.is_none_or(|n| n == there.subject.samples);
         if same {
-            crate::table::print_eigen(&there);
+            table::print_eigen(&there);
             let converged = there.converged == there.eigenvalues.len();
             return Ok((there, converged));
         }
     }
     eigen::run(&eigen, interrupt)
-}
-
-fn print_summary(finished: &[Finished]) {
-    println!();
-    println!(
-        "{:<12} {:>9} {:>10} {:>10} {:>10} {:>13} {:>9} {:>9} {:>9}",
-        "run",
-        "test acc",
-        "lambda_1",
-        "lambda_C",
-        "lambda_C+1",
-        "assigned cos",
-        "overlap",
-        "rank",
-        "rank raw"
-    );
-    for f in finished {
-        let c = f.overlap.classes;
-        let value = |i: usize| f.eigen.eigenvalues.get(i).map_or("-".into(), |v| format!("{v:.4}"));
-        let accuracy = f.accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a));
-        let Some(last) = f.overlap.snapshots.last() else { continue };
-        println!(
-            "{:<12} {accuracy:>9} {:>10} {:>10} {:>10} {:>13.4} {:>9.4} {:>9} {:>9}",
-            f.name,
-            value(0),
-            value(c - 1),
-            value(c),
-            last.mean_assigned_cosine,
-            last.subspace_overlap,
-            last.rank,
-            last.rank_raw
-        );
-    }
-    if let Some(f) = finished.first() {
-        println!(
-            "random directions have a mean |cos| of {:.4}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
-            f.overlap.random_baseline,
-            2 * f.overlap.classes,
-            f.overlap.classes
-        );
-    }
-    println!("\nreports:");
-    for f in finished {
-        println!("  {}", f.path.join("reports").display());
-    }
 }

@@ -102,7 +102,7 @@ pub(crate) fn beside(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
 
 /// An orthonormal basis of the column space: what is left of a normalised column after the others
 /// must exceed 1e-10, well above the rounding of the single-precision snapshots being projected.
-fn column_space(a: &DMatrix<f64>) -> DMatrix<f64> {
+pub(crate) fn column_space(a: &DMatrix<f64>) -> DMatrix<f64> {
     let mut basis: Vec<DVector<f64>> = Vec::new();
     for column in unit_columns(a).column_iter() {
         let mut rest = column.into_owned();

@@ -2,7 +2,8 @@
 
 use qn_spectrum::StopReason;
 
-use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
+use crate::experiment::{ExperimentReport, RunSummary};
+use crate::report::{BatchesReport, EigenReport, FullSpectrumReport, OverlapReport, TrackReport};
 
 /// Eigenvalues with residuals, and what they say.
 pub(crate) fn print_eigen(report: &EigenReport) {
@@ -61,6 +62,156 @@ pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
         report.frobenius,
         report.frobenius_of_eigenvalues,
     );
+}
+
+/// One line a checkpoint.
+pub(crate) fn print_track(report: &TrackReport) {
+    println!(
+        "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>9} {:>8} {:>8} {:>8}",
+        "step",
+        "loss",
+        "lambda_1",
+        "lambda_C",
+        "inside",
+        "outside",
+        "vHv/lambda_k",
+        "coherence",
+        "|F|/|H|",
+        "g class",
+        "g top"
+    );
+    for p in &report.points {
+        let ratios = p.curvature.iter().zip(&p.lambda).filter(|(_, l)| **l > 0.0).map(|(c, l)| c / l);
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
+        println!(
+            "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
+            p.step,
+            p.loss,
+            p.eigenvalues[0],
+            p.eigenvalues[report.classes.min(p.eigenvalues.len()) - 1],
+            p.inside.first().copied().unwrap_or(f64::NAN),
+            p.outside,
+            p.mean_coherence,
+            p.residual_ratio.value,
+            p.gradient_in_class_span,
+            p.gradient_in_top_space,
+        );
+    }
+    println!(
+        "inside, outside: largest eigenvalues in and without the class gradients' span; 2/eta is {:.1}, with momentum {:.1}",
+        report.threshold, report.momentum_threshold
+    );
+}
+
+/// One line for the runs that differ in their seed alone, with the paper's numbers; one for each comparison.
+pub(crate) fn print_experiment(report: &ExperimentReport) {
+    let mut groups: Vec<&str> = report.runs.iter().map(|r| r.group.as_str()).collect();
+    groups.dedup();
+    let percent = |a: Vec<f64>| spread(&a.iter().map(|a| 100.0 * a).collect::<Vec<f64>>(), 2);
+    println!(
+        "\n{:<24} {:>4} {:>9} {:>16} {:>18} {:>9} {:>7} {:>9}",
+        "run", "runs", "diverged", "test acc / %", "test loss", "seconds", "paper %", "paper"
+    );
+    for group in groups {
+        let runs: Vec<&RunSummary> = report.runs.iter().filter(|r| r.group == group).collect();
+        let ends: Vec<_> = runs.iter().filter_map(|r| r.last()).collect();
+        let paper = runs[0].paper.unwrap_or_default();
+        let number = |x: Option<f64>, digits: usize| x.map_or("".into(), |x| format!("{x:.digits$}"));
+        println!(
+            "{group:<24} {:>4} {:>9} {:>16} {:>18} {:>9.1} {:>7} {:>9}",
+            runs.len(),
+            runs.len() - ends.len(),
+            percent(ends.iter().map(|v| v.accuracy).collect()),
+            spread(&ends.iter().map(|v| v.loss).collect::<Vec<f64>>(), 4),
+            runs.iter().map(|r| r.seconds).sum::<f64>() / runs.len() as f64,
+            number(paper.val_accuracy.map(|a| 100.0 * a), 0),
+            number(paper.val_loss, 4),
+        );
+    }
+    if report.runs.iter().any(|r| r.seed != report.runs[0].seed) {
+        println!("± is one standard deviation over seeds");
+    }
+    for c in &report.comparisons {
+        let ahead = match c.sgd_ahead_from {
+            Some(step) => format!("SGD stays ahead from step {step} on"),
+            None => "SGD is behind at the end".into(),
+        };
+        println!(
+            "{} against {}, seed {}: the latter's loss is lower in {} of {} windows; {ahead}; it takes {:.1} times as long",
+            c.sgd, c.other, c.seed, c.other_ahead.0, c.other_ahead.1, c.time_ratio
+        );
+    }
+}
+
+/// Mean and standard deviation in words.
+fn spread(values: &[f64], digits: usize) -> String {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    match values.len() {
+        0 => "-".into(),
+        1 => format!("{mean:.digits$}"),
+        _ => format!("{mean:.digits$} ± {:.digits$}", variance.sqrt()),
+    }
+}
+
+/// One line a run: its spectrum, and the last snapshot against it.
+pub(crate) fn print_spectra<'a>(
+    runs: impl Iterator<Item = (&'a RunSummary, &'a EigenReport, &'a OverlapReport)>,
+) {
+    println!(
+        "\n{:<12} {:>9} {:>10} {:>10} {:>10} {:>13} {:>6} {:>9} {:>5} {:>9}",
+        "run",
+        "test acc",
+        "lambda_1",
+        "lambda_C",
+        "lambda_C+1",
+        "assigned cos",
+        "paper",
+        "overlap",
+        "rank",
+        "rank raw"
+    );
+    let mut shown = None;
+    for (summary, eigen, overlap) in runs {
+        let c = overlap.classes;
+        let value = |i: usize| eigen.eigenvalues.get(i).map_or("-".into(), |v| format!("{v:.4}"));
+        let accuracy = summary.last().map_or("-".into(), |v| format!("{:.2} %", 100.0 * v.accuracy));
+        let paper = summary.paper.and_then(|p| p.assigned_cosine).map_or("".into(), |c| format!("{c:.2}"));
+        let Some(last) = overlap.snapshots.last() else { continue };
+        println!(
+            "{:<12} {accuracy:>9} {:>10} {:>10} {:>10} {:>13.4} {paper:>6} {:>9.4} {:>5} {:>9}",
+            summary.name,
+            value(0),
+            value(c - 1),
+            value(c),
+            last.mean_assigned_cosine,
+            last.subspace_overlap,
+            last.rank,
+            last.rank_raw
+        );
+        shown = Some(overlap);
+    }
+    if let Some(overlap) = shown {
+        println!(
+            "random directions have a mean |cos| of {:.4}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
+            overlap.random_baseline,
+            2 * overlap.classes,
+            overlap.classes
+        );
+    }
+}
+
+/// The ends of minibatches' spectra.
+pub(crate) fn print_batches(report: &BatchesReport) {
+    println!("{:>9} {:>22} {:>22}", "samples", "largest", "smallest");
+    for s in &report.sizes {
+        println!("{:>9} {:>22} {:>22}", s.size, spread(&s.largest, 4), spread(&s.smallest, 4));
+    }
+    println!("{:>9} {:>22.4} {:>22.4}", report.subject.samples, report.largest, report.smallest);
+    println!("± is one standard deviation over the minibatches");
 }
 
 /// One line a snapshot.

@@ -22,6 +22,7 @@ pub(crate) struct Target {
 #[derive(Clone, Debug)]
 pub(crate) struct TargetArgs<'a> {
     pub(crate) run: Option<&'a Path>,
+    pub(crate) step: Option<u64>,
     pub(crate) checkpoint: Option<&'a Path>,
     pub(crate) arch: Option<&'a str>,
     pub(crate) data: Option<&'a str>,
@@ -31,16 +32,23 @@ pub(crate) struct TargetArgs<'a> {
 }
 
 impl Target {
-    /// From a run directory (its last checkpoint, its data), or from a file of parameters.
+    /// From a run directory (one of its checkpoints, its data), or from a file of parameters.
     pub(crate) fn load(args: &TargetArgs<'_>) -> Result<Self> {
         let (architecture, data, checkpoint, step) = match (args.run, args.checkpoint) {
             (Some(run), None) => {
                 let run = RunDirectory::open(run)?;
                 let config = run.read_config()?;
                 let steps = run.checkpoint_steps()?;
-                let step = *steps.last().with_context(|| {
+                let last = *steps.last().with_context(|| {
                     format!("{} has no checkpoint yet: train it further first", run.path().display())
                 })?;
+                let step = args.step.unwrap_or(last);
+                if !steps.contains(&step) {
+                    bail!(Usage(format!(
+                        "--step {step}: {} has checkpoints of the steps {steps:?} (qn-train --keep-checkpoints 0 keeps all)",
+                        run.path().display()
+                    )));
+                }
                 let name: DataName = args.data.unwrap_or(&config.data).parse()?;
                 (config.architecture, name, run.checkpoint_path(step), Some(step))
             }

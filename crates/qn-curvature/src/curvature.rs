@@ -8,6 +8,7 @@ use qn_model::{Graph, ParamLayout};
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
 use crate::lanes::Group;
+use crate::loss::spread;
 use crate::network::{Kernel, Network, Program, Step};
 use crate::primal::Primal;
 use crate::sweep::sweep;
@@ -46,6 +47,16 @@ pub struct LossAndGradient {
     pub accuracy: f64,
     /// dL/dθ, [P].
     pub gradient: Vec<f64>,
+}
+
+/// The class gradients of all samples, and the curvatures that the paper reads from them.
+#[derive(Clone, Debug)]
+pub struct ClassGradients {
+    /// c_k, eq. (8), [C, P] row-major: the mean over the samples of class k of the gradient of logit k; zero where
+    /// there are none.
+    pub rows: Vec<f64>,
+    /// λ_k = (1/N) Σ y_k p_k (1 − p_k) |c_k|², eq. (12), [C].
+    pub lambda: Vec<f64>,
 }
 
 /// Tangents that go through a microbatch together. More do not make the matrix products better.
@@ -166,25 +177,24 @@ impl<T: Real> Curvature<T> {
         Ok(LossAndGradient { loss, accuracy: correct as f64 * weight, gradient })
     }
 
-    /// Class gradients, eq. (8), over all samples: row k is the mean over the samples of class k of
-    /// the gradient of logit k; zero where there are none. [C, P] row-major. Each logit is
-    /// differentiated over its own class only, so the cost is that of one gradient.
+    /// Class gradients and their λ_k over all samples. Each logit is differentiated over its own class only, so the
+    /// cost is that of one gradient.
     ///
     /// # Errors
     /// A derivative is not finite.
-    pub fn class_gradients(&self) -> Result<Vec<f64>, CurvatureError> {
+    pub fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
         let (p, classes) = (self.dim(), self.network.classes);
-        let mut all = Vec::with_capacity(classes * p);
+        let (mut rows, mut lambda) = (Vec::with_capacity(classes * p), Vec::with_capacity(classes));
         for class in 0..classes {
             let labels = self.samples.labels().iter();
             let members: Vec<usize> =
                 labels.enumerate().filter(|(_, l)| usize::from(**l) == class).map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
-            all.extend(sweep(
+            let (spread, row) = sweep(
                 batches.len(),
                 self.threads,
-                vec![0.0; p],
+                (0.0, vec![0.0; p]),
                 || self.task(p, &[]),
                 |task, state| {
                     let m = batches[task].len();
@@ -193,13 +203,19 @@ impl<T: Real> Curvature<T> {
                     let primal = Primal::forward(&self.network, gathered, &mut state.work.scratch);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
+                    state.spread += spread(&primal.softmax.probabilities, class, m);
                     primal.pull_back_seed(&self.network, &seed, &mut state.work, &mut state.sums);
                 },
-                |total, state| state.move_sums_to(total),
-            ));
+                |(spread, total), state| {
+                    *spread += std::mem::take(&mut state.spread);
+                    state.move_sums_to(total);
+                },
+            );
+            lambda.push(spread / self.samples() as f64 * row.iter().map(|x| x * x).sum::<f64>());
+            rows.extend(row);
         }
-        check_finite("a class gradient", "the parameters have diverged", all.iter().copied())?;
-        Ok(all)
+        check_finite("a class gradient", "the parameters have diverged", rows.iter().copied())?;
+        Ok(ClassGradients { rows, lambda })
     }
 
     /// y = A x for a block of vectors, x and y being P × b.
@@ -329,6 +345,7 @@ impl<T: Real> Curvature<T> {
             },
             loss: 0.0,
             correct: 0,
+            spread: 0.0,
             idle: &self.idle,
         }
     }
@@ -346,6 +363,7 @@ struct Task<'a, T: Real> {
     sums: Sums<T>,
     loss: f64,
     correct: usize,
+    spread: f64,
     /// Where the buffers go in the end.
     idle: &'a Mutex<Vec<Workspace<T>>>,
 }

@@ -42,7 +42,7 @@ mod window_rows;
 
 pub use assembly::AssemblyPlan;
 pub use convolution::Convolution;
-pub use curvature::{Curvature, LossAndGradient, Options};
+pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
 pub use lanes::Lanes;
 pub use real::Real;

@@ -32,6 +32,16 @@ pub(crate) fn softmax<T: Real>(logits: &[T], labels: &[u8], m: usize) -> Softmax
     Softmax { probabilities, loss_sum, correct }
 }
 
+/// Σ p_k (1 − p_k) over samples that are of class k. 1 − p_k is summed from the other classes: as p_k → 1 the difference
+/// would round to zero.
+pub(crate) fn spread<T: Real>(probabilities: &[T], class: usize, m: usize) -> f64 {
+    let planes = || probabilities.chunks_exact(m).enumerate();
+    let others =
+        |sample: usize| -> f64 { planes().filter(|(k, _)| *k != class).map(|(_, p)| p[sample].f64()).sum() };
+    let own = &probabilities[class * m..(class + 1) * m];
+    own.iter().enumerate().map(|(sample, p)| p.f64() * others(sample)).sum()
+}
+
 /// δ = (p − y) · weight.
 pub(crate) fn delta<T: Real>(probabilities: &[T], labels: &[u8], m: usize, weight: f64) -> Vec<T> {
     let weight = T::of(weight);

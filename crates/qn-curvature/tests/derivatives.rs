@@ -307,7 +307,7 @@ fn class_gradients_are_means_of_logit_gradients() {
     let graph = Graph::new(arch).unwrap();
     let theta = theta(&graph);
     let here = at::<f64>(&graph, &theta, Some(2), 1);
-    let rows = here.class_gradients().unwrap();
+    let rows = here.class_gradients().unwrap().rows;
     assert_eq!(rows.len(), 3 * theta.len());
     // The bias of the last layer moves logit k alone, and by one.
     let last = graph.layout().params().last().unwrap();

@@ -37,6 +37,9 @@ pub struct Metric {
     /// Accuracy on the test split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_accuracy: Option<f64>,
+    /// The loss before this step was not finite, and the run ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub diverged: bool,
     /// Seconds of training so far, over all sittings.
     pub seconds: f64,
 }

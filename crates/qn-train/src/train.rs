@@ -22,13 +22,15 @@ use crate::{
 /// Why a run ended before its last step.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The loss is NaN or infinite.
+    /// The loss, or what the quasi-Newton method goes by, is NaN or infinite.
     #[error(
-        "the loss is {loss} at step {step} with --lr {lr}: the run has diverged. {checkpoint}; try a smaller --lr or a larger --damping"
+        "{what} is {value} at step {step} with --lr {lr}: the run has diverged. {checkpoint}; try a smaller --lr or a larger --damping"
     )]
     Diverged {
+        /// What is not finite.
+        what: &'static str,
         /// The value.
-        loss: f64,
+        value: f64,
         /// At which step.
         step: u64,
         /// η.
@@ -183,6 +185,10 @@ impl Trainer<'_> {
         let per_epoch = self.train_set.len().div_ceil(self.batch_size) as u64;
         let mut order = (u64::MAX, Vec::new());
         let mut last = (f64::NAN, f64::NAN);
+        if self.step == 0 && self.config.keep_checkpoints == 0 {
+            // Who wants all of them wants to see the beginning.
+            self.checkpoint()?;
+        }
         while self.step < self.config.steps {
             let (epoch, at) = (self.step / per_epoch, (self.step % per_epoch) as usize);
             if order.0 != epoch {
@@ -253,9 +259,7 @@ impl Trainer<'_> {
         let PlainPass { loss, correct, gradient, statistics } = pass;
         let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
-        if !loss.is_finite() {
-            return Err(self.diverged(loss).into());
-        }
+        self.check_finite("the loss", epoch, &[loss])?;
         if self.step.is_multiple_of(self.config.log_every) {
             self.log_step(epoch, loss, accuracy)?;
         }
@@ -290,9 +294,12 @@ impl Trainer<'_> {
             ..Metric::default()
         };
         if let Some(averages) = self.optimizer.averages() {
-            metric.lambda = Some(averages.lambda()?.to_vec1()?);
+            let lambda: Vec<f64> = averages.lambda()?.to_vec1()?;
+            self.check_finite("a lambda_k", epoch, &lambda)?;
+            metric.lambda = Some(lambda);
         }
         if let Some((norms, coherence)) = self.optimizer.geometry()? {
+            self.check_finite("the length of a class gradient", epoch, &norms)?;
             metric.class_gradient_norms = Some(norms);
             metric.max_coherence = Some(coherence);
         }
@@ -381,12 +388,26 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn diverged(&self, loss: f64) -> TrainError {
+    /// A number that is not finite ends the run, and the log says so.
+    fn check_finite(&mut self, what: &'static str, epoch: u64, values: &[f64]) -> Result<()> {
+        let Some(&value) = values.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+        self.log.append(&Metric {
+            step: self.step,
+            epoch,
+            diverged: true,
+            seconds: self.seconds(),
+            ..Metric::default()
+        })?;
+        self.log.sync()?;
+        Err(self.diverged(what, value).into())
+    }
+
+    fn diverged(&self, what: &'static str, value: f64) -> TrainError {
         let checkpoint = match self.run.checkpoint_steps().ok().and_then(|s| s.last().copied()) {
             Some(step) => format!("The last checkpoint is {}", self.run.checkpoint_path(step).display()),
             None => "There is no checkpoint yet".to_owned(),
         };
-        TrainError::Diverged { loss, step: self.step, lr: self.config.lr, checkpoint }
+        TrainError::Diverged { what, value, step: self.step, lr: self.config.lr, checkpoint }
     }
 
     fn seconds(&self) -> f64 {

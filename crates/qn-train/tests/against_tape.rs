@@ -185,7 +185,8 @@ fn class_gradients_agree_with_the_tape() {
     let (network, images) = case.candle(DType::F32);
     let pass = class_pass(&network, &images, &case.labels, ClassStatistics::Exact).unwrap();
     let exact = case.tape().class_gradients().unwrap();
-    assert!(error(&numbers(&pass.class_gradients), &exact) < 1e-5);
+    assert!(error(&numbers(&pass.class_gradients), &exact.rows) < 1e-5);
+    assert!(error(&numbers(&pass.lambda), &exact.lambda) < 1e-5);
 }
 
 /// λ must not vanish before it has to: at p = 1 − 1e-12 single precision knows p as 1.

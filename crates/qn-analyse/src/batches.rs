@@ -1,0 +1,84 @@
+//! `qn-analyse batches`.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use qn_data::epoch_batches;
+use qn_spectrum::{LanczosOptions, Which, lanczos};
+use qn_train::{Interrupt, Usage};
+
+use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::problem::{Derivatives, Problem, ProblemArgs};
+use crate::report::{self, BatchEnds, BatchesReport, Destination};
+use crate::table;
+
+/// The largest and the smallest eigenvalue of minibatches, against those of all samples.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BatchesArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Samples in a minibatch, several sizes separated by commas.
+    #[arg(long, value_delimiter = ',', default_values_t = [128, 512, 2048])]
+    sizes: Vec<usize>,
+    /// Minibatches of each size.
+    #[arg(long, default_value_t = 10)]
+    draws: usize,
+    /// Residuals wanted, relative to the largest |eigenvalue|.
+    #[arg(long, default_value_t = 1e-3)]
+    tol: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
+    let started = Instant::now();
+    let problem = Problem::load(&args.problem, |_| Ok(()))?;
+    let n = problem.target.data.len();
+    for &size in &args.sizes {
+        if size == 0 || size * args.draws > n {
+            bail!(Usage(format!(
+                "--sizes {size} --draws {}: there are {n} samples, and no two minibatches share one",
+                args.draws
+            )));
+        }
+    }
+    let bar = problem.verbosity.bar((args.sizes.len() * args.draws + 1) as u64, "spectra");
+    let ends = |derivatives: &Derivatives| -> Result<([f64; 2], usize)> {
+        let quiet = indicatif::ProgressBar::hidden();
+        let which = args.problem.operator.operator();
+        let operator = Watched::new(CurvatureOperator { derivatives, which }, &quiet, interrupt);
+        let (tol, seed) = (args.tol, args.problem.seed);
+        let options = LanczosOptions { k: 2, which: Which::Be, tol, seed, ..LanczosOptions::default() };
+        let found = lanczos(&operator, &options, |_| ()).map_err(explain)?;
+        bar.inc(1);
+        Ok(([found.values[0], found.values[1]], 2 - found.converged))
+    };
+    let ([largest, smallest], _) = ends(&problem.derivatives)?;
+    let mut sizes = Vec::with_capacity(args.sizes.len());
+    for (stream, &size) in args.sizes.iter().enumerate() {
+        let mut found = BatchEnds { size, largest: Vec::new(), smallest: Vec::new(), unconverged: 0 };
+        for batch in epoch_batches(n, size, args.problem.seed, stream as u64).iter().take(args.draws) {
+            let ([high, low], open) = ends(&problem.over(batch, args.problem.dtype)?)?;
+            found.largest.push(high);
+            found.smallest.push(low);
+            found.unconverged += open;
+        }
+        sizes.push(found);
+    }
+    bar.finish_and_clear();
+    let report = BatchesReport {
+        subject: problem.subject(&args.problem),
+        tol: args.tol,
+        largest,
+        smallest,
+        sizes,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let to = args.problem.destination("batches.json")?;
+    report::write(&report, &to)?;
+    if let Destination::File(path) = &to {
+        table::print_batches(&report);
+        problem.verbosity.say(format_args!("report: {}", path.display()));
+    }
+    Ok(())
+}

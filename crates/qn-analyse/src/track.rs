@@ -1,0 +1,175 @@
+//! `qn-analyse track`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser};
+use faer::{Mat, MatRef};
+use nalgebra::DMatrix;
+use qn_curvature::Operator;
+use qn_run::{RunDirectory, TrainConfig};
+use qn_spectrum::{LanczosOptions, SymmetricOperator as _, Which, lanczos};
+use qn_train::Interrupt;
+use qn_train::ui::Verbosity;
+
+use crate::estimates::residual_ratio;
+use crate::operator::{CurvatureOperator, Outside, Watched, explain};
+use crate::problem::{Problem, ProblemArgs};
+use crate::report::{self, Destination, TrackPoint, TrackReport};
+use crate::subspace::{assign, column_space, cosines, subspace_overlap, unit_columns};
+use crate::table;
+
+/// At every checkpoint of a run: the Hessian's top eigenvalues against 2/eta, the curvature inside and outside the class
+/// gradients' span, eq. (12) against the true curvature, how large F is beside H, and where the gradient lies.
+///
+/// Checkpoints must have been kept: qn-train --keep-checkpoints 0 --checkpoint-every N.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TrackArgs {
+    #[command(flatten)]
+    pub(crate) problem: ProblemArgs,
+    /// Residuals wanted, relative to the largest eigenvalue.
+    #[arg(long, default_value_t = 1e-3)]
+    pub(crate) tol: f64,
+    /// Random vectors for the Frobenius norms.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) probes: usize,
+}
+
+impl TrackArgs {
+    /// The command line's defaults for a run.
+    pub(crate) fn for_run(run: &Path) -> Self {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            track: TrackArgs,
+        }
+        let mut args = Defaults::parse_from(["track"]).track;
+        args.problem.run = Some(run.to_owned());
+        args
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport> {
+    let started = Instant::now();
+    let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
+    let TrainConfig { lr, momentum, .. } = run.read_config()?;
+    let steps = match args.problem.step {
+        Some(step) => vec![step],
+        None => run.checkpoint_steps()?,
+    };
+    let verbosity = if args.problem.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let bar = verbosity.bar(steps.len() as u64, "checkpoints");
+    let (mut points, mut last) = (Vec::with_capacity(steps.len()), None);
+    for step in steps {
+        let mut at = args.problem.clone();
+        (at.step, at.quiet) = (Some(step), true);
+        let problem = Problem::load(&at, |_| Ok(()))?;
+        points.push(point(step, &problem, args, interrupt)?);
+        last = Some((problem.subject(&at), problem.target.graph.classes()));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let (subject, classes) = last
+        .with_context(|| format!("{} has no checkpoint yet: train it further first", run.path().display()))?;
+    let report = TrackReport {
+        subject,
+        classes,
+        lr,
+        threshold: 2.0 / lr,
+        momentum_threshold: 2.0 * (1.0 + momentum) / lr,
+        tol: args.tol,
+        probes: args.probes,
+        points,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let to = args.problem.destination("track.json")?;
+    report::write(&report, &to)?;
+    if let Destination::File(path) = &to {
+        table::print_track(&report);
+        verbosity.say(format_args!("report: {}", path.display()));
+    }
+    Ok(report)
+}
+
+fn point(step: u64, problem: &Problem, args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackPoint> {
+    let derivatives = &problem.derivatives;
+    let (p, classes) = (derivatives.dim(), problem.target.graph.classes());
+    let quiet = Verbosity::Quiet.bar(0, "products");
+    let operator = |which| Watched::new(CurvatureOperator { derivatives, which }, &quiet, interrupt);
+    let (hessian, ggn) = (operator(Operator::Hessian), operator(Operator::Ggn));
+    let times = |which: &Watched<'_, CurvatureOperator<'_>>, x: &DMatrix<f64>| -> Result<DMatrix<f64>> {
+        let mut y = Mat::zeros(p, x.ncols());
+        which.apply(faer_columns(x), y.as_mut()).map_err(|e| explain(e.into()))?;
+        Ok(DMatrix::from_fn(p, x.ncols(), |i, j| y[(i, j)]))
+    };
+
+    let start = derivatives.loss_and_gradient()?;
+    let c = derivatives.class_gradients()?;
+    let gradients = DMatrix::from_fn(p, classes, |i, k| c.rows[k * p + i]);
+    let (v, q) = (unit_columns(&gradients), column_space(&gradients));
+    let (hv, gv) = (times(&hessian, &v)?, times(&ggn, &v)?);
+    let (hq, gq) = (times(&hessian, &q)?, times(&ggn, &q)?);
+
+    let options = LanczosOptions {
+        k: (classes + 1).min(p),
+        which: Which::La,
+        block: 2,
+        tol: args.tol,
+        seed: args.problem.seed,
+        ..LanczosOptions::default()
+    };
+    let top = lanczos(&hessian, &options, |_| ()).map_err(explain)?;
+    let e = DMatrix::from_fn(p, classes.min(p), |i, j| top.vectors[(i, j)]);
+    let (he, ge) = (times(&hessian, &e)?, times(&ggn, &e)?);
+    let outside = Outside { inner: operator(Operator::Hessian), q: faer_columns(&q) };
+    let outside = lanczos(&outside, &LanczosOptions { k: 1, ..options }, |_| ()).map_err(explain)?;
+
+    let g = DMatrix::from_column_slice(p, 1, &start.gradient);
+    let share = |basis: &DMatrix<f64>| (basis.transpose() * &g).norm_squared() / g.norm_squared();
+    let ratio_in = |basis: &DMatrix<f64>, h: &DMatrix<f64>, ggn: &DMatrix<f64>| {
+        let inside = |x: DMatrix<f64>| (basis.transpose() * x).norm();
+        inside(h - ggn) / inside(h.clone())
+    };
+    let gram = (v.transpose() * &v).abs();
+    let pairs: Vec<f64> = (0..classes).flat_map(|j| (0..j).map(move |k| (j, k))).map(|at| gram[at]).collect();
+    let along = |av: &DMatrix<f64>| (0..classes).map(|k| v.column(k).dot(&av.column(k))).collect();
+    let inside = q.transpose() * &hq;
+    let mut inside: Vec<f64> =
+        (0.5 * (&inside + inside.transpose())).symmetric_eigenvalues().iter().copied().collect();
+    inside.sort_by(|a, b| b.total_cmp(a));
+    Ok(TrackPoint {
+        step,
+        loss: start.loss,
+        accuracy: start.accuracy,
+        gradient_norm: g.norm(),
+        converged: top.converged,
+        eigenvalues: top.values,
+        outside: outside.values[0],
+        outside_converged: outside.converged == 1,
+        inside,
+        lambda: c.lambda,
+        curvature: along(&hv),
+        ggn_curvature: along(&gv),
+        class_gradient_norms: gradients.column_iter().map(|c| c.norm()).collect(),
+        max_coherence: pairs.iter().copied().fold(0.0, f64::max),
+        mean_coherence: pairs.iter().sum::<f64>() / pairs.len().max(1) as f64,
+        mean_assigned_cosine: assign(&cosines(&v, &e)).mean,
+        subspace_overlap: subspace_overlap(&gradients, &e),
+        gradient_in_class_span: share(&q),
+        gradient_in_top_space: share(&e),
+        residual_ratio: residual_ratio(
+            &hessian,
+            &operator(Operator::Residual),
+            args.probes,
+            args.problem.seed,
+        )?,
+        residual_ratio_top: ratio_in(&e, &he, &ge),
+        residual_ratio_class_span: ratio_in(&q, &hq, &gq),
+    })
+}
+
+fn faer_columns(x: &DMatrix<f64>) -> MatRef<'_, f64> {
+    MatRef::from_column_major_slice(x.as_slice(), x.nrows(), x.ncols())
+}
