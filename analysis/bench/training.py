@@ -1,12 +1,13 @@
-"""Seconds of a training step of LeNet on CIFAR-10: ours beside PyTorch's, batch 128, two threads each, one run.
+"""Seconds of a training step on CIFAR-10: ours beside PyTorch's, batch 128, two threads each, one run.
 
     pip install -r analysis/bench/requirements.txt
-    python analysis/bench/training.py [--steps 400] [--out FILE]        (needs data/cifar10)
+    python analysis/bench/training.py [--arch lenet|resnet9] [--steps N] [--out FILE]        (needs data/cifar10)
 
 SGD with momentum 0.9, and the quasi-Newton method with damping 30. PyTorch's quasi-Newton step takes the class
-gradients in two ways: C backward passes over the whole batch, and one pass over each class's samples. A step is
-everything from picking the batch to the new parameters. Medians; ours are of means over the ten steps to a line of
-metrics.
+gradients in two ways: C backward passes over the whole batch, and one pass over each class's samples, which batch
+normalisation (ResNet9) does not allow; ours then goes through the batch's statistics as well, or holds them constant.
+A step is everything from picking the batch to the new parameters. Medians; ours are of means over the steps to a line
+of metrics.
 """
 
 import json
@@ -22,10 +23,12 @@ import torch
 from torch import nn
 
 from common import ROOT, bench_parser, lenet, record, tensors
+from resnet9 import ResNet9
 
 CLASSES = 10
-# Steps to a line of metrics: the default.
-LOGGED = 10
+NETWORKS = {"lenet": lenet, "resnet9": ResNet9}
+# Steps, and steps to a line of metrics.
+STEPS = {"lenet": (400, 10), "resnet9": (8, 1)}
 
 
 def flat(tensors):
@@ -53,8 +56,8 @@ def split(net, params, x, y):
     return gradient, torch.stack(rows), logits
 
 
-def quasi_newton(class_pass, lr=0.01, damping=30.0, gamma=0.9, momentum=0.9):
-    net, ema, square, buffer, t = lenet(), 0, 0, 0, 0
+def quasi_newton(net, class_pass, lr=0.01, damping=30.0, gamma=0.9, momentum=0.9):
+    ema, square, buffer, t = 0, 0, 0, 0
     params = list(net.parameters())
 
     def step(x, y):
@@ -73,8 +76,7 @@ def quasi_newton(class_pass, lr=0.01, damping=30.0, gamma=0.9, momentum=0.9):
     return step
 
 
-def sgd(lr=0.01):
-    net = lenet()
+def sgd(net, lr=0.01):
     optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
 
     def step(x, y):
@@ -97,40 +99,48 @@ def pytorch(step, steps):
     return statistics.median(times[steps // 5 :])
 
 
-def ours(optimiser, steps):
+def ours(arch, optimiser, steps, logged):
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
-        command = [ROOT / "target/release/qn-train", "--arch", "lenet", "--data", "cifar10", "--lr", "0.01"]
-        command += ["--steps", str(steps), "--snapshot-every", "0", "--log-every", str(LOGGED), "--quiet", "--threads", "2"]
+        command = [ROOT / "target/release/qn-train", "--arch", arch, "--data", "cifar10", "--lr", "0.01"]
+        command += ["--steps", str(steps), "--snapshot-every", "0", "--log-every", str(logged), "--quiet", "--threads", "2"]
         subprocess.run([*command, "--out", out, *optimiser], cwd=ROOT, check=True)
         lines = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]
     seconds = [line["seconds"] for line in lines if line.get("loss") is not None]
-    steps = [(b - a) / LOGGED for a, b in zip(seconds, seconds[1:])]
+    steps = [(b - a) / logged for a, b in zip(seconds, seconds[1:])]
     return statistics.median(steps[len(steps) // 5 :])
 
 
 def main():
     parser = bench_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--arch", choices=NETWORKS, default="lenet")
+    parser.add_argument("--steps", type=int)
     args = parser.parse_args()
     torch.set_num_threads(2)
     subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
+    steps, logged = STEPS[args.arch]
+    steps = args.steps or steps
+    net, newton = NETWORKS[args.arch], ["--optimizer", "qn", "--damping", "30"]
     found = {
-        "ours: SGD": ours([], args.steps),
-        "PyTorch: SGD": pytorch(sgd(), args.steps),
-        "ours: quasi-Newton": ours(["--optimizer", "qn", "--damping", "30"], args.steps),
-        "PyTorch: quasi-Newton, C + 1 backward passes": pytorch(quasi_newton(naive), args.steps),
-        "PyTorch: quasi-Newton, class by class": pytorch(quasi_newton(split), args.steps),
+        "ours: SGD": ours(args.arch, [], steps, logged),
+        "PyTorch: SGD": pytorch(sgd(net()), steps),
+        "ours: quasi-Newton": ours(args.arch, newton, steps, logged),
+        "PyTorch: quasi-Newton, C + 1 backward passes": pytorch(quasi_newton(net(), naive), steps),
     }
+    if args.arch == "lenet":
+        found["PyTorch: quasi-Newton, class by class"] = pytorch(quasi_newton(net(), split), steps)
+    else:
+        frozen = [*newton, "--class-statistics", "frozen"]
+        found["ours: quasi-Newton, frozen statistics"] = ours(args.arch, frozen, steps, logged)
     for name, seconds in found.items():
-        print(f"{name:<46} {1e3 * seconds:6.1f} ms")
+        print(f"{name:<46} {1e3 * seconds:8.1f} ms")
     ratios = {
         "PyTorch's SGD step / ours": found["PyTorch: SGD"] / found["ours: SGD"],
         "our quasi-Newton step / our SGD step": found["ours: quasi-Newton"] / found["ours: SGD"],
     }
     for name, ratio in ratios.items():
-        print(f"{name:<46} {ratio:6.2f}")
-    record(args.out, "training", {"seconds": found, "ratios": ratios})
+        print(f"{name:<46} {ratio:8.2f}")
+    record(args.out, "training" if args.arch == "lenet" else f"training-{args.arch}", {"seconds": found, "ratios": ratios})
 
 
 if __name__ == "__main__":

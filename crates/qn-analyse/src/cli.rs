@@ -12,8 +12,10 @@ use crate::batches::{self, BatchesArgs};
 use crate::eigen::{self, EigenArgs};
 use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
 use crate::experiment::ExperimentReport;
+use crate::figure::{self, FigureArgs};
 use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
+use crate::page::{self, PageArgs};
 use crate::report::{
     BatchesReport, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport,
     TraceReport, TrackReport,
@@ -34,6 +36,8 @@ const EXAMPLES: &str = "Examples:
   qn-analyse eigen runs/lenet --k 10 --samples 2000
   qn-analyse eigen --checkpoint lenet.safetensors --arch lenet --data cifar10 --json -
   qn-analyse overlap runs/lenet
+  qn-analyse report runs/lenet
+  qn-analyse figure eigenvalues runs/lenet --output eigenvalues.svg
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished but not converged (the report is
 written), 130 interrupted.";
@@ -56,6 +60,10 @@ enum Command {
     Overlap(OverlapArgs),
     /// Run an experiment of analysis/recipes.
     Reproduce(ReproduceArgs),
+    /// Draw a figure from reports.
+    Figure(FigureArgs),
+    /// Put runs and their reports on one page.
+    Report(PageArgs),
     /// Write the JSON Schemas of the reports.
     Schema(SchemaArgs),
 }
@@ -95,6 +103,8 @@ impl Cli {
             Command::Batches(args) => batches::run(&args, &interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args).map(|_| 0),
             Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
+            Command::Figure(args) => figure::run(&args).map(|()| 0),
+            Command::Report(args) => page::run(&args).map(|()| 0),
             Command::Schema(args) => write_schemas(&args.out).map(|()| 0),
         }
     }

@@ -8,7 +8,7 @@ use crate::recipe::{PaperNumbers, Recipe, RecipeRun};
 use crate::report::SCHEMA_VERSION;
 
 /// The outcome of a recipe: `experiment.json`.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExperimentReport {
     /// Of this format.
     pub schema_version: u32,
@@ -27,7 +27,7 @@ pub struct ExperimentReport {
 }
 
 /// One training run.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RunSummary {
     /// Its folder.
     pub name: String,
@@ -81,7 +81,7 @@ pub struct Validation {
 }
 
 /// SGD against another run.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Names in the recipe.
     pub sgd: String,

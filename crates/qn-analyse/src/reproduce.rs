@@ -11,6 +11,7 @@ use qn_train::{Interrupt, Launch, Settings, TrainError, train};
 use crate::eigen::{self, EigenArgs};
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::overlap::{self, OverlapArgs};
+use crate::page;
 use crate::recipe::{EigenRecipe, Recipe, TrackRecipe};
 use crate::report::{self, Destination, EigenReport, OverlapReport, TrackReport};
 use crate::table;
@@ -88,10 +89,14 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
         });
         table::print_spectra(runs);
     }
+    let paths: Vec<PathBuf> = finished.iter().map(|f| f.path.clone()).collect();
+    let page = folder.join("report.html");
+    page::write(&page, &recipe.name, Some(&experiment), &paths)?;
     println!("\nreports:\n  {}", report.display());
     for f in finished.iter().filter(|_| recipe.eigen.is_some() || recipe.track.is_some()) {
         println!("  {}", f.path.join("reports").display());
     }
+    println!("all on one page, for a browser:\n  {}", page.display());
     Ok(converged)
 }
 

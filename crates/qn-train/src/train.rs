@@ -194,7 +194,7 @@ impl Trainer<'_> {
             if order.0 != epoch {
                 order = (epoch, self.batches(epoch));
             }
-            let (loss, accuracy) = self.take_step(epoch, &order.1[at])?;
+            let seen = self.take_step(epoch, &order.1[at])?;
             let end_of_epoch = self.step.is_multiple_of(per_epoch);
             let done = self.step == self.config.steps;
             if end_of_epoch || done {
@@ -206,7 +206,9 @@ impl Trainer<'_> {
                     100.0 * last.1
                 ));
             }
-            bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
+            if let Some((loss, accuracy)) = seen {
+                bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
+            }
             bar.set_position(self.step);
             let interrupted = self.launch.interrupt.exit_code();
             if done || interrupted.is_some() || self.step.is_multiple_of(self.config.checkpoint_every) {
@@ -241,8 +243,9 @@ impl Trainer<'_> {
         Ok((Tensor::from_vec(images, (indices.len(), c, h, w), &self.device)?, labels))
     }
 
-    /// One step; gives the batch's loss and accuracy before it.
-    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<(f64, f64)> {
+    /// One step; gives the batch's loss and accuracy before it. A GPU is asked for them only when they are logged:
+    /// it would have to be waited for.
+    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<Option<(f64, f64)>> {
         let (images, labels) = self.batch(&self.train_set, indices)?;
         let every = self.config.snapshot_every;
         let snapshot = every > 0 && self.step.is_multiple_of(every);
@@ -257,11 +260,16 @@ impl Trainer<'_> {
             plain_pass(&self.network, &images, &labels)?
         };
         let PlainPass { loss, correct, gradient, statistics } = pass;
-        let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
-        let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
-        self.check_finite("the loss", epoch, &[loss])?;
-        if self.step.is_multiple_of(self.config.log_every) {
-            self.log_step(epoch, loss, accuracy)?;
+        let logged = self.step.is_multiple_of(self.config.log_every);
+        let mut seen = None;
+        if logged || self.device.is_cpu() {
+            let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+            let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
+            self.check_finite("the loss", epoch, &[loss])?;
+            if logged {
+                self.log_step(epoch, loss, accuracy)?;
+            }
+            seen = Some((loss, accuracy));
         }
         if self.optimizer.wants_top(self.step) {
             let set = &self.train_set;
@@ -280,7 +288,7 @@ impl Trainer<'_> {
         self.network.set_theta(&theta)?;
         self.network.absorb(&statistics)?;
         self.step += 1;
-        Ok((loss, accuracy))
+        Ok(seen)
     }
 
     fn log_step(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<()> {

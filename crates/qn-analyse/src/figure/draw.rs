@@ -1,0 +1,243 @@
+//! Panels as SVG.
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::panel::{At, Chart, Mark, Matrix, Panel, Scale};
+
+/// Colours of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Theme {
+    Light,
+    Dark,
+}
+
+/// Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which is faint on white.
+const SERIES: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(128, 128, 128),
+];
+/// Two columns' width on screen, one's in print.
+const WIDTH: u32 = 560;
+const HEIGHT: u32 = 340;
+const FONT: &str = "sans-serif";
+
+impl Theme {
+    fn paper(self) -> RGBColor {
+        if self == Self::Light { WHITE } else { RGBColor(24, 26, 30) }
+    }
+
+    fn ink(self) -> RGBColor {
+        if self == Self::Light { RGBColor(30, 30, 30) } else { RGBColor(225, 225, 225) }
+    }
+
+    fn grid(self) -> RGBColor {
+        if self == Self::Light { RGBColor(225, 225, 225) } else { RGBColor(62, 66, 72) }
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// One panel under the other.
+pub(crate) fn svg(panels: &[Panel], theme: Theme) -> Result<String> {
+    let mut text = String::new();
+    {
+        let size = (WIDTH, HEIGHT * panels.len().max(1) as u32);
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        root.fill(&theme.paper()).map_err(failed)?;
+        for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
+            match panel {
+                Panel::Chart(chart) => draw_chart(area, chart, theme)?,
+                Panel::Matrix(matrix) => draw_matrix(area, matrix, theme)?,
+            }
+        }
+        root.present().map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn failed(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("cannot draw the figure: {error}")
+}
+
+fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
+    let [(x0, x1), (y0, y1)] = chart.extent();
+    let (ink, grid) = (theme.ink(), theme.grid());
+    let text = |size: u32| (FONT, size).into_font().color(&ink);
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(64);
+    let mut context =
+        builder.caption(&chart.title, text(16)).build_cartesian_2d(x0..x1, y0..y1).map_err(failed)?;
+    let (xs, ys) = (chart.x.scale, chart.y.scale);
+    context
+        .configure_mesh()
+        .x_desc(&chart.x.label)
+        .y_desc(&chart.y.label)
+        .x_label_formatter(&|place| tick(xs, *place))
+        .y_label_formatter(&|place| tick(ys, *place))
+        .x_labels(7)
+        .y_labels(7)
+        .label_style(text(12))
+        .axis_desc_style(text(13))
+        .axis_style(ink)
+        .bold_line_style(grid)
+        .light_line_style(theme.paper())
+        .draw()
+        .map_err(failed)?;
+    let floor = if ys == Scale::Linear { 0f64.clamp(y0, y1) } else { y0 };
+    for (series, &color) in chart.series.iter().zip(SERIES.iter().cycle()) {
+        let at = |&(x, y): &(f64, f64)| Some((xs.place(x)?, ys.place(y)?));
+        let points: Vec<(f64, f64)> = series.points.iter().filter_map(at).collect();
+        let drawn = match series.mark {
+            Mark::Line | Mark::Dots => {
+                context.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))
+            }
+            Mark::Stems => context.draw_series(
+                points
+                    .iter()
+                    .map(|&(x, y)| PathElement::new(vec![(x, floor), (x, y)], color.stroke_width(1))),
+            ),
+            Mark::Steps => context.draw_series(points.windows(2).map(|pair| {
+                Rectangle::new([(pair[0].0, floor), (pair[1].0, pair[0].1)], color.mix(0.6).filled())
+            })),
+        };
+        let label = drawn.map_err(failed)?;
+        if !series.name.is_empty() {
+            label
+                .label(&series.name)
+                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(3)));
+        }
+        if matches!(series.mark, Mark::Dots | Mark::Stems) {
+            let radius = if points.len() > 60 { 2 } else { 3 };
+            let dots = points.iter().map(|&point| Circle::new(point, radius, color.filled()));
+            context.draw_series(dots).map_err(failed)?;
+        }
+    }
+    for reference in &chart.references {
+        let ends = match reference.at {
+            At::X(x) => xs.place(x).map(|x| [(x, y0), (x, y1)]),
+            At::Y(y) => ys.place(y).map(|y| [(x0, y), (x1, y)]),
+        };
+        let Some(ends) = ends else { continue };
+        let dashed = DashedLineSeries::new(ends, 6, 4, ink.stroke_width(1));
+        context.draw_series(dashed).map_err(failed)?.label(&reference.name).legend(move |(x, y)| {
+            PathElement::new(vec![(x, y), (x + 6, y), (x + 10, y), (x + 16, y)], ink.stroke_width(1))
+        });
+    }
+    if chart.series.iter().any(|s| !s.name.is_empty()) || !chart.references.is_empty() {
+        context
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(theme.paper().mix(0.85))
+            .border_style(grid)
+            .label_font(text(12))
+            .draw()
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
+    let (m, n) = (matrix.entries.len(), matrix.entries.first().map_or(0, Vec::len));
+    let ink = theme.ink();
+    let text = |size: u32| (FONT, size).into_font().color(&ink);
+    let mut context = ChartBuilder::on(area)
+        .margin(12)
+        .margin_right(24)
+        .caption(&matrix.title, text(16))
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..n as f64, m as f64..0.0)
+        .map_err(failed)?;
+    let centre = |place: &f64| format!("{}", place.floor() as i64 + 1);
+    context
+        .configure_mesh()
+        .disable_mesh()
+        .x_desc(matrix.columns)
+        .y_desc(matrix.rows)
+        .x_label_formatter(&centre)
+        .y_label_formatter(&|place| format!("{}", place.floor() as i64))
+        .x_label_offset(16)
+        .y_label_offset(10)
+        .label_style(text(12))
+        .axis_desc_style(text(13))
+        .axis_style(ink)
+        .draw()
+        .map_err(failed)?;
+    for (i, row) in matrix.entries.iter().enumerate() {
+        for (j, &entry) in row.iter().enumerate() {
+            let corners = [(j as f64, i as f64), (j as f64 + 1.0, i as f64 + 1.0)];
+            let cell = Rectangle::new(corners, shade(entry).filled());
+            context.draw_series([cell]).map_err(failed)?;
+            let on_dark = if entry < 0.55 { WHITE } else { BLACK };
+            let style = (FONT, 10).into_font().color(&on_dark);
+            let label = Text::new(format!("{entry:.2}"), (j as f64 + 0.22, i as f64 + 0.35), style);
+            context.draw_series([label]).map_err(failed)?;
+        }
+        if let Some(&j) = matrix.framed.get(i) {
+            let corners = [(j as f64 + 0.04, i as f64 + 0.04), (j as f64 + 0.96, i as f64 + 0.96)];
+            context.draw_series([Rectangle::new(corners, SERIES[1].stroke_width(2))]).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Viridis, from 0 to 1, between nine of its colours.
+fn shade(value: f64) -> RGBColor {
+    const STOPS: [(u8, u8, u8); 9] = [
+        (68, 1, 84),
+        (71, 44, 122),
+        (59, 81, 139),
+        (44, 113, 142),
+        (33, 144, 141),
+        (39, 173, 129),
+        (92, 200, 99),
+        (170, 220, 50),
+        (253, 231, 37),
+    ];
+    let place = value.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
+    let below = (place as usize).min(STOPS.len() - 2);
+    let (a, b, t) = (STOPS[below], STOPS[below + 1], place - below as f64);
+    let mix = |a: u8, b: u8| (f64::from(a) + t * (f64::from(b) - f64::from(a))).round() as u8;
+    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
+/// A number as short as its place allows.
+fn tick(scale: Scale, place: f64) -> String {
+    let value = scale.value(place);
+    let size = value.abs();
+    if scale == Scale::Linear && size < 1e-9 {
+        return "0".into();
+    }
+    if size != 0.0 && !(1e-3..1e5).contains(&size) {
+        return format!("{value:.0e}");
+    }
+    let digits =
+        if scale == Scale::Linear { 4 } else { (1.0 - size.log10().floor()).clamp(0.0, 4.0) as usize };
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_short() {
+        let linear = |x| tick(Scale::Linear, x);
+        assert_eq!([linear(0.0), linear(0.25), linear(40.0), linear(2e6)], ["0", "0.25", "40", "2e6"]);
+        let log = |x| tick(Scale::Log, x);
+        assert_eq!([log(-4.0), log(-1.0), log(0.5), log(3.0)], ["1e-4", "0.1", "3.2", "1000"]);
+    }
+
+    #[test]
+    fn the_ends_of_the_colours() {
+        assert_eq!((shade(0.0), shade(1.0)), (RGBColor(68, 1, 84), RGBColor(253, 231, 37)));
+    }
+}

@@ -1,0 +1,92 @@
+//! Figures of eigenvalues.
+
+use anyhow::{Context as _, Result};
+use qn_run::TensorFile;
+
+use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Scale, Series};
+use super::source::Source;
+use crate::report::{DensityReport, EigenReport, FullSpectrumReport, Histogram};
+
+/// The eigenvalues that `eigen` found, in their order, with C marked.
+pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
+    let mut series = Vec::new();
+    let mut subject = String::new();
+    for source in sources {
+        let report: EigenReport = source.report("eigen.json")?;
+        let s = &report.subject;
+        subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
+        // A full spectrum's other end is far away in order.
+        let top = report.eigenvalues.iter().take_while(|v| **v > 0.0 || report.which != "BE");
+        series.push(Series {
+            name: source.label.clone(),
+            points: top.enumerate().map(|(i, &v)| (i as f64 + 1.0, v)).collect(),
+            mark: if sources.len() == 1 { Mark::Stems } else { Mark::Dots },
+        });
+    }
+    Ok(vec![Panel::Chart(Chart {
+        title: format!("Eigenvalues: {subject}"),
+        x: Axis::linear("index"),
+        y: Axis::linear("eigenvalue"),
+        series,
+        references: vec![Reference { name: "C = 10 classes".into(), at: At::X(10.5) }],
+    })])
+}
+
+/// Counts of all eigenvalues.
+pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
+    let panel = |source: &Source| -> Result<Panel> {
+        let report: FullSpectrumReport = source.report("full_spectrum.json")?;
+        let histogram = match source.beside("full_spectrum.json", "full_spectrum.safetensors") {
+            // Finer than the report's where the eigenvalues are there.
+            Some(path) => {
+                let file = TensorFile::read(&path)?;
+                let values = file.tensors.get("eigenvalues").and_then(qn_run::Tensor::to_f64);
+                let values = values.with_context(|| format!("{} has no eigenvalues", path.display()))?;
+                Histogram::symlog(&values, report.threshold)
+            }
+            None => report.histogram,
+        };
+        let edges = histogram.edges.windows(2);
+        let points = edges.zip(&histogram.counts).map(|(edge, &n)| (edge[0], n as f64));
+        let last = histogram.edges.last().map(|&e| (e, 1.0));
+        let s = &report.subject;
+        Ok(Panel::Chart(Chart {
+            title: format!("All {} eigenvalues: {} of {}, {}", s.params, s.operator, s.arch, source.label),
+            x: Axis {
+                label: format!("eigenvalue (linear within ±{:.0e})", report.threshold),
+                scale: Scale::Symlog { threshold: report.threshold },
+            },
+            y: Axis::log("eigenvalues in a tenth of a decade"),
+            series: vec![Series {
+                name: String::new(),
+                points: points.chain(last).map(|(x, n)| (x, n.max(0.7))).collect(),
+                mark: Mark::Steps,
+            }],
+            references: Vec::new(),
+        }))
+    };
+    sources.iter().map(panel).collect()
+}
+
+/// Smoothed density of all eigenvalues.
+pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
+    let mut series = Vec::new();
+    for source in sources {
+        let report: DensityReport = source.report("density.json")?;
+        // What the estimate does not know is not drawn.
+        let floor = report.density.iter().copied().fold(0.0, f64::max) * 1e-8;
+        let known = report.grid.iter().zip(&report.density).filter(|(_, d)| **d > floor);
+        series.push(Series {
+            name: source.label.clone(),
+            points: known.map(|(&x, &d)| (x, d)).collect(),
+            mark: Mark::Line,
+        });
+    }
+    Ok(vec![Panel::Chart(Chart {
+        title: "Density of eigenvalues".into(),
+        x: Axis::linear("eigenvalue"),
+        y: Axis::log("density"),
+        series,
+        references: Vec::new(),
+    })])
+}

@@ -1,0 +1,147 @@
+//! `qn-analyse report`: runs on one page.
+
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use qn_run::write_whole;
+use qn_train::ui::Verbosity;
+
+use crate::experiment::{ExperimentReport, RunSummary};
+use crate::figure::{self, Name, Source};
+
+/// Put runs and their reports on one page: one file that needs no network.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PageArgs {
+    /// Run directories.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// The file [default: report.html in the run, or where the runs are].
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Say nothing but errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &PageArgs) -> Result<()> {
+    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let folder = match args.runs.as_slice() {
+        [one] => one.clone(),
+        several => several[0].parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    let output = args.output.clone().unwrap_or_else(|| folder.join("report.html"));
+    let title = match args.runs.as_slice() {
+        [one] => Source::new(one).label,
+        several => format!("{} runs", several.len()),
+    };
+    write(&output, &title, None, &args.runs)?;
+    verbosity.say(format_args!("report: {}", output.display()));
+    Ok(())
+}
+
+/// Writes the page about `runs`, headed by an experiment where they belong to one.
+pub(crate) fn write(
+    output: &Path,
+    title: &str,
+    experiment: Option<&ExperimentReport>,
+    runs: &[PathBuf],
+) -> Result<()> {
+    let sources: Vec<Source> = runs.iter().map(|path| Source::new(path)).collect();
+    let base = output.parent().unwrap_or(Path::new(""));
+    let mut sections = Vec::with_capacity(runs.len());
+    for (path, source) in runs.iter().zip(&sources) {
+        let section = run::section(path, source, base);
+        sections.push(section.with_context(|| format!("the report on {}", path.display()))?);
+    }
+    let together = [
+        picture(Name::Training, &sources, "Means over windows; accuracy at the end of every epoch."),
+        if sources.iter().all(|s| s.has("overlap.json")) && sources.len() > 1 {
+            picture(Name::Overlap, &sources, "Every snapshot against the last network's top eigenvectors.")
+        } else {
+            html! {}
+        },
+    ];
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                h1 { (title) }
+                @if let Some(experiment) = experiment { (overview(experiment)) }
+                div class="figures" { @for figure in &together { (figure) } }
+                @for section in &sections { (section) }
+                p class="faint" { "Written by qn " (env!("CARGO_PKG_VERSION")) "." }
+                script { (PreEscaped(include_str!("script.js"))) }
+            }
+        }
+    };
+    write_whole(output, page.into_string().as_bytes())?;
+    Ok(())
+}
+
+/// A figure for light and for dark surroundings; nothing where its numbers are not there.
+fn picture(name: Name, sources: &[Source], caption: &str) -> Markup {
+    let Ok([light, dark]) = figure::both_themes(name, sources) else { return html! {} };
+    html! {
+        figure {
+            div class="light" { (PreEscaped(light)) }
+            div class="dark" { (PreEscaped(dark)) }
+            figcaption { (caption) }
+        }
+    }
+}
+
+/// What the runs of an experiment came to.
+fn overview(experiment: &ExperimentReport) -> Markup {
+    let last = |run: &RunSummary, f: fn(&crate::Validation) -> String| run.last().map_or("-".into(), f);
+    html! {
+        p { (experiment.description) }
+        p class="faint" { code { (experiment.command) } ", commit " (experiment.versions.commit) }
+        div class="wide" {
+            table class="sortable" {
+                thead {
+                    tr {
+                        @for head in ["run", "optimizer", "learning rate", "damping", "seed", "steps", "test accuracy / %",
+                            "test loss", "seconds", "diverged at", "paper: accuracy / %", "paper: loss"] { th { (head) } }
+                    }
+                }
+                tbody {
+                    @for run in &experiment.runs {
+                        @let paper = run.paper.unwrap_or_default();
+                        tr {
+                            td { (run.name) } td { (run.optimizer) } td { (run.lr) } td { (run.damping) } td { (run.seed) }
+                            td { (run.steps) }
+                            td { (last(run, |v| format!("{:.2}", 100.0 * v.accuracy))) }
+                            td { (last(run, |v| format!("{:.4}", v.loss))) }
+                            td { (format!("{:.1}", run.seconds)) }
+                            td { (run.diverged_at.map_or(String::new(), |s| s.to_string())) }
+                            td { (paper.val_accuracy.map_or(String::new(), |a| format!("{:.0}", 100.0 * a))) }
+                            td { (paper.val_loss.map_or(String::new(), |l| l.to_string())) }
+                        }
+                    }
+                }
+            }
+        }
+        @for c in &experiment.comparisons {
+            p {
+                (c.other) " against " (c.sgd) ", seed " (c.seed) ": its loss is lower in " (c.other_ahead.0) " of "
+                (c.other_ahead.1) " windows; "
+                @match c.sgd_ahead_from {
+                    Some(step) => { "SGD stays ahead from step " (step) " on" },
+                    None => "SGD is behind at the end",
+                }
+                "; it takes " (format!("{:.1}", c.time_ratio)) " times as long."
+            }
+        }
+    }
+}
