@@ -13,8 +13,9 @@ pub(crate) enum Theme {
     Dark,
 }
 
-/// Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which is faint on white.
-const SERIES: [RGBColor; 7] = [
+/// Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which is faint on white; and
+/// three more, so that ten classes have a colour each.
+const SERIES: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -22,6 +23,9 @@ const SERIES: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(128, 128, 128),
+    RGBColor(120, 70, 40),
+    RGBColor(110, 80, 200),
+    RGBColor(170, 170, 60),
 ];
 /// Two columns' width on screen, one's in print.
 const WIDTH: u32 = 560;
@@ -66,14 +70,54 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw the figure: {error}")
 }
 
+/// An entry of a legend.
+struct Entry<'a> {
+    name: &'a str,
+    color: RGBColor,
+    dashed: bool,
+}
+
+/// The title and a legend in as many rows as it needs; what is left of the area.
+fn draw_head<'a>(area: &Area<'a>, title: &str, entries: &[Entry<'_>], ink: RGBColor) -> Result<Area<'a>> {
+    let (left, row, sample, letter) = (76, 18, 18, 7);
+    let text = |size: u32| (FONT, size).into_font().color(&ink);
+    area.draw(&Text::new(title.to_owned(), (left, 10), text(15))).map_err(failed)?;
+    let (mut x, mut y) = (left, 38);
+    for (i, entry) in entries.iter().enumerate() {
+        let width = sample + 8 + letter * entry.name.chars().count() as i32 + 14;
+        if i > 0 && x + width > WIDTH as i32 {
+            (x, y) = (left, y + row);
+        }
+        let stretches = if entry.dashed { vec![(0, 5), (8, 13), (16, 18)] } else { vec![(0, sample)] };
+        for (from, to) in stretches {
+            let stroke = entry.color.stroke_width(if entry.dashed { 1 } else { 3 });
+            area.draw(&PathElement::new(vec![(x + from, y), (x + to, y)], stroke)).map_err(failed)?;
+        }
+        let at = (x + sample + 6, y - 6);
+        area.draw(&Text::new(entry.name.to_owned(), at, text(12))).map_err(failed)?;
+        x += width;
+    }
+    let used = if entries.is_empty() { 30 } else { y + 8 };
+    Ok(area.split_vertically(used).1)
+}
+
 fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
     let [(x0, x1), (y0, y1)] = chart.extent();
     let (ink, grid) = (theme.ink(), theme.grid());
     let text = |size: u32| (FONT, size).into_font().color(&ink);
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(12).margin_right(24).x_label_area_size(40).y_label_area_size(64);
-    let mut context =
-        builder.caption(&chart.title, text(16)).build_cartesian_2d(x0..x1, y0..y1).map_err(failed)?;
+    let colors = || SERIES.iter().copied().cycle();
+    let named = chart.series.iter().zip(colors()).filter(|(series, _)| !series.name.is_empty());
+    let mut entries: Vec<Entry<'_>> =
+        named.map(|(series, color)| Entry { name: &series.name, color, dashed: false }).collect();
+    entries.extend(chart.references.iter().map(|r| Entry { name: &r.name, color: ink, dashed: true }));
+    let area = draw_head(area, &chart.title, &entries, ink)?;
+    let mut context = ChartBuilder::on(&area)
+        .margin(8)
+        .margin_right(24)
+        .x_label_area_size(40)
+        .y_label_area_size(68)
+        .build_cartesian_2d(x0..x1, y0..y1)
+        .map_err(failed)?;
     let (xs, ys) = (chart.x.scale, chart.y.scale);
     context
         .configure_mesh()
@@ -91,10 +135,10 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
         .draw()
         .map_err(failed)?;
     let floor = if ys == Scale::Linear { 0f64.clamp(y0, y1) } else { y0 };
-    for (series, &color) in chart.series.iter().zip(SERIES.iter().cycle()) {
+    for (series, color) in chart.series.iter().zip(colors()) {
         let at = |&(x, y): &(f64, f64)| Some((xs.place(x)?, ys.place(y)?));
         let points: Vec<(f64, f64)> = series.points.iter().filter_map(at).collect();
-        let drawn = match series.mark {
+        match series.mark {
             Mark::Line | Mark::Dots => {
                 context.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))
             }
@@ -103,16 +147,12 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
                     .iter()
                     .map(|&(x, y)| PathElement::new(vec![(x, floor), (x, y)], color.stroke_width(1))),
             ),
-            Mark::Steps => context.draw_series(points.windows(2).map(|pair| {
-                Rectangle::new([(pair[0].0, floor), (pair[1].0, pair[0].1)], color.mix(0.6).filled())
+            Mark::Steps => context.draw_series(series.points.windows(2).filter_map(|pair| {
+                let ((left, top), right) = (at(&pair[0])?, xs.place(pair[1].0)?);
+                Some(Rectangle::new([(left, floor), (right, top)], color.mix(0.6).filled()))
             })),
-        };
-        let label = drawn.map_err(failed)?;
-        if !series.name.is_empty() {
-            label
-                .label(&series.name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(3)));
         }
+        .map_err(failed)?;
         if matches!(series.mark, Mark::Dots | Mark::Stems) {
             let radius = if points.len() > 60 { 2 } else { 3 };
             let dots = points.iter().map(|&point| Circle::new(point, radius, color.filled()));
@@ -125,20 +165,7 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
             At::Y(y) => ys.place(y).map(|y| [(x0, y), (x1, y)]),
         };
         let Some(ends) = ends else { continue };
-        let dashed = DashedLineSeries::new(ends, 6, 4, ink.stroke_width(1));
-        context.draw_series(dashed).map_err(failed)?.label(&reference.name).legend(move |(x, y)| {
-            PathElement::new(vec![(x, y), (x + 6, y), (x + 10, y), (x + 16, y)], ink.stroke_width(1))
-        });
-    }
-    if chart.series.iter().any(|s| !s.name.is_empty()) || !chart.references.is_empty() {
-        context
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(theme.paper().mix(0.85))
-            .border_style(grid)
-            .label_font(text(12))
-            .draw()
-            .map_err(failed)?;
+        context.draw_series(DashedLineSeries::new(ends, 6, 4, ink.stroke_width(1))).map_err(failed)?;
     }
     Ok(())
 }
@@ -147,22 +174,25 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
     let (m, n) = (matrix.entries.len(), matrix.entries.first().map_or(0, Vec::len));
     let ink = theme.ink();
     let text = |size: u32| (FONT, size).into_font().color(&ink);
-    let mut context = ChartBuilder::on(area)
-        .margin(12)
+    let area = draw_head(area, &matrix.title, &[], ink)?;
+    let mut context = ChartBuilder::on(&area)
+        .margin(8)
         .margin_right(24)
-        .caption(&matrix.title, text(16))
         .x_label_area_size(40)
-        .y_label_area_size(64)
+        .y_label_area_size(68)
         .build_cartesian_2d(0.0..n as f64, m as f64..0.0)
         .map_err(failed)?;
-    let centre = |place: &f64| format!("{}", place.floor() as i64 + 1);
+    let index = |place: f64, count: usize, first: usize| {
+        let at = place.floor() as usize;
+        if at < count { (at + first).to_string() } else { String::new() }
+    };
     context
         .configure_mesh()
         .disable_mesh()
         .x_desc(matrix.columns)
         .y_desc(matrix.rows)
-        .x_label_formatter(&centre)
-        .y_label_formatter(&|place| format!("{}", place.floor() as i64))
+        .x_label_formatter(&|place| index(*place, n, 1))
+        .y_label_formatter(&|place| index(*place, m, 0))
         .x_label_offset(16)
         .y_label_offset(10)
         .label_style(text(12))

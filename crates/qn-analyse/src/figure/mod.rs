@@ -113,16 +113,23 @@ fn panels(name: Name, sources: &[Source], step: Option<u64>) -> Result<Vec<Panel
     }
 }
 
+/// Fonts looked for by name, before any other.
+const SANS_SERIF: [&str; 5] = ["DejaVu Sans", "Liberation Sans", "Noto Sans", "Arial", "Helvetica"];
+
 /// The SVG in pixels, with the system's fonts.
 fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     use resvg::{tiny_skia, usvg};
     let mut options = usvg::Options::default();
     options.fontdb_mut().load_system_fonts();
-    if options.fontdb.is_empty() {
+    let families: Vec<String> =
+        options.fontdb.faces().filter_map(|face| Some(face.families.first()?.0.clone())).collect();
+    let known = SANS_SERIF.iter().find(|known| families.iter().any(|family| family == *known));
+    let Some(family) = known.map(|name| (*name).to_owned()).or_else(|| families.first().cloned()) else {
         bail!(
             "there is no font on this system: install one (for example fonts-dejavu-core), or write an .svg"
         );
-    }
+    };
+    options.fontdb_mut().set_sans_serif_family(family);
     let tree = usvg::Tree::from_str(svg, &options).context("cannot read the figure back")?;
     let size = tree.size().to_int_size().scale_by(scale).context("--scale is too small")?;
     let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("--scale is too large")?;

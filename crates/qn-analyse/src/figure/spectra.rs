@@ -59,7 +59,7 @@ pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
             y: Axis::log("eigenvalues in a tenth of a decade"),
             series: vec![Series {
                 name: String::new(),
-                points: points.chain(last).map(|(x, n)| (x, n.max(0.7))).collect(),
+                points: points.chain(last).collect(),
                 mark: Mark::Steps,
             }],
             references: Vec::new(),
