@@ -150,21 +150,31 @@ impl Convolution {
     ) {
         let m = classes.len();
         if let Some(db) = db {
-            for (i, samples) in dy.chunks_exact(m).enumerate() {
-                let channel = i / self.output.positions();
-                for (&class, &d) in classes.iter().zip(samples) {
-                    db[class * self.output.channels + channel] += d;
+            let mut sums = vec![T::of(0.0); m];
+            for (channel, plane) in dy.chunks_exact(self.output.positions() * m).enumerate() {
+                sums.fill(T::of(0.0));
+                for samples in plane.chunks_exact(m) {
+                    sums.iter_mut().zip(samples).for_each(|(sum, &d)| *sum += d);
+                }
+                for (&class, &sum) in classes.iter().zip(&sums) {
+                    db[class * self.output.channels + channel] += sum;
                 }
             }
         }
         let groups = (0..m.div_ceil(LANES)).map(|g| (0..self.output.height, g..g + 1)).collect();
         let size = self.output.channels * self.input.channels * self.taps();
-        for (part, classes) in self.lane_sums(x, dy, m, groups, par).iter().zip(classes.chunks(LANES)) {
-            for (i, lanes) in part.iter().enumerate() {
-                for (lane, class) in classes.iter().enumerate() {
-                    dw[class * size + i] += lanes[lane];
+        let parts = self.lane_sums(x, dy, m, groups, par);
+        let gather = |(class, dw): (usize, &mut [T])| {
+            for (part, classes) in parts.iter().zip(classes.chunks(LANES)) {
+                let own = classes.iter().enumerate().filter(|(_, c)| **c == class);
+                for (lane, _) in own {
+                    dw.iter_mut().zip(part).for_each(|(dw, lanes)| *dw += lanes[lane]);
                 }
             }
+        };
+        match par {
+            Par::Seq => dw.chunks_exact_mut(size).enumerate().for_each(gather),
+            Par::Rayon(_) => dw.par_chunks_exact_mut(size).enumerate().for_each(gather),
         }
     }
 

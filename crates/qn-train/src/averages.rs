@@ -1,6 +1,8 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
+use crate::planes::weighted_sum;
+
 /// Running averages of the class gradients, eq. (16), and of λ, eq. (17). Each class counts its own
 /// steps: one that is absent from a batch is left as it is.
 #[derive(Clone, Debug)]
@@ -47,12 +49,7 @@ impl Averages {
         let keep = |yes: bool| if yes { self.gamma } else { 1.0 };
         let keep: Vec<f64> = seen.iter().map(|&s| keep(s)).collect();
         let take: Vec<f64> = keep.iter().map(|k| 1.0 - k).collect();
-        let scaled = |rows: &Tensor, by: &[f64]| match by {
-            // Every class is there: one number for all is faster.
-            [first, rest @ ..] if rest.iter().all(|x| x == first) => Ok((rows * *first)?),
-            _ => anyhow::Ok(rows.broadcast_mul(&self.column(by)?)?),
-        };
-        self.gradients = (scaled(&self.gradients, &keep)? + scaled(gradients, &take)?)?.detach();
+        self.gradients = weighted_sum(&self.gradients, &keep, gradients, &take)?.detach();
         let device = self.squares.device();
         let (keep, take) = (Tensor::new(keep, device)?, Tensor::new(take, device)?);
         self.squares = ((&self.squares * keep)? + (lambda.sqr()? * take)?)?.detach();

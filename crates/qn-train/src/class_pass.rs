@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
-use crate::planes::Classes;
+use crate::planes::{Classes, squares};
 use qn_run::ClassStatistics;
 
 use crate::network::ChannelStatistics;
@@ -181,19 +181,38 @@ fn finish(
     spreads: &Tensor,
     members: &[Vec<u32>],
 ) -> Result<ClassPass> {
-    let squares = class_gradients.sqr()?.sum(1)?.to_dtype(DType::F64)?;
-    let lambda = (spreads * squares)?;
+    let lambda = (spreads * squares(&class_gradients)?)?;
     Ok(ClassPass { plain, class_gradients, lambda, counts: members.iter().map(Vec::len).collect() })
 }
 
 /// (1/|B|) Σ y_k p_k (1 − p_k) of every class, [C], in f64. 1 − p_k is summed from the other classes: as p_k → 1 the
 /// difference would round to zero and 1/λ_k to infinity.
 fn spreads(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    if logits.device().is_cpu() { spreads_on_host(logits, labels) } else { spreads_on_device(logits, labels) }
+}
+
+fn spreads_on_device(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let (n, classes) = logits.dims2()?;
     let own = own_classes(labels, classes, logits.device())?;
     let p = Network::log_softmax(&logits.detach().to_dtype(DType::F64)?)?.exp()?;
     let others = (&p * own.affine(-1.0, 1.0)?)?.sum_keepdim(1)?;
     Ok(((p * own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?)
+}
+
+/// The same where a loop is faster than tensors so small.
+fn spreads_on_host(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    let (n, classes) = logits.dims2()?;
+    let logits: Vec<f64> = logits.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    let mut spreads = vec![0.0; classes];
+    for (z, &label) in logits.chunks_exact(classes).zip(labels) {
+        let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let own = (z[label as usize] - max).exp();
+        let others: f64 =
+            z.iter().enumerate().filter(|(k, _)| *k != label as usize).map(|(_, z)| (z - max).exp()).sum();
+        let total = own + others;
+        spreads[label as usize] += own / total * (others / total) / n as f64;
+    }
+    Ok(Tensor::from_vec(spreads, classes, &Device::Cpu)?)
 }
 
 /// One at each sample's class and zero elsewhere, [N, C], in f64.
@@ -240,6 +259,17 @@ mod tests {
             let found: f64 = row.iter().zip(&direction).map(|(a, b)| a * b).sum();
             assert!((found - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{k}: {found} {expected}");
         }
+    }
+
+    #[test]
+    fn both_ways_to_the_spreads_agree() {
+        let logits: Vec<f64> = (0..15).map(|i| (i as f64 * 1.7).sin() * 9.0).collect();
+        let logits = Tensor::from_vec(logits, (5, 3), &Device::Cpu).unwrap();
+        let labels = [0, 2, 2, 0, 2];
+        let host: Vec<f64> = spreads_on_host(&logits, &labels).unwrap().to_vec1().unwrap();
+        let device: Vec<f64> = spreads_on_device(&logits, &labels).unwrap().to_vec1().unwrap();
+        assert!(host.iter().zip(&device).all(|(a, b)| (a - b).abs() <= 1e-14 * b), "{host:?} {device:?}");
+        assert!(host[1] == 0.0 && host[0] > 0.0);
     }
 
     #[test]

@@ -2,6 +2,8 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use faer::{Mat, Side};
 
+use crate::planes::squares;
+
 /// A step that treats a subspace in a way of its own: b g + Vᵀ M V g, V having the subspace's directions as rows.
 pub(crate) struct Directions {
     /// V, [k, P]; the rows need not be orthogonal, nor of unit length.
@@ -23,7 +25,7 @@ impl Directions {
     /// Newton steps along the rows, eq. (15): M = diag((1/(λ_k + d) − η) / |row_k|²), b = η. A zero row, and one whose
     /// λ_k + d is not positive, keeps its SGD step.
     pub(crate) fn newton(rows: Tensor, lambda: &Tensor, damping: f64, lr: f64) -> Result<Self> {
-        let squares = rows.sqr()?.sum(1)?.to_dtype(DType::F64)?;
+        let squares = squares(&rows)?;
         let none = squares.eq(0.0)?.to_dtype(DType::F64)?;
         let damped = (lambda + damping)?;
         let flat = damped.le(0.0)?.to_dtype(DType::F64)?;

@@ -4,7 +4,7 @@ use qn_curvature::Real;
 use qn_model::{Shape, Window};
 use rayon::prelude::*;
 
-use super::{Number, dims_of, entries, shape_of, with_entries};
+use super::{Number, dims_of, entries, on_this_processor, shape_of, with_entries};
 
 /// Windows that do not overlap, and the shape of what comes of them.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,9 @@ impl Pooling {
 /// one.
 #[inline(always)]
 pub(super) fn take_larger<T: Number>(largest: &mut T, x: T, k: usize) -> bool {
-    let larger = k == 0 || x > *largest || x.f64().is_nan();
+    #[allow(clippy::eq_op)]
+    let is_nan = x != x;
+    let larger = k == 0 || x > *largest || is_nan;
     *largest = if larger { x } else { *largest };
     larger
 }
@@ -64,14 +66,19 @@ impl CustomOp1 for MaxPool {
             let mut y = vec![<T as Real>::of(0.0); output.len() * m];
             let channels = y.par_chunks_mut(output.positions() * m).zip(x.par_chunks(input.positions() * m));
             channels.for_each(|(y, x)| {
-                for (i, out) in y.chunks_exact_mut(m).enumerate() {
-                    for k in 0..pool.entries() {
-                        let at = pool.at(input.width, pool.place(i), k) * m;
-                        for (out, &x) in out.iter_mut().zip(&x[at..at + m]) {
-                            take_larger(out, x, k);
+                on_this_processor(
+                    #[inline(always)]
+                    || {
+                        for (i, out) in y.chunks_exact_mut(m).enumerate() {
+                            for k in 0..pool.entries() {
+                                let at = pool.at(input.width, pool.place(i), k) * m;
+                                for (out, &x) in out.iter_mut().zip(&x[at..at + m]) {
+                                    take_larger(out, x, k);
+                                }
+                            }
                         }
-                    }
-                }
+                    },
+                );
             });
             Ok((T::to_cpu_storage_owned(y), dims_of(output, m)))
         }

@@ -19,6 +19,7 @@ mod conv;
 mod elementwise;
 mod max_pool;
 mod relu_pool;
+mod rows;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use qn_curvature::Real;
@@ -29,6 +30,7 @@ pub(crate) use conv::{Convolve, Parts, conv2d};
 pub(crate) use elementwise::{relu, samples_last};
 pub(crate) use max_pool::{Pooling, max_pool};
 pub(crate) use relu_pool::ReluPool;
+pub(crate) use rows::{squares, weighted_sum};
 
 fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
     match *dims {
@@ -62,6 +64,12 @@ impl Number for f64 {
             Rows::F32(_) => bail!("gradients in double precision do not belong to rows in single"),
         }
     }
+}
+
+/// Runs loops with all that the processor has, not only what every processor of its kind has; `body` must be
+/// `#[inline(always)]`, with all that it calls.
+fn on_this_processor<R>(body: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(body)
 }
 
 fn entries<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {

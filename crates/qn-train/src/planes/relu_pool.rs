@@ -5,8 +5,8 @@ use qn_curvature::{Convolution, Real};
 use qn_model::{Shape, Window};
 use rayon::prelude::*;
 
-use super::Number;
 use super::max_pool::{Pooling, take_larger};
+use super::{Number, on_this_processor};
 
 /// ReLU and max-pooling behind a convolution, done while its rows are in the cache: what lies between is never
 /// stored, only which entry of each window was taken.
@@ -53,24 +53,29 @@ impl ReluPool {
         }
         let height = pooling.window.height;
         let visit = |part: Vec<(&mut [T], &mut [u8])>, rows: &[T], lanes: usize| {
-            let channels = part.into_iter().zip(rows.chunks_exact(height * self.input.width * lanes));
-            for ((y, taken), rows) in channels {
-                let windows = y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m));
-                for (at, (y, taken)) in windows.enumerate() {
-                    for k in 0..pooling.entries() {
-                        let entry = pooling.at(self.input.width, (0, at), k) * lanes;
-                        let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
-                        for ((y, taken), &x) in samples {
-                            *taken = if take_larger(y, x, k) { k as u8 } else { *taken };
+            on_this_processor(
+                #[inline(always)]
+                || {
+                    let channels = part.into_iter().zip(rows.chunks_exact(height * self.input.width * lanes));
+                    for ((y, taken), rows) in channels {
+                        let windows = y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m));
+                        for (at, (y, taken)) in windows.enumerate() {
+                            for k in 0..pooling.entries() {
+                                let entry = pooling.at(self.input.width, (0, at), k) * lanes;
+                                let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
+                                for ((y, taken), &x) in samples {
+                                    *taken = if take_larger(y, x, k) { k as u8 } else { *taken };
+                                }
+                            }
+                            for (y, taken) in y.iter_mut().zip(taken) {
+                                let blocked = *y <= zero;
+                                *y = if blocked { zero } else { *y };
+                                *taken = if blocked { NONE } else { *taken };
+                            }
                         }
                     }
-                    for (y, taken) in y.iter_mut().zip(taken) {
-                        let blocked = *y <= zero;
-                        *y = if blocked { zero } else { *y };
-                        *taken = if blocked { NONE } else { *taken };
-                    }
-                }
-            }
+                },
+            );
         };
         convolution.forward_in_rows(parameters, x, m, height, parts, visit, Par::rayon(0));
         // A second pass would take the same entries.
@@ -88,15 +93,20 @@ impl ReluPool {
         let channels =
             plane.par_chunks_mut(inside).zip(dy.par_chunks(outside).zip(taken.par_chunks(outside)));
         channels.for_each(|(plane, (dy, taken))| {
-            for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
-                for k in 0..pooling.entries() {
-                    let at = pooling.at(self.input.width, pooling.place(i), k) * m;
-                    let samples = plane[at..at + m].iter_mut().zip(dy).zip(taken);
-                    for ((plane, &dy), &taken) in samples {
-                        *plane = if usize::from(taken) == k { dy } else { zero };
+            on_this_processor(
+                #[inline(always)]
+                || {
+                    for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
+                        for k in 0..pooling.entries() {
+                            let at = pooling.at(self.input.width, pooling.place(i), k) * m;
+                            let samples = plane[at..at + m].iter_mut().zip(dy).zip(taken);
+                            for ((plane, &dy), &taken) in samples {
+                                *plane = if taken == k as u8 { dy } else { zero };
+                            }
+                        }
                     }
-                }
-            }
+                },
+            );
         });
         plane
     }
