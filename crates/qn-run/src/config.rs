@@ -11,6 +11,16 @@ pub enum OptimizerKind {
     Qn,
 }
 
+impl OptimizerKind {
+    /// The name on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Qn => "qn",
+        }
+    }
+}
+
 /// What the momentum buffer accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

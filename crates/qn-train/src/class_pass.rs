@@ -72,10 +72,7 @@ pub fn class_pass(
         .map(|k| (0..labels.len() as u32).filter(|&i| labels[i as usize] == k).collect())
         .collect();
     if network.graph().has_batch_statistics() {
-        match statistics {
-            ClassStatistics::Exact => whole_batch(network, images, labels, &members),
-            ClassStatistics::Frozen => frozen(network, images, labels, &members),
-        }
+        whole_batch(network, images, labels, &members, statistics)
     } else if network.parts_classes() {
         parted(network, images, labels, &members)
     } else {
@@ -136,30 +133,15 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
     finish(plain, Tensor::stack(&rows, 0)?, &spreads, members)
 }
 
-/// The batch's own statistics for the loss; constants for the class gradients.
-fn frozen(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32>]) -> Result<ClassPass> {
-    let (plain, logits) = pass_with_logits(network, images, labels)?;
-    let mut rows = Vec::new();
-    for (class, indices) in members.iter().enumerate() {
-        if indices.is_empty() {
-            rows.push(plain.gradient.zeros_like()?);
-            continue;
-        }
-        let part = images.index_select(&Tensor::from_slice(indices, indices.len(), images.device())?, 0)?;
-        let (logits, _) = network.forward(&part, Mode::Frozen(&plain.statistics))?;
-        let own_logit = logits.narrow(1, class, 1)?.mean_all()?;
-        rows.push(network.flat_gradient(&own_logit.backward()?)?);
-    }
-    finish(plain, Tensor::stack(&rows, 0)?, &spreads(&logits, labels)?, members)
-}
-
+/// With batch statistics: the loss by the batch's own, and each class's logit either through them as well or, its
+/// samples passed once more, with them held constant.
 fn whole_batch(
     network: &Network,
     images: &Tensor,
     labels: &[u32],
     members: &[Vec<u32>],
+    statistics: ClassStatistics,
 ) -> Result<ClassPass> {
-    let device = network.device();
     let (plain, logits) = pass_with_logits(network, images, labels)?;
     let mut rows = Vec::new();
     for (class, indices) in members.iter().enumerate() {
@@ -167,8 +149,15 @@ fn whole_batch(
             rows.push(plain.gradient.zeros_like()?);
             continue;
         }
-        let part = logits.index_select(&Tensor::from_slice(indices, indices.len(), device)?, 0)?;
-        let own_logit = part.narrow(1, class, 1)?.mean_all()?;
+        let indices = Tensor::from_slice(indices, indices.len(), images.device())?;
+        let own = match statistics {
+            ClassStatistics::Exact => logits.index_select(&indices, 0)?,
+            ClassStatistics::Frozen => {
+                let part = images.index_select(&indices, 0)?;
+                network.forward(&part, Mode::Frozen(&plain.statistics))?.0
+            }
+        };
+        let own_logit = own.narrow(1, class, 1)?.mean_all()?;
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
     }
     finish(plain, Tensor::stack(&rows, 0)?, &spreads(&logits, labels)?, members)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use qn_data::DataName;
-use qn_run::{OptimizerKind, RunDirectory, TrainConfig};
+use qn_run::{RunDirectory, TrainConfig};
 
 use crate::settings::{Settings, Usage, steps_in_epoch};
 use crate::ui::{Verbosity, chain};
@@ -125,6 +125,16 @@ pub fn keep_candle_on_one_thread() {
     }
 }
 
+/// A command's options as an empty command line gives them.
+pub fn defaults<A: Args>() -> A {
+    #[derive(Parser)]
+    struct Empty<A: Args> {
+        #[command(flatten)]
+        options: A,
+    }
+    Empty::parse_from(["defaults"]).options
+}
+
 /// Makes `n` the number of threads of everything that runs in parallel here.
 ///
 /// # Errors
@@ -145,7 +155,7 @@ fn start(args: &TrainArgs) -> Result<u8> {
     let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     let config = if args.resume { resumed(args)? } else { args.settings.configure(&args.data_dir)? };
     let out = args.out.clone().unwrap_or_else(|| {
-        let optimizer = if config.optimizer == OptimizerKind::Qn { "qn" } else { "sgd" };
+        let optimizer = config.optimizer.as_str();
         PathBuf::from(format!("runs/{}-{}-{optimizer}", config.architecture.name, config.data))
     });
     let outcome = train(&Launch {

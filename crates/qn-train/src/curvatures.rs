@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result};
 use candle_core::{Device, Tensor};
 use faer::{Mat, MatMut, MatRef};
 use qn_curvature::{Curvature, Operator, Options, Samples};
-use qn_run::CurvatureSource;
 use qn_spectrum::{LanczosOptions, OperatorError, SymmetricOperator, Which, lanczos};
 
 use crate::Network;
@@ -30,11 +29,7 @@ impl Curvatures {
     }
 
     /// Q A Qᵀ for orthonormal rows Q, [k, P].
-    pub(crate) fn along(&self, rows: &Tensor, source: CurvatureSource) -> Result<Mat<f64>> {
-        let which = match source {
-            CurvatureSource::Hessian => Operator::Hessian,
-            CurvatureSource::Ggn | CurvatureSource::Lambda => Operator::Ggn,
-        };
+    pub(crate) fn along(&self, rows: &Tensor, which: Operator) -> Result<Mat<f64>> {
         let (k, p) = rows.dims2()?;
         let entries = to_f32s(rows)?;
         let q = Mat::from_fn(p, k, |i, j| f64::from(entries[j * p + i]));

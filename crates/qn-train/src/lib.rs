@@ -18,6 +18,7 @@ mod planes;
 mod pooling;
 mod settings;
 mod train;
+mod trainer;
 pub mod ui;
 
 pub use averages::Averages;

@@ -259,13 +259,10 @@ impl Network {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
                         Mode::Train => {
                             let (mean, variance, count) = self.batch_statistics(x)?;
-                            let seen = (mean.detach(), variance.detach());
-                            statistics.push(ChannelStatistics {
-                                buffer: *stats,
-                                mean: seen.0,
-                                variance: seen.1,
-                                count,
-                            });
+                            let (seen, spread) = (mean.detach(), variance.detach());
+                            let seen =
+                                ChannelStatistics { buffer: *stats, mean: seen, variance: spread, count };
+                            statistics.push(seen);
                             (mean, variance)
                         }
                         Mode::Frozen(all) => {

@@ -1,6 +1,7 @@
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Tensor};
 use faer::Mat;
+use qn_curvature::Operator;
 use qn_run::{
     Basis, CurvatureSource, MomentumOn, OptimizerKind, OptimizerState, Projection, Subspace, TrainConfig,
 };
@@ -96,8 +97,8 @@ impl Optimizer {
         self.top = Some(rows);
     }
 
-    /// θ after one step along the gradient g; `curvature` gives Q A Qᵀ for orthonormal rows Q, for the methods that do
-    /// not go by λ_k.
+    /// θ after one step along the gradient g; `curvature` gives Q A Qᵀ for orthonormal rows Q and a matrix A, for the
+    /// methods that do not go by λ_k.
     ///
     /// # Errors
     /// The device refuses, or `curvature` does.
@@ -105,7 +106,7 @@ impl Optimizer {
         &mut self,
         theta: &Tensor,
         gradient: &Tensor,
-        curvature: impl FnOnce(&Tensor) -> Result<Mat<f64>>,
+        curvature: impl FnOnce(&Tensor, Operator) -> Result<Mat<f64>>,
     ) -> Result<Tensor> {
         let directions = self.directions(curvature)?;
         let precondition = |g: &Tensor| match &directions {
@@ -130,7 +131,10 @@ impl Optimizer {
     }
 
     /// How the step differs from η g; `None` where it does not.
-    fn directions(&self, curvature: impl FnOnce(&Tensor) -> Result<Mat<f64>>) -> Result<Option<Directions>> {
+    fn directions(
+        &self,
+        curvature: impl FnOnce(&Tensor, Operator) -> Result<Mat<f64>>,
+    ) -> Result<Option<Directions>> {
         let TrainConfig { lr, damping, .. } = self.config;
         let averages = || self.averages.as_ref().context("no averages of class gradients");
         if self.config.project != Projection::None {
@@ -145,18 +149,28 @@ impl Optimizer {
             return Ok(None);
         }
         let averages = averages()?;
-        Ok(Some(if self.config.curvature != CurvatureSource::Lambda {
-            let rows = orthonormal_rows(&averages.gradients()?)?;
-            let curvature = curvature(&rows)?;
-            Directions::newton_in_span(rows, &curvature, damping, lr)?
-        } else {
-            let rows = match self.config.basis {
+        let exact = match self.config.curvature {
+            CurvatureSource::Lambda => None,
+            CurvatureSource::Ggn => Some(Operator::Ggn),
+            CurvatureSource::Hessian => Some(Operator::Hessian),
+        };
+        let directions = match (exact, self.config.basis) {
+            (Some(which), _) => {
+                let rows = orthonormal_rows(&averages.gradients()?)?;
+                let curvature = curvature(&rows, which)?;
+                Directions::newton_in_span(rows, &curvature, damping, lr)?
+            }
+            (None, Basis::Orthonormal) => {
+                let rows = orthonormal_rows(&averages.gradients()?)?;
+                Directions::newton(rows, &averages.lambda()?, damping, lr)?
+            }
+            (None, Basis::Paper) => {
                 // v_k times their lengths; zero where nothing is known of a class.
-                Basis::Paper => averages.parts().0.clone(),
-                Basis::Orthonormal => orthonormal_rows(&averages.gradients()?)?,
-            };
-            Directions::newton(rows, &averages.lambda()?, damping, lr)?
-        }))
+                let rows = averages.parts().0.clone();
+                Directions::newton(rows, &averages.lambda()?, damping, lr)?
+            }
+        };
+        Ok(Some(directions))
     }
 
     /// |ĉ_k| of each class and the largest |v_j · v_k|, for the log.
@@ -235,7 +249,7 @@ mod tests {
         optimizer
     }
 
-    fn lambda_only(_: &Tensor) -> Result<Mat<f64>> {
+    fn lambda_only(_: &Tensor, _: Operator) -> Result<Mat<f64>> {
         unreachable!("the method goes by lambda")
     }
 
@@ -309,7 +323,8 @@ mod tests {
             let h = h(a);
             let g = Tensor::new(&[a, -4.0, 27.0, 4.5], &cpu).unwrap();
             let mut optimizer = with(&rows, &[1.0, 1.0], |c| c.curvature = CurvatureSource::Hessian);
-            let along = |q: &Tensor| {
+            let along = |q: &Tensor, which: Operator| {
+                assert_eq!(which, Operator::Hessian);
                 let q: Vec<Vec<f64>> = q.to_vec2()?;
                 let q = Mat::from_fn(4, 2, |i, j| q[j][i]);
                 Ok(q.transpose() * &h * &q)

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser};
 use qn_data::{DataName, Dataset, Split};
 use qn_model::{Architecture, Graph};
 use qn_run::{
@@ -10,6 +10,8 @@ use qn_run::{
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::cli::defaults;
 
 /// The options of a training run, from a command line or a recipe. What a recipe leaves out has the
 /// command line's default; those are the paper's (its Appendix D).
@@ -98,12 +100,7 @@ pub struct Settings {
 impl Default for Settings {
     /// What an empty command line gives.
     fn default() -> Self {
-        #[derive(Parser)]
-        struct Empty {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        Empty::parse_from(["qn-train"]).settings
+        defaults()
     }
 }
 

@@ -25,6 +25,19 @@ impl Pooling {
         (y * stride + k / across) * width + x * stride + k % across
     }
 
+    /// The largest entry of every window of a channel with rows of `width`.
+    #[inline(always)]
+    fn largest<T: Number>(&self, x: &[T], width: usize, y: &mut [T], m: usize) {
+        for (i, y) in y.chunks_exact_mut(m).enumerate() {
+            for k in 0..self.entries() {
+                let at = self.at(width, self.place(i), k) * m;
+                for (y, &x) in y.iter_mut().zip(&x[at..at + m]) {
+                    take_larger(y, x, k);
+                }
+            }
+        }
+    }
+
     /// The i-th window's place.
     pub(super) fn place(&self, i: usize) -> (usize, usize) {
         (i / self.output.width, i % self.output.width)
@@ -68,16 +81,7 @@ impl CustomOp1 for MaxPool {
             channels.for_each(|(y, x)| {
                 on_this_processor(
                     #[inline(always)]
-                    || {
-                        for (i, out) in y.chunks_exact_mut(m).enumerate() {
-                            for k in 0..pool.entries() {
-                                let at = pool.at(input.width, pool.place(i), k) * m;
-                                for (out, &x) in out.iter_mut().zip(&x[at..at + m]) {
-                                    take_larger(out, x, k);
-                                }
-                            }
-                        }
-                    },
+                    || pool.largest(x, input.width, y, m),
                 );
             });
             Ok((T::to_cpu_storage_owned(y), dims_of(output, m)))

@@ -55,26 +55,7 @@ impl ReluPool {
         let visit = |part: Vec<(&mut [T], &mut [u8])>, rows: &[T], lanes: usize| {
             on_this_processor(
                 #[inline(always)]
-                || {
-                    let channels = part.into_iter().zip(rows.chunks_exact(height * self.input.width * lanes));
-                    for ((y, taken), rows) in channels {
-                        let windows = y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m));
-                        for (at, (y, taken)) in windows.enumerate() {
-                            for k in 0..pooling.entries() {
-                                let entry = pooling.at(self.input.width, (0, at), k) * lanes;
-                                let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
-                                for ((y, taken), &x) in samples {
-                                    *taken = if take_larger(y, x, k) { k as u8 } else { *taken };
-                                }
-                            }
-                            for (y, taken) in y.iter_mut().zip(taken) {
-                                let blocked = *y <= zero;
-                                *y = if blocked { zero } else { *y };
-                                *taken = if blocked { NONE } else { *taken };
-                            }
-                        }
-                    }
-                },
+                || self.pool_rows(part, rows, (m, lanes)),
             );
         };
         convolution.forward_in_rows(parameters, x, m, height, parts, visit, Par::rayon(0));
@@ -95,19 +76,45 @@ impl ReluPool {
         channels.for_each(|(plane, (dy, taken))| {
             on_this_processor(
                 #[inline(always)]
-                || {
-                    for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
-                        for k in 0..pooling.entries() {
-                            let at = pooling.at(self.input.width, pooling.place(i), k) * m;
-                            let samples = plane[at..at + m].iter_mut().zip(dy).zip(taken);
-                            for ((plane, &dy), &taken) in samples {
-                                *plane = if taken == k as u8 { dy } else { zero };
-                            }
-                        }
-                    }
-                },
+                || self.hand_back(plane, dy, taken, m),
             );
         });
         plane
+    }
+    /// A row of windows of every channel, from the rows that they lie in.
+    #[inline(always)]
+    fn pool_rows<T: Number>(&self, part: Vec<(&mut [T], &mut [u8])>, rows: &[T], (m, lanes): (usize, usize)) {
+        let (pooling, width, zero) = (self.pooling, self.input.width, <T as Real>::of(0.0));
+        let channels = part.into_iter().zip(rows.chunks_exact(pooling.window.height * width * lanes));
+        for ((y, taken), rows) in channels {
+            for (at, (y, taken)) in y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m)).enumerate() {
+                for k in 0..pooling.entries() {
+                    let entry = pooling.at(width, (0, at), k) * lanes;
+                    let samples = y.iter_mut().zip(taken.iter_mut()).zip(&rows[entry..entry + m]);
+                    for ((y, taken), &x) in samples {
+                        *taken = if take_larger(y, x, k) { k as u8 } else { *taken };
+                    }
+                }
+                for (y, taken) in y.iter_mut().zip(taken) {
+                    let blocked = *y <= zero;
+                    *y = if blocked { zero } else { *y };
+                    *taken = if blocked { NONE } else { *taken };
+                }
+            }
+        }
+    }
+
+    /// One channel's derivatives, to the entries that were taken.
+    #[inline(always)]
+    fn hand_back<T: Number>(&self, plane: &mut [T], dy: &[T], taken: &[u8], m: usize) {
+        let (pooling, zero) = (self.pooling, <T as Real>::of(0.0));
+        for (i, (dy, taken)) in dy.chunks_exact(m).zip(taken.chunks_exact(m)).enumerate() {
+            for k in 0..pooling.entries() {
+                let at = pooling.at(self.input.width, pooling.place(i), k) * m;
+                for ((plane, &dy), &taken) in plane[at..at + m].iter_mut().zip(dy).zip(taken) {
+                    *plane = if taken == k as u8 { dy } else { zero };
+                }
+            }
+        }
     }
 }

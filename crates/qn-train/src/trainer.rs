@@ -1,0 +1,287 @@
+//! Step after step.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use candle_core::{DType, Device, Tensor};
+use qn_curvature::Operator;
+use qn_data::{Dataset, epoch_batches};
+use qn_run::{Checkpoint, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
+
+use crate::curvatures::Curvatures;
+use crate::network::to_f32s;
+use crate::optimizer::keeps_averages;
+use crate::{
+    ClassPass, Launch, Mode, Network, Optimizer, Outcome, PlainPass, TrainError, class_pass, plain_pass,
+};
+
+/// A run under way.
+pub(crate) struct Trainer<'a> {
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) launch: &'a Launch<'a>,
+    pub(crate) run: RunDirectory,
+    pub(crate) network: Network,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) log: MetricsLog,
+    pub(crate) step: u64,
+    /// Seconds of training in earlier sittings.
+    pub(crate) earlier: f64,
+    pub(crate) started: Instant,
+    pub(crate) batch_size: usize,
+    pub(crate) train_set: Dataset,
+    pub(crate) test_set: Dataset,
+    pub(crate) device: Device,
+}
+
+impl Trainer<'_> {
+    /// Trains to the last step.
+    pub(crate) fn run(mut self) -> Result<Outcome> {
+        let bar = self.launch.verbosity.bar(self.config.steps, "training");
+        bar.set_position(self.step);
+        let per_epoch = self.train_set.len().div_ceil(self.batch_size) as u64;
+        let mut order = (u64::MAX, Vec::new());
+        let mut last = (f64::NAN, f64::NAN);
+        if self.step == 0 && self.config.keep_checkpoints == 0 {
+            // Who wants all of them wants to see the beginning.
+            self.checkpoint()?;
+        }
+        while self.step < self.config.steps {
+            let (epoch, at) = (self.step / per_epoch, (self.step % per_epoch) as usize);
+            if order.0 != epoch {
+                order = (epoch, self.batches(epoch));
+            }
+            let seen = self.take_step(epoch, &order.1[at])?;
+            let end_of_epoch = self.step.is_multiple_of(per_epoch);
+            let done = self.step == self.config.steps;
+            if end_of_epoch || done {
+                last = self.validate(self.step / per_epoch)?;
+                bar.println(format!(
+                    "epoch {:>3}  test loss {:.4}  test accuracy {:.2} %",
+                    self.step.div_ceil(per_epoch),
+                    last.0,
+                    100.0 * last.1
+                ));
+            }
+            if let Some((loss, accuracy)) = seen {
+                bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
+            }
+            bar.set_position(self.step);
+            let interrupted = self.launch.interrupt.exit_code();
+            if done || interrupted.is_some() || self.step.is_multiple_of(self.config.checkpoint_every) {
+                self.checkpoint()?;
+            }
+            if let (Some(code), false) = (interrupted, done) {
+                bar.finish_and_clear();
+                return Err(TrainError::Interrupted {
+                    step: self.step,
+                    out: self.run.path().to_owned(),
+                    code,
+                }
+                .into());
+            }
+        }
+        bar.finish_and_clear();
+        if last.0.is_nan() {
+            // A run that was already complete when it was resumed.
+            last = self.evaluate()?;
+        }
+        self.final_snapshot(per_epoch)?;
+        Ok(Outcome { steps: self.step, val_loss: last.0, val_accuracy: last.1, seconds: self.seconds() })
+    }
+
+    fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
+        epoch_batches(self.train_set.len(), self.batch_size, self.config.seed, epoch)
+    }
+
+    fn batch(&self, data: &Dataset, indices: &[usize]) -> Result<(Tensor, Vec<u32>)> {
+        let (images, labels) = data.batch(indices);
+        let [c, h, w] = data.name().shape();
+        Ok((Tensor::from_vec(images, (indices.len(), c, h, w), &self.device)?, labels))
+    }
+
+    /// One step; gives the batch's loss and accuracy before it. A GPU is asked for them only when they are logged:
+    /// it would have to be waited for.
+    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<Option<(f64, f64)>> {
+        let (images, labels) = self.batch(&self.train_set, indices)?;
+        let every = self.config.snapshot_every;
+        let snapshot = every > 0 && self.step.is_multiple_of(every);
+        let pass = if keeps_averages(self.config) || snapshot {
+            let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
+            self.optimizer.observe(&pass)?;
+            if snapshot {
+                self.snapshot(&pass)?;
+            }
+            pass.plain
+        } else {
+            plain_pass(&self.network, &images, &labels)?
+        };
+        let PlainPass { loss, correct, gradient, statistics } = pass;
+        let logged = self.step.is_multiple_of(self.config.log_every);
+        let mut seen = None;
+        if logged || self.device.is_cpu() {
+            let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+            let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
+            self.check_finite("the loss", epoch, &[loss])?;
+            if logged {
+                self.log_step(epoch, loss, accuracy)?;
+            }
+            seen = Some((loss, accuracy));
+        }
+        self.refresh_subspace()?;
+        let along = |rows: &Tensor, which: Operator| {
+            let images = to_f32s(&images)?.into_iter().map(f64::from);
+            let labels = labels.iter().map(|&l| l as u8);
+            Curvatures::new(&self.network, images, labels)?.along(rows, which)
+        };
+        let theta = self.optimizer.step(&self.network.theta()?, &gradient, along)?;
+        self.network.set_theta(&theta)?;
+        self.network.absorb(&statistics)?;
+        self.step += 1;
+        Ok(seen)
+    }
+
+    /// The Hessian's top eigenvectors here, where the optimiser is about to need them.
+    fn refresh_subspace(&mut self) -> Result<()> {
+        if !self.optimizer.wants_top(self.step) {
+            return Ok(());
+        }
+        let set = &self.train_set;
+        let n = self.config.subspace_samples.min(set.len());
+        let images = (0..n).flat_map(|i| set.sample(i));
+        let labels = set.labels()[..n].iter().copied();
+        let curvatures = Curvatures::new(&self.network, images, labels)?;
+        self.optimizer.set_top(curvatures.top(self.network.graph().classes(), &self.device)?);
+        Ok(())
+    }
+
+    fn log_step(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<()> {
+        let mut metric = Metric {
+            step: self.step,
+            epoch,
+            loss: Some(loss),
+            accuracy: Some(accuracy),
+            lr: Some(self.config.lr),
+            seconds: self.seconds(),
+            ..Metric::default()
+        };
+        if let Some(averages) = self.optimizer.averages() {
+            let lambda: Vec<f64> = averages.lambda()?.to_vec1()?;
+            self.check_finite("a lambda_k", epoch, &lambda)?;
+            metric.lambda = Some(lambda);
+        }
+        if let Some((norms, coherence)) = self.optimizer.geometry()? {
+            self.check_finite("the length of a class gradient", epoch, &norms)?;
+            metric.class_gradient_norms = Some(norms);
+            metric.max_coherence = Some(coherence);
+        }
+        Ok(self.log.append(&metric)?)
+    }
+
+    fn validate(&mut self, epoch: u64) -> Result<(f64, f64)> {
+        let (loss, accuracy) = self.evaluate()?;
+        self.log.append(&Metric {
+            step: self.step,
+            epoch,
+            val_loss: Some(loss),
+            val_accuracy: Some(accuracy),
+            seconds: self.seconds(),
+            ..Metric::default()
+        })?;
+        Ok((loss, accuracy))
+    }
+
+    /// Loss and accuracy on the test split.
+    fn evaluate(&self) -> Result<(f64, f64)> {
+        let n = self.test_set.len();
+        let (mut loss, mut correct) = (0.0, 0.0);
+        let all: Vec<usize> = (0..n).collect();
+        for indices in all.chunks(500) {
+            let (images, labels) = self.batch(&self.test_set, indices)?;
+            let (logits, _) = self.network.forward(&images, Mode::Eval)?;
+            let target = Tensor::from_slice(&labels, labels.len(), &self.device)?;
+            let mean: f32 = candle_nn::loss::cross_entropy(&logits.detach(), &target)?.to_scalar()?;
+            loss += f64::from(mean) * indices.len() as f64;
+            correct += f64::from(
+                logits.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?,
+            );
+        }
+        Ok((loss / n as f64, correct / n as f64))
+    }
+
+    fn snapshot(&self, pass: &ClassPass) -> Result<()> {
+        let layout = self.network.graph().layout();
+        let averaged = match self.optimizer.averages() {
+            Some(averages) => to_f32s(&averages.gradients()?)?,
+            None => Vec::new(),
+        };
+        let snapshot = Snapshot {
+            step: self.step,
+            layout_hash: layout.hash(),
+            params: layout.len(),
+            class_gradients: to_f32s(&pass.class_gradients)?,
+            averaged_class_gradients: averaged,
+            gradient: to_f32s(&pass.plain.gradient)?,
+            lambda: pass.lambda.to_vec1()?,
+        };
+        Ok(snapshot.write(&self.run.snapshot_path(self.step))?)
+    }
+
+    /// Class gradients at the end, over the batch that the next step would have used.
+    fn final_snapshot(&mut self, per_epoch: u64) -> Result<()> {
+        let batches = self.batches(self.step / per_epoch);
+        let (images, labels) = self.batch(&self.train_set, &batches[(self.step % per_epoch) as usize])?;
+        let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
+        self.optimizer.observe(&pass)?;
+        self.snapshot(&pass)
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        self.log.sync()?;
+        let layout = self.network.graph().layout();
+        let checkpoint = Checkpoint {
+            step: self.step,
+            seconds: self.seconds(),
+            parameters: to_f32s(&self.network.theta()?)?,
+            buffers: self.network.buffers()?,
+            optimizer: self.optimizer.state()?,
+        };
+        checkpoint.write(&self.run.checkpoint_path(self.step), layout)?;
+        // By default the newest two stay: one to go on with, one in case it is damaged.
+        let keep = match self.config.keep_checkpoints {
+            0 => usize::MAX,
+            n => n as usize,
+        };
+        let steps = self.run.checkpoint_steps()?;
+        for &old in steps.iter().rev().skip(keep) {
+            let path = self.run.checkpoint_path(old);
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A number that is not finite ends the run, and the log says so.
+    fn check_finite(&mut self, what: &'static str, epoch: u64, values: &[f64]) -> Result<()> {
+        let Some(&value) = values.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+        self.log.append(&Metric {
+            step: self.step,
+            epoch,
+            diverged: true,
+            seconds: self.seconds(),
+            ..Metric::default()
+        })?;
+        self.log.sync()?;
+        Err(self.diverged(what, value).into())
+    }
+
+    fn diverged(&self, what: &'static str, value: f64) -> TrainError {
+        let checkpoint = match self.run.checkpoint_steps().ok().and_then(|s| s.last().copied()) {
+            Some(step) => format!("The last checkpoint is {}", self.run.checkpoint_path(step).display()),
+            None => "There is no checkpoint yet".to_owned(),
+        };
+        TrainError::Diverged { what, value, step: self.step, lr: self.config.lr, checkpoint }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.earlier + self.started.elapsed().as_secs_f64()
+    }
+}
