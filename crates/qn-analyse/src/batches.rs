@@ -7,10 +7,12 @@ use clap::Args;
 use qn_data::epoch_batches;
 use qn_spectrum::{LanczosOptions, Which, lanczos};
 use qn_train::{Interrupt, Usage};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::problem::{Derivatives, Problem, ProblemArgs};
-use crate::report::{self, BatchEnds, BatchesReport, Destination};
+use crate::report::{self, Destination, Subject};
 use crate::table;
 
 /// The largest and the smallest eigenvalue of minibatches, against those of all samples.
@@ -27,6 +29,37 @@ pub(crate) struct BatchesArgs {
     /// Residuals wanted, relative to the largest |eigenvalue|.
     #[arg(long, default_value_t = 1e-3)]
     tol: f64,
+}
+
+/// Ends of the spectrum of minibatches: `batches.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct BatchesReport {
+    /// What was analysed.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Residuals asked for, relative to the largest |eigenvalue|.
+    pub tol: f64,
+    /// λ_1 of all samples.
+    pub largest: f64,
+    /// λ_P of all samples.
+    pub smallest: f64,
+    /// Minibatches of each size.
+    pub sizes: Vec<BatchEnds>,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Minibatches of one size, drawn without replacement.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct BatchEnds {
+    /// Samples in each.
+    pub size: usize,
+    /// λ_1 of each.
+    pub largest: Vec<f64>,
+    /// λ_P of each.
+    pub smallest: Vec<f64>,
+    /// Pairs that are not within the tolerance.
+    pub unconverged: usize,
 }
 
 /// Runs the command.

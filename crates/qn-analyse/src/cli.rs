@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use qn_run::write_whole;
 use qn_train::Interrupt;
 
-use crate::batches::{self, BatchesArgs};
+use crate::batches::{self, BatchesArgs, BatchesReport};
 use crate::eigen::{self, EigenArgs};
 use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
 use crate::experiment::ExperimentReport;
@@ -17,11 +17,10 @@ use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
 use crate::page::{self, PageArgs};
 use crate::report::{
-    BatchesReport, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport,
-    TraceReport, TrackReport,
+    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
 use crate::reproduce::{self, ReproduceArgs};
-use crate::track::{self, TrackArgs};
+use crate::track::{self, TrackArgs, TrackReport};
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
 #[derive(Parser)]

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser};
+use clap::Args;
 use faer::Mat;
 use qn_run::{Tensor, TensorFile};
 use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Which, lanczos};
+use qn_train::cli::defaults;
 use qn_train::{Interrupt, Usage};
 
 use crate::full;
@@ -52,12 +53,7 @@ pub(crate) struct EigenArgs {
 impl EigenArgs {
     /// The command line's defaults for a run.
     pub(crate) fn for_run(run: &Path) -> Self {
-        #[derive(Parser)]
-        struct Defaults {
-            #[command(flatten)]
-            eigen: EigenArgs,
-        }
-        let mut args = Defaults::parse_from(["eigen"]).eigen;
+        let mut args: Self = defaults();
         args.problem.run = Some(run.to_owned());
         args
     }

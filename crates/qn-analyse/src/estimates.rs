@@ -8,6 +8,7 @@ use clap::Args;
 use faer::Mat;
 use indicatif::ProgressBar;
 use qn_curvature::Operator;
+use qn_model::ParamLayout;
 use qn_spectrum::{
     DenseSymmetric, DensityOptions, Estimate, SymmetricOperator as _, density, hutch_plus_plus, hutchinson,
 };
@@ -140,7 +141,9 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
     let p = problem.derivatives.dim();
     let dense = p <= args.dense_up_to;
     let probes = if dense { p } else { args.probes };
-    let bar = problem.verbosity.bar(3 * probes as u64, "products");
+    let layers = layers(problem.target.graph.layout());
+    let products = 3 * probes + 2 * layers.len() * BLOCK_PROBES;
+    let bar = problem.verbosity.bar(products as u64, "products");
     let mut squares = Vec::with_capacity(3);
     for which in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
         let operator = watched(&problem, which, &bar, interrupt);
@@ -150,9 +153,13 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
             squared_lengths(&operator, probes, args.problem.seed)?
         });
     }
-    let [hessian, residual] =
-        [Operator::Hessian, Operator::Residual].map(|which| watched(&problem, which, &bar, interrupt));
-    let blocks = blocks(&problem, &hessian, &residual, BLOCK_PROBES, args.problem.seed)?;
+    let norms = |which| block_norms(&watched(&problem, which, &bar, interrupt), &layers, args.problem.seed);
+    let blocks = Blocks {
+        hessian: norms(Operator::Hessian)?,
+        residual: norms(Operator::Residual)?,
+        probes: BLOCK_PROBES,
+        layers: layers.iter().map(|(name, _)| name.clone()).collect(),
+    };
     let report = DecomposeReport {
         subject: problem.subject(&args.problem),
         method: if dense { "dense" } else { "hutchinson" }.into(),
@@ -215,46 +222,38 @@ pub(crate) fn residual_ratio(
     Ok(norm_ratio(&squared_lengths(residual, probes, seed)?, &h))
 }
 
-/// Norms of H's and F's blocks: for random signs z in the places of layer m, |(A z)_l|² is ‖A_lm‖²_F on average.
-fn blocks(
-    problem: &Problem,
-    hessian: &Watched<'_, CurvatureOperator<'_>>,
-    residual: &Watched<'_, CurvatureOperator<'_>>,
-    probes: usize,
-    seed: u64,
-) -> Result<Blocks> {
+/// The parameters of each layer: those whose names differ after the last dot only.
+fn layers(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
     let mut layers: Vec<(String, Range<usize>)> = Vec::new();
-    for param in problem.target.graph.layout().params() {
+    for param in layout.params() {
         let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
         match layers.last_mut() {
             Some((last, range)) if last == name => range.end = param.range().end,
             _ => layers.push((name.to_owned(), param.range())),
         }
     }
-    let n = problem.derivatives.dim();
-    let norms = |operator: &Watched<'_, CurvatureOperator<'_>>| -> Result<Vec<Vec<f64>>> {
-        let mut columns = Vec::with_capacity(layers.len());
-        for (m, (_, from)) in layers.iter().enumerate() {
-            let mut z = qn_spectrum::random_signs(n, probes, seed + m as u64);
-            for column in z.col_iter_mut() {
-                let outside = column.iter_mut().enumerate().filter(|(i, _)| !from.contains(i));
-                outside.for_each(|(_, entry)| *entry = 0.0);
-            }
-            let mut az = Mat::zeros(n, probes);
-            operator.apply(z.as_ref(), az.as_mut()).map_err(|e| explain(e.into()))?;
-            let part = |(_, to): &(String, Range<usize>)| {
-                (az.subrows(to.start, to.len()).squared_norm_l2() / probes as f64).sqrt()
-            };
-            columns.push(layers.iter().map(part).collect::<Vec<f64>>());
-        }
-        Ok(columns)
-    };
-    Ok(Blocks {
-        hessian: norms(hessian)?,
-        residual: norms(residual)?,
-        probes,
-        layers: layers.into_iter().map(|(name, _)| name).collect(),
-    })
+    layers
+}
+
+/// Norms of an operator's blocks: for random signs z in the places of layer m, |(A z)_l|² is ‖A_lm‖²_F on average.
+fn block_norms(
+    operator: &Watched<'_, CurvatureOperator<'_>>,
+    layers: &[(String, Range<usize>)],
+    seed: u64,
+) -> Result<Vec<Vec<f64>>> {
+    let n = operator.dim();
+    let mut columns = Vec::with_capacity(layers.len());
+    for (m, (_, from)) in layers.iter().enumerate() {
+        let signs: Mat<f64> = qn_spectrum::random_signs(n, BLOCK_PROBES, seed + m as u64);
+        let z = Mat::from_fn(n, BLOCK_PROBES, |i, j| if from.contains(&i) { signs[(i, j)] } else { 0.0 });
+        let mut az = Mat::zeros(n, BLOCK_PROBES);
+        operator.apply(z.as_ref(), az.as_mut()).map_err(|e| explain(e.into()))?;
+        let part = |(_, to): &(String, Range<usize>)| {
+            (az.subrows(to.start, to.len()).squared_norm_l2() / BLOCK_PROBES as f64).sqrt()
+        };
+        columns.push(layers.iter().map(part).collect());
+    }
+    Ok(columns)
 }
 
 /// √(mean a / mean b), with the standard error that the paired samples give: to first order the

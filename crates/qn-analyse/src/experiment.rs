@@ -1,6 +1,6 @@
 //! What an experiment came to, read from the runs' logs.
 
-use qn_run::{Metric, OptimizerKind, TrainConfig, Versions};
+use qn_run::{Metric, TrainConfig, Versions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -134,7 +134,7 @@ impl RunSummary {
         Self {
             name: run.name.clone(),
             group: run.group.clone(),
-            optimizer: if config.optimizer == OptimizerKind::Qn { "qn" } else { "sgd" }.into(),
+            optimizer: config.optimizer.as_str().into(),
             lr: config.lr,
             damping: config.damping,
             batch_size: config.batch_size,

@@ -23,10 +23,12 @@ mod table;
 mod target;
 mod track;
 
+pub use batches::{BatchEnds, BatchesReport};
 pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Validation};
 pub use recipe::PaperNumbers;
 pub use report::{
-    BatchEnds, BatchesReport, Blocks, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport,
-    Histogram, OverlapReport, SnapshotOverlap, StageSeconds, Subject, TraceReport, TrackPoint, TrackReport,
+    Blocks, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, Histogram, OverlapReport,
+    SnapshotOverlap, StageSeconds, Subject, TraceReport,
 };
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};
+pub use track::{TrackPoint, TrackReport};

@@ -36,37 +36,6 @@ pub(crate) struct Watched<'a, A> {
     products: Cell<usize>,
 }
 
-/// P A P, P being the projection on the complement of orthonormal columns Q: what curvature there is outside their span.
-pub(crate) struct Outside<'a, A> {
-    pub(crate) inner: A,
-    pub(crate) q: MatRef<'a, f64>,
-}
-
-impl<A> Outside<'_, A> {
-    fn project(&self, mut x: MatMut<'_, f64>) {
-        // Once is not enough: the second time takes away the first one's rounding.
-        for _ in 0..2 {
-            let along = self.q.transpose() * x.as_ref();
-            let inside = self.q * along;
-            x -= inside;
-        }
-    }
-}
-
-impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
-    fn dim(&self) -> usize {
-        self.inner.dim()
-    }
-
-    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
-        let mut outside = x.to_owned();
-        self.project(outside.as_mut());
-        self.inner.apply(outside.as_ref(), y.rb_mut())?;
-        self.project(y);
-        Ok(())
-    }
-}
-
 /// The user has asked to stop.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Interrupted {
@@ -112,7 +81,38 @@ impl<A: SymmetricOperator> SymmetricOperator for Watched<'_, A> {
         self.check_interrupt()?;
         self.inner.apply(x, y)?;
         self.products.set(self.products.get() + x.ncols());
-        self.bar.set_position(self.products.get() as u64);
+        self.bar.inc(x.ncols() as u64);
+        Ok(())
+    }
+}
+
+/// P A P, P being the projection on the complement of orthonormal columns Q: what curvature there is outside their span.
+pub(crate) struct Outside<'a, A> {
+    pub(crate) inner: A,
+    pub(crate) q: MatRef<'a, f64>,
+}
+
+impl<A> Outside<'_, A> {
+    fn project(&self, mut x: MatMut<'_, f64>) {
+        // Once is not enough: the second time takes away the first one's rounding.
+        for _ in 0..2 {
+            let along = self.q.transpose() * x.as_ref();
+            let inside = self.q * along;
+            x -= inside;
+        }
+    }
+}
+
+impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        let mut outside = x.to_owned();
+        self.project(outside.as_mut());
+        self.inner.apply(outside.as_ref(), y.rb_mut())?;
+        self.project(y);
         Ok(())
     }
 }

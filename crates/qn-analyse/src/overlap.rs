@@ -68,15 +68,11 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
     }
     let eigen: EigenReport = report::read(&eigen_path)?;
     let k = args.k.unwrap_or(classes);
-    let have = match eigen.which.as_str() {
-        "LA" | "LM" => eigen.eigenvalues.len(),
-        // The largest come first.
-        "BE" => eigen.eigenvalues.len().div_ceil(2),
-        other => {
-            let file = eigen_path.display();
-            bail!("{file} holds the {other} end of the spectrum; run `qn-analyse eigen` with --which LA")
-        }
-    };
+    let have = eigen.top().len();
+    if have == 0 {
+        let file = eigen_path.display();
+        bail!("{file} holds the {} end of the spectrum; run `qn-analyse eigen` with --which LA", eigen.which);
+    }
     if k < classes || k > have {
         bail!(Usage(format!(
             "--k {k}: there are {classes} classes and {} holds {have} eigenvectors; give {classes} to {have}, or run `qn-analyse eigen` with a larger --k",

@@ -12,10 +12,11 @@ use crate::eigen::{self, EigenArgs};
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::overlap::{self, OverlapArgs};
 use crate::page;
+use crate::problem::{Dtype, ProblemArgs};
 use crate::recipe::{EigenRecipe, Recipe, TrackRecipe};
-use crate::report::{self, Destination, EigenReport, OverlapReport, TrackReport};
+use crate::report::{self, Destination, EigenReport, OverlapReport};
 use crate::table;
-use crate::track::{self, TrackArgs};
+use crate::track::{self, TrackArgs, TrackReport};
 
 /// Run an experiment of analysis/recipes: train each of its runs, analyse them as it says, and compare with the paper.
 /// What is done is kept, what was broken off goes on; experiment.json tells of all runs.
@@ -38,6 +39,17 @@ pub(crate) struct ReproduceArgs {
     /// Say nothing but errors and results.
     #[arg(long, short)]
     quiet: bool,
+}
+
+impl ReproduceArgs {
+    /// The problem of a run's analysis, as this command and the recipe want it.
+    fn pose(&self, problem: &mut ProblemArgs, samples: Option<usize>, dtype: Dtype) {
+        problem.samples = samples;
+        problem.dtype = dtype;
+        problem.data_dir.clone_from(&self.data_dir);
+        problem.threads = self.threads;
+        problem.quiet = self.quiet;
+    }
 }
 
 /// A run and what was found out about it.
@@ -146,12 +158,8 @@ fn train_run(
 /// Follows the run along its checkpoints, unless the report that is there answers the same question.
 fn follow(args: &ReproduceArgs, recipe: &TrackRecipe, path: &Path, interrupt: &Interrupt) -> Result<()> {
     let mut track = TrackArgs::for_run(path);
-    track.problem.samples = recipe.samples;
-    track.problem.dtype = recipe.dtype;
+    args.pose(&mut track.problem, recipe.samples, recipe.dtype);
     track.tol = recipe.tol.unwrap_or(track.tol);
-    track.problem.data_dir.clone_from(&args.data_dir);
-    track.problem.threads = args.threads;
-    track.problem.quiet = args.quiet;
     let run = RunDirectory::open(path)?;
     let file = run.report_path("track.json");
     if !args.overwrite && file.is_file() {
@@ -177,11 +185,7 @@ fn find_spectrum(
     interrupt: &Interrupt,
 ) -> Result<(EigenReport, bool)> {
     let mut eigen = EigenArgs { k: recipe.k, full: recipe.full, tol: recipe.tol, ..EigenArgs::for_run(path) };
-    eigen.problem.dtype = recipe.dtype;
-    eigen.problem.data_dir.clone_from(&args.data_dir);
-    eigen.problem.samples = recipe.samples;
-    eigen.problem.threads = args.threads;
-    eigen.problem.quiet = args.quiet;
+    args.pose(&mut eigen.problem, recipe.samples, recipe.dtype);
     let run = RunDirectory::open(path)?;
     let file = run.report_path("eigen.json");
     if !args.overwrite && file.is_file() && run.report_path("eigen.safetensors").is_file() {

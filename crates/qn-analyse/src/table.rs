@@ -2,8 +2,10 @@
 
 use qn_spectrum::StopReason;
 
+use crate::batches::BatchesReport;
 use crate::experiment::{ExperimentReport, RunSummary};
-use crate::report::{BatchesReport, EigenReport, FullSpectrumReport, OverlapReport, TrackReport};
+use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
+use crate::track::TrackReport;
 
 /// Eigenvalues with residuals, and what they say.
 pub(crate) fn print_eigen(report: &EigenReport) {

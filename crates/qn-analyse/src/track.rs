@@ -4,19 +4,22 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser};
+use clap::Args;
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
 use qn_run::{RunDirectory, TrainConfig};
-use qn_spectrum::{LanczosOptions, SymmetricOperator as _, Which, lanczos};
+use qn_spectrum::{Estimate, LanczosOptions, SymmetricOperator as _, Which, lanczos};
 use qn_train::Interrupt;
+use qn_train::cli::defaults;
 use qn_train::ui::Verbosity;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::estimates::residual_ratio;
 use crate::operator::{CurvatureOperator, Outside, Watched, explain};
 use crate::problem::{Problem, ProblemArgs};
-use crate::report::{self, Destination, TrackPoint, TrackReport};
+use crate::report::{self, Destination, Subject};
 use crate::subspace::{assign, column_space, cosines, subspace_overlap, unit_columns};
 use crate::table;
 
@@ -36,15 +39,84 @@ pub(crate) struct TrackArgs {
     pub(crate) probes: usize,
 }
 
+/// Curvature and class gradients along training: `track.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TrackReport {
+    /// What was analysed; step and checkpoint are the last point's, the operator is the Hessian.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// C.
+    pub classes: usize,
+    /// η of the training.
+    pub lr: f64,
+    /// 2/η, beyond which gradient descent on a quadratic function diverges.
+    pub threshold: f64,
+    /// 2 (1 + β)/η, the same with momentum β.
+    pub momentum_threshold: f64,
+    /// Residuals asked for, relative to λ_1.
+    pub tol: f64,
+    /// Random vectors of the Frobenius norms.
+    pub probes: usize,
+    /// One entry a checkpoint, by step.
+    pub points: Vec<TrackPoint>,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// One checkpoint. H, G, F = H − G, the gradient g and the class gradients c_k are those of all N samples, v_k = c_k/|c_k|,
+/// Q an orthonormal basis of the c_k, E the C top eigenvectors of H.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TrackPoint {
+    /// Steps of training.
+    pub step: u64,
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// Share of samples classified correctly.
+    pub accuracy: f64,
+    /// |g|.
+    pub gradient_norm: f64,
+    /// H's top C + 1 eigenvalues.
+    pub eigenvalues: Vec<f64>,
+    /// How many of them are within the tolerance.
+    pub converged: usize,
+    /// λ_1 of P H P, P projecting on the complement of the class gradients' span.
+    pub outside: f64,
+    /// Whether that one is within the tolerance.
+    pub outside_converged: bool,
+    /// Eigenvalues of QᵀHQ, descending.
+    pub inside: Vec<f64>,
+    /// λ_k, eq. (12).
+    pub lambda: Vec<f64>,
+    /// v_kᵀ H v_k.
+    pub curvature: Vec<f64>,
+    /// v_kᵀ G v_k.
+    pub ggn_curvature: Vec<f64>,
+    /// |c_k|.
+    pub class_gradient_norms: Vec<f64>,
+    /// Largest |v_j · v_k| of two classes.
+    pub max_coherence: f64,
+    /// Mean |v_j · v_k| of two classes.
+    pub mean_coherence: f64,
+    /// Mean |v_k · e_j| over the best assignment.
+    pub mean_assigned_cosine: f64,
+    /// ‖QᵀE‖²_F / C.
+    pub subspace_overlap: f64,
+    /// |Qᵀg|² / |g|².
+    pub gradient_in_class_span: f64,
+    /// |Eᵀg|² / |g|².
+    pub gradient_in_top_space: f64,
+    /// ‖F‖_F / ‖H‖_F.
+    pub residual_ratio: Estimate,
+    /// ‖EᵀFE‖_F / ‖EᵀHE‖_F.
+    pub residual_ratio_top: f64,
+    /// ‖QᵀFQ‖_F / ‖QᵀHQ‖_F.
+    pub residual_ratio_class_span: f64,
+}
+
 impl TrackArgs {
     /// The command line's defaults for a run.
     pub(crate) fn for_run(run: &Path) -> Self {
-        #[derive(Parser)]
-        struct Defaults {
-            #[command(flatten)]
-            track: TrackArgs,
-        }
-        let mut args = Defaults::parse_from(["track"]).track;
+        let mut args: Self = defaults();
         args.problem.run = Some(run.to_owned());
         args
     }

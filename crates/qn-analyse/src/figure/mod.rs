@@ -66,6 +66,21 @@ pub(crate) enum Name {
     Track,
 }
 
+impl Name {
+    /// Whether a run has the numbers.
+    pub(crate) fn can_draw(self, run: &Source) -> bool {
+        match self {
+            Self::Eigenvalues => run.has("eigen.json"),
+            Self::Spectrum => run.has("full_spectrum.json"),
+            Self::Density => run.has("density.json"),
+            Self::Cosines | Self::Overlap | Self::Angles | Self::Singular => run.has("overlap.json"),
+            Self::Training => true,
+            Self::Lambda => run.keeps_averages(),
+            Self::Track => run.has("track.json"),
+        }
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &FigureArgs) -> Result<()> {
     if !(args.scale > 0.0 && args.scale <= 20.0) {

@@ -25,23 +25,18 @@ pub(super) fn cosines(sources: &[Source], step: Option<u64>) -> Result<Vec<Panel
                 found.with_context(|| format!("{} has no snapshot of step {step}", source.label))?
             }
         };
-        Ok(matrix(snapshot, &source.label))
+        Ok(Panel::Matrix(Matrix {
+            title: format!(
+                "{}, step {}: |cos|, mean of the framed {:.2}",
+                source.label, snapshot.step, snapshot.mean_assigned_cosine
+            ),
+            rows: "class",
+            columns: "eigenvector",
+            entries: snapshot.cosines.clone(),
+            framed: snapshot.assignment.clone(),
+        }))
     };
     sources.iter().map(panel).collect()
-}
-
-/// One snapshot's cosines.
-pub(crate) fn matrix(snapshot: &SnapshotOverlap, label: &str) -> Panel {
-    Panel::Matrix(Matrix {
-        title: format!(
-            "{label}, step {}: |cos|, mean of the framed {:.2}",
-            snapshot.step, snapshot.mean_assigned_cosine
-        ),
-        rows: "class",
-        columns: "eigenvector",
-        entries: snapshot.cosines.clone(),
-        framed: snapshot.assignment.clone(),
-    })
 }
 
 /// Assigned cosine and subspace overlap, step by step, and the ranks below.

@@ -49,6 +49,11 @@ impl Source {
         RunDirectory::open(&self.path).is_ok_and(|run| run.report_path(name).is_file())
     }
 
+    /// Whether the run's log has averages of the class gradients.
+    pub(crate) fn keeps_averages(&self) -> bool {
+        self.metrics().is_ok_and(|lines| lines.iter().any(|m| m.lambda.is_some()))
+    }
+
     /// A file beside the report, if it is there.
     pub(crate) fn beside(&self, report: &str, name: &str) -> Option<PathBuf> {
         let report = match self.is_file() {

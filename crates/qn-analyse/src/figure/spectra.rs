@@ -1,6 +1,7 @@
 //! Figures of eigenvalues.
 
 use anyhow::{Context as _, Result};
+use qn_data::DataName;
 use qn_run::TensorFile;
 
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Scale, Series};
@@ -10,16 +11,17 @@ use crate::report::{DensityReport, EigenReport, FullSpectrumReport, Histogram};
 /// The eigenvalues that `eigen` found, in their order, with C marked.
 pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut series = Vec::new();
-    let mut subject = String::new();
+    let (mut subject, mut classes) = (String::new(), 0);
     for source in sources {
         let report: EigenReport = source.report("eigen.json")?;
         let s = &report.subject;
         subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
-        // A full spectrum's other end is far away in order.
-        let top = report.eigenvalues.iter().take_while(|v| **v > 0.0 || report.which != "BE");
+        classes = s.data.parse::<DataName>()?.classes();
+        // Of both ends the lower one is far away in order.
+        let shown = if report.top().is_empty() { &report.eigenvalues } else { report.top() };
         series.push(Series {
             name: source.label.clone(),
-            points: top.enumerate().map(|(i, &v)| (i as f64 + 1.0, v)).collect(),
+            points: shown.iter().enumerate().map(|(i, &v)| (i as f64 + 1.0, v)).collect(),
             mark: if sources.len() == 1 { Mark::Stems } else { Mark::Dots },
         });
     }
@@ -28,7 +30,10 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
         x: Axis::linear("index"),
         y: Axis::linear("eigenvalue"),
         series,
-        references: vec![Reference { name: "C = 10 classes".into(), at: At::X(10.5) }],
+        references: vec![Reference {
+            name: format!("C = {classes} classes"),
+            at: At::X(classes as f64 + 0.5),
+        }],
     })])
 }
 

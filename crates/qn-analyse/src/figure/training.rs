@@ -6,7 +6,7 @@ use qn_run::Metric;
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Series};
 use super::source::Source;
 use crate::experiment::{ExperimentReport, RunSummary};
-use crate::report::TrackReport;
+use crate::track::{TrackPoint, TrackReport};
 
 type Points = Vec<(f64, f64)>;
 
@@ -96,7 +96,7 @@ pub(super) fn lambda(sources: &[Source]) -> Result<Vec<Panel>> {
 pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
     let panel = |source: &Source| -> Result<Panel> {
         let report: TrackReport = source.report("track.json")?;
-        let of = |name: &str, value: &dyn Fn(&crate::report::TrackPoint) -> f64| Series {
+        let of = |name: &str, value: &dyn Fn(&TrackPoint) -> f64| Series {
             name: name.into(),
             points: report.points.iter().map(|p| (p.step as f64, value(p))).collect(),
             mark: Mark::Dots,

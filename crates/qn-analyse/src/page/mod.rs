@@ -58,14 +58,12 @@ pub(crate) fn write(
         let section = run::section(path, source, base);
         sections.push(section.with_context(|| format!("the report on {}", path.display()))?);
     }
-    let together = [
-        picture(Name::Training, &sources, "Means over windows; accuracy at the end of every epoch."),
-        if sources.iter().all(|s| s.has("overlap.json")) && sources.len() > 1 {
-            picture(Name::Overlap, &sources, "Every snapshot against the last network's top eigenvectors.")
-        } else {
-            html! {}
-        },
-    ];
+    let caption = "Means over windows; accuracy at the end of every epoch.";
+    let mut together = vec![picture(Name::Training, &sources, caption)?];
+    if sources.len() > 1 && sources.iter().all(|s| Name::Overlap.can_draw(s)) {
+        let caption = "Every snapshot against the last network's top eigenvectors.";
+        together.push(picture(Name::Overlap, &sources, caption)?);
+    }
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -89,16 +87,16 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// A figure for light and for dark surroundings; nothing where its numbers are not there.
-fn picture(name: Name, sources: &[Source], caption: &str) -> Markup {
-    let Ok([light, dark]) = figure::both_themes(name, sources) else { return html! {} };
-    html! {
+/// A figure for light and for dark surroundings.
+fn picture(name: Name, sources: &[Source], caption: &str) -> Result<Markup> {
+    let [light, dark] = figure::both_themes(name, sources)?;
+    Ok(html! {
         figure {
             div class="light" { (PreEscaped(light)) }
             div class="dark" { (PreEscaped(dark)) }
             figcaption { (caption) }
         }
-    }
+    })
 }
 
 /// What the runs of an experiment came to.

@@ -11,11 +11,26 @@ use super::picture;
 use crate::figure::{Name, Source};
 use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
 
+/// What is drawn of a run, where its numbers are there.
+const FIGURES: [(Name, &str); 8] = [
+    (Name::Eigenvalues, "With the number of classes marked."),
+    (Name::Spectrum, "Every eigenvalue, in bins of a tenth of a decade."),
+    (Name::Density, "By stochastic Lanczos quadrature."),
+    (Name::Overlap, "Every snapshot's class gradients against the last network's eigenvectors."),
+    (Name::Angles, "At the last snapshot; 90 degrees are orthogonal."),
+    (Name::Singular, "At the last snapshot. What lies below the tolerance does not count."),
+    (Name::Lambda, "As the optimiser averages them."),
+    (Name::Track, "At every checkpoint."),
+];
+
 /// Everything there is to see of a run; links are relative to `base`.
 pub(super) fn section(path: &Path, source: &Source, base: &Path) -> Result<Markup> {
     let run = RunDirectory::open(path)?;
     let config = run.read_config()?;
     let one = std::slice::from_ref(source);
+    let shown = FIGURES.iter().filter(|(name, _)| name.can_draw(source));
+    let figures: Vec<Markup> =
+        shown.map(|&(name, caption)| picture(name, one, caption)).collect::<Result<_>>()?;
     let eigen = source.has("eigen.json").then(|| source.report::<EigenReport>("eigen.json")).transpose()?;
     let full = source
         .has("full_spectrum.json")
@@ -40,20 +55,7 @@ pub(super) fn section(path: &Path, source: &Source, base: &Path) -> Result<Marku
         @if let Some(eigen) = &eigen { (convergence(eigen)) }
         @if let Some(full) = &full { (signs(full)) }
         @if let Some(overlap) = &overlap { (last_overlap(overlap)) }
-        div class="figures" {
-            @if eigen.is_some() { (picture(Name::Eigenvalues, one, "With the number of classes marked.")) }
-            @if full.is_some() {
-                (picture(Name::Spectrum, one, "Every eigenvalue, in bins of a tenth of a decade."))
-            }
-            (picture(Name::Density, one, "By stochastic Lanczos quadrature."))
-            @if overlap.is_some() {
-                (picture(Name::Overlap, one, "Every snapshot's class gradients against the last network's eigenvectors."))
-                (picture(Name::Angles, one, "At the last snapshot; 90 degrees are orthogonal."))
-                (picture(Name::Singular, one, "At the last snapshot. What lies below the tolerance does not count."))
-            }
-            (picture(Name::Lambda, one, "As the optimiser averages them."))
-            (picture(Name::Track, one, "At every checkpoint."))
-        }
+        div class="figures" { @for figure in &figures { (figure) } }
         @if let Some(overlap) = &overlap { (slider(overlap)?) }
     })
 }
