@@ -34,11 +34,11 @@ snapshot-every = 2
 "#;
 
 #[test]
-fn committed_schemas_are_fresh() {
-    for (name, schema) in qn_analyse::cli::schemas().unwrap() {
-        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../analysis/schemas").join(name);
-        let words = "run `cargo run --bin qn-analyse -- schema` and commit";
-        assert!(std::fs::read_to_string(committed).unwrap_or_default() == schema, "{name}: {words}");
+fn committed_reference_and_schemas_are_fresh() {
+    for (name, text) in qn_analyse::cli::reference().unwrap() {
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&name);
+        let words = "run `cargo run --bin qn-analyse -- reference` and commit";
+        assert!(std::fs::read_to_string(committed).unwrap_or_default() == text, "{name}: {words}");
     }
 }
 

@@ -134,8 +134,20 @@ def make(name, network, shape, classes, samples, full_spectrum):
     print(name, total, float(out["loss"]))
 
 
+def pickle():
+    """A checkpoint of a larger program: a slice, a transposed tensor, a counter, both precisions."""
+    numbers = torch.arange(12.0, dtype=torch.float64)
+    state = {
+        "conv.weight": numbers[2:8].reshape(2, 3).t(),
+        "conv.bias": numbers[8:].float(),
+        "bn.num_batches_tracked": torch.tensor(7),
+    }
+    torch.save({"epoch": 3, "state_dict": state, "lr": 0.1}, HERE / "state_dict.pth")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    pickle()
     make("digits", digits(), (1, 8, 8), 10, 32, True)
     make("lenet", lenet(), (3, 32, 32), 10, 13, False)
     make("mixed", mixed(), (2, 9, 9), 4, 11, True)

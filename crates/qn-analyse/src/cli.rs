@@ -1,18 +1,22 @@
 //! The command line of `qn-analyse`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qn_run::write_whole;
 use qn_train::Interrupt;
+use qn_train::shell::{self, ShellCommand};
+use qn_train::ui::print_error;
 
 use crate::batches::{self, BatchesArgs, BatchesReport};
 use crate::eigen::{self, EigenArgs};
 use crate::estimates::{self, DecomposeArgs, DensityArgs, TraceArgs};
 use crate::experiment::ExperimentReport;
+use crate::export::{self, ExportArgs};
 use crate::figure::{self, FigureArgs};
+use crate::inspect::{self, InspectArgs};
 use crate::operator::Interrupted;
 use crate::overlap::{self, OverlapArgs};
 use crate::page::{self, PageArgs};
@@ -44,33 +48,73 @@ written), 130 interrupted.";
 #[derive(Subcommand)]
 enum Command {
     /// Eigenvalues and eigenvectors of the Hessian (or of G or F) at a trained network.
+    #[command(after_help = "Examples:
+  qn-analyse eigen runs/lenet --k 10 --samples 2000
+  qn-analyse eigen runs/lenet --k 30 --which BE --operator ggn --dtype f32
+  qn-analyse eigen --checkpoint lenet.pth --arch lenet --data cifar10 --json -
+  qn-analyse eigen runs/lenet --full --vectors 30 --samples 5000 --dtype f32 --tol 1e-4")]
     Eigen(Box<EigenArgs>),
     /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
+    #[command(after_help = "Example:
+  qn-analyse density runs/lenet --samples 500 --dtype f32")]
     Density(DensityArgs),
     /// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
+    #[command(after_help = "Example:
+  qn-analyse trace runs/lenet --samples 500 --dtype f32")]
     Trace(TraceArgs),
     /// Curvature, class gradients and gradient at every checkpoint of a run.
+    #[command(after_help = "Example:
+  qn-analyse track runs/lenet --samples 1000 --dtype f32")]
     Track(TrackArgs),
     /// The ends of minibatches' spectra against those of all samples.
+    #[command(after_help = "Example:
+  qn-analyse batches runs/lenet --samples 2000 --sizes 64,256")]
     Batches(BatchesArgs),
     /// How much of H is G and how much is F: the ratios of their norms.
+    #[command(after_help = "Example:
+  qn-analyse decompose runs/lenet --samples 500 --dtype f32")]
     Decompose(DecomposeArgs),
     /// Class gradients of every snapshot against the top eigenvectors.
+    #[command(after_help = "Examples:
+  qn-analyse overlap runs/lenet
+  qn-analyse overlap runs/lenet --gradients batch --json -")]
     Overlap(OverlapArgs),
     /// Run an experiment of analysis/recipes.
+    #[command(after_help = "Examples:
+  qn-analyse reproduce digits
+  qn-analyse reproduce fig4 --data-dir data")]
     Reproduce(ReproduceArgs),
+    /// What a file is, and what is in it.
+    #[command(after_help = "Examples:
+  qn-analyse inspect runs/lenet
+  qn-analyse inspect runs/lenet/snapshots/*.safetensors runs/lenet/reports/eigen.json")]
+    Inspect(InspectArgs),
+    /// Parameters or eigenvectors by the names of PyTorch's state_dict.
+    #[command(after_help = "Examples:
+  qn-analyse export parameters runs/lenet -o lenet.safetensors
+  qn-analyse export eigenvectors runs/lenet -o vectors.safetensors")]
+    Export(ExportArgs),
     /// Draw a figure from reports.
+    #[command(after_help = "Examples:
+  qn-analyse figure eigenvalues runs/lenet -o eigenvalues.svg
+  qn-analyse figure training runs/fig4/sgd runs/fig4/qn -o training.png --dark")]
     Figure(FigureArgs),
     /// Put runs and their reports on one page.
+    #[command(after_help = "Examples:
+  qn-analyse report runs/lenet
+  qn-analyse report runs/fig4/sgd runs/fig4/qn -o comparison.html")]
     Report(PageArgs),
-    /// Write the JSON Schemas of the reports.
-    Schema(SchemaArgs),
+    /// Write the JSON Schemas of the reports and the reference of all options.
+    #[command(after_help = "Example:\n  qn-analyse reference --out /tmp/qn")]
+    Reference(ReferenceArgs),
+    #[command(flatten)]
+    Shell(ShellCommand),
 }
 
 #[derive(Args)]
-struct SchemaArgs {
-    /// The folder.
-    #[arg(long, default_value = "analysis/schemas")]
+struct ReferenceArgs {
+    /// The folder; analysis/schemas and docs/reference.md are put there.
+    #[arg(long, default_value = ".")]
     out: PathBuf,
 }
 
@@ -84,7 +128,7 @@ impl Cli {
         if let Err(error) = &result
             && let Some(interrupted) = error.downcast_ref::<Interrupted>()
         {
-            eprintln!("error: {error}");
+            print_error(error);
             return interrupted.exit_code().into();
         }
         qn_train::cli::report(result)
@@ -102,21 +146,30 @@ impl Cli {
             Command::Batches(args) => batches::run(&args, &interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args).map(|_| 0),
             Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
+            Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+            Command::Export(args) => export::run(&args).map(|()| 0),
             Command::Figure(args) => figure::run(&args).map(|()| 0),
             Command::Report(args) => page::run(&args).map(|()| 0),
-            Command::Schema(args) => write_schemas(&args.out).map(|()| 0),
+            Command::Reference(args) => {
+                for (name, text) in reference()? {
+                    write_whole(&args.out.join(name), text.as_bytes())?;
+                }
+                Ok(0)
+            }
+            Command::Shell(command) => command.run(Self::command()).map(|()| 0),
         }
     }
 }
 
-/// Schemas by file name.
+/// What is generated of the documentation, by path from the repository's root: the reports' JSON Schemas and the
+/// help texts.
 ///
 /// # Errors
 /// None in practice: schemas are data.
-pub fn schemas() -> Result<Vec<(&'static str, String)>> {
+pub fn reference() -> Result<Vec<(String, String)>> {
     let text =
         |schema: schemars::Schema| Ok::<_, serde_json::Error>(serde_json::to_string_pretty(&schema)? + "\n");
-    Ok(vec![
+    let schemas = [
         ("batches.schema.json", text(schemars::schema_for!(BatchesReport))?),
         ("decompose.schema.json", text(schemars::schema_for!(DecomposeReport))?),
         ("density.schema.json", text(schemars::schema_for!(DensityReport))?),
@@ -126,12 +179,16 @@ pub fn schemas() -> Result<Vec<(&'static str, String)>> {
         ("overlap.schema.json", text(schemars::schema_for!(OverlapReport))?),
         ("trace.schema.json", text(schemars::schema_for!(TraceReport))?),
         ("track.schema.json", text(schemars::schema_for!(TrackReport))?),
-    ])
-}
+    ];
+    let mut files: Vec<_> =
+        schemas.into_iter().map(|(name, text)| (format!("analysis/schemas/{name}"), text)).collect();
+    let mut help = "# Reference: all commands and options
 
-fn write_schemas(dir: &Path) -> Result<()> {
-    for (name, text) in schemas()? {
-        write_whole(&dir.join(name), text.as_bytes())?;
-    }
-    Ok(())
+Generated by `qn-analyse reference`; the formats of files are in [formats.md](formats.md), the reports' JSON Schemas in
+[analysis/schemas](../analysis/schemas).
+".to_owned();
+    help += &shell::reference(qn_train::cli::Cli::command());
+    help += &shell::reference(Cli::command());
+    files.push(("docs/reference.md".into(), help));
+    Ok(files)
 }

@@ -108,8 +108,8 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     let single = args.problem.dtype == Dtype::F32;
     let tol = args.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
     if single && tol < F32_FLOOR {
-        problem.verbosity.say(format_args!(
-            "warning: --tol {tol:e} is below what f32 products can give (about {F32_FLOOR:e}); use --dtype f64"
+        problem.verbosity.warn(format_args!(
+            "--tol {tol:e} is below what f32 products can give (about {F32_FLOOR:e}); use --dtype f64"
         ));
     }
     let start = problem.derivatives.loss_and_gradient()?;

@@ -8,7 +8,7 @@ use nalgebra::DMatrix;
 use qn_model::{Graph, ParamLayout};
 use qn_run::{RunDirectory, RunError, Snapshot, TensorFile, Versions};
 use qn_train::Usage;
-use qn_train::ui::Verbosity;
+use qn_train::ui::Talk;
 
 use crate::problem::destination;
 use crate::report::{self, Destination, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap};
@@ -43,21 +43,20 @@ pub(crate) struct OverlapArgs {
     /// Where the report goes, "-" for stdout [default: reports/overlap.json in the run].
     #[arg(long, value_name = "PATH|-")]
     pub(crate) json: Option<PathBuf>,
-    /// Say nothing but errors and results.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 impl OverlapArgs {
     /// The command line's defaults for a run.
-    pub(crate) fn for_run(run: &Path, quiet: bool) -> Self {
-        Self { run: run.to_owned(), k: None, gradients: GradientsArg::Auto, json: None, quiet }
+    pub(crate) fn for_run(run: &Path, talk: &Talk) -> Self {
+        Self { run: run.to_owned(), k: None, gradients: GradientsArg::Auto, json: None, talk: talk.clone() }
     }
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
-    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = args.talk.verbosity();
     let run = RunDirectory::open(&args.run)?;
     let config = run.read_config()?;
     let graph = Graph::new(&config.architecture)?;

@@ -11,7 +11,7 @@ use qn_curvature::{
 use qn_data::Split;
 use qn_run::{RunDirectory, Versions};
 use qn_train::Usage;
-use qn_train::ui::Verbosity;
+use qn_train::ui::{Talk, Verbosity, bytes};
 use serde::Deserialize;
 
 use crate::report::{Destination, SCHEMA_VERSION, Subject};
@@ -81,7 +81,7 @@ pub(crate) struct ProblemArgs {
     /// Which of the run's checkpoints: that of step N [default: the last].
     #[arg(long, value_name = "N", requires = "run")]
     pub(crate) step: Option<u64>,
-    /// Instead of a run: parameters by PyTorch's names in a .safetensors file.
+    /// Instead of a run: a PyTorch state_dict in a .safetensors, .pth or .pt file.
     #[arg(long, conflicts_with = "run", value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// With --checkpoint: a preset's name, or a .toml/.json file.
@@ -91,7 +91,7 @@ pub(crate) struct ProblemArgs {
     #[arg(long, conflicts_with = "run")]
     data: Option<String>,
     /// Where the data sets are kept.
-    #[arg(long, env = "QN_DATA", default_value = "data")]
+    #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
     pub(crate) data_dir: PathBuf,
     /// Which matrix.
     #[arg(long, value_enum, default_value = "hessian")]
@@ -120,9 +120,8 @@ pub(crate) struct ProblemArgs {
     /// Where the report goes, "-" for stdout [default: reports/ in the run].
     #[arg(long, value_name = "PATH|-")]
     pub(crate) json: Option<PathBuf>,
-    /// Say nothing but errors and results.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) talk: Talk,
 }
 
 /// A network's derivatives in the precision that was asked for.
@@ -192,7 +191,7 @@ impl Problem {
     /// Reads parameters and data; `check` may refuse before the data is differentiated, knowing P.
     pub(crate) fn load(args: &ProblemArgs, check: impl FnOnce(usize) -> Result<()>) -> Result<Self> {
         let threads = qn_train::cli::set_threads(args.threads)?;
-        let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+        let verbosity = args.talk.verbosity();
         if args.microbatch == Some(0) {
             bail!(Usage("--microbatch 0: give at least 1".into()));
         }
@@ -227,6 +226,13 @@ impl Problem {
             derivatives.dim(),
             args.operator.as_str(),
             target.data.len(),
+        ));
+        verbosity.detail(format_args!(
+            "{}: microbatches of {} samples in {}, up to {} for kept forward passes",
+            target.checkpoint.display(),
+            derivatives.microbatch(),
+            args.dtype.as_str(),
+            bytes(memory as u64),
         ));
         Ok(Self { target, derivatives, options, verbosity })
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use qn_run::{RunDirectory, read_metrics};
-use qn_train::ui::Verbosity;
+use qn_train::ui::{Talk, Verbosity};
 use qn_train::{Interrupt, Launch, Settings, TrainError, train};
 
 use crate::eigen::{self, EigenArgs};
@@ -28,7 +28,7 @@ pub(crate) struct ReproduceArgs {
     #[arg(long, default_value = "runs")]
     out: PathBuf,
     /// Where the data sets are kept.
-    #[arg(long, env = "QN_DATA", default_value = "data")]
+    #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
     data_dir: PathBuf,
     /// Do everything again.
     #[arg(long)]
@@ -36,9 +36,8 @@ pub(crate) struct ReproduceArgs {
     /// Threads [default: all processors]. Results do not depend on it.
     #[arg(long)]
     threads: Option<usize>,
-    /// Say nothing but errors and results.
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    talk: Talk,
 }
 
 impl ReproduceArgs {
@@ -48,7 +47,7 @@ impl ReproduceArgs {
         problem.dtype = dtype;
         problem.data_dir.clone_from(&self.data_dir);
         problem.threads = self.threads;
-        problem.quiet = self.quiet;
+        problem.talk = self.talk.clone();
     }
 }
 
@@ -63,7 +62,7 @@ struct Finished {
 pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     qn_train::cli::set_threads(args.threads)?;
     let recipe = Recipe::find(&args.recipe)?;
-    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = args.talk.verbosity();
     verbosity.say(format_args!("{}: {}", recipe.name, recipe.description));
     let folder = args.out.join(&recipe.name);
     let (mut finished, mut converged) = (Vec::new(), true);
@@ -81,7 +80,7 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
             if let Some(recipe) = &recipe.eigen {
                 let (eigen, good) = find_spectrum(args, recipe, &path, interrupt)?;
                 converged &= good;
-                spectrum = Some((eigen, overlap::run(&OverlapArgs::for_run(&path, args.quiet))?));
+                spectrum = Some((eigen, overlap::run(&OverlapArgs::for_run(&path, &args.talk))?));
             }
             if let Some(recipe) = &recipe.track {
                 follow(args, recipe, &path, interrupt)?;

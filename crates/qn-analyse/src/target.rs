@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use qn_data::{DataName, Dataset, Split};
 use qn_model::{Architecture, Graph};
-use qn_run::{Checkpoint, RunDirectory};
-use qn_train::Usage;
+use qn_run::{RunDirectory, TensorFile, state_dict};
+use qn_train::{Usage, read_pickle};
 
 /// A trained network and the samples over which its loss is taken.
 pub(crate) struct Target {
@@ -16,6 +16,14 @@ pub(crate) struct Target {
     pub(crate) checkpoint: PathBuf,
     /// Steps of training, where it is known.
     pub(crate) step: Option<u64>,
+}
+
+/// A .safetensors file, or a .pth or .pt of PyTorch's.
+pub(crate) fn read_tensors(path: &Path) -> Result<TensorFile> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("pth" | "pt") => read_pickle(path),
+        _ => Ok(TensorFile::read(path)?),
+    }
 }
 
 /// How a target is named on the command line.
@@ -63,7 +71,7 @@ impl Target {
             _ => bail!(Usage("give a run directory, or --checkpoint with --arch and --data".into())),
         };
         let graph = Graph::new(&architecture)?;
-        let (theta, buffers) = Checkpoint::read_state_dict(&checkpoint, graph.layout())?;
+        let (theta, buffers) = state_dict(&read_tensors(&checkpoint)?, &checkpoint, graph.layout())?;
         let data = Dataset::load(data, args.split, args.data_dir, args.samples)?;
         Ok(Self { arch: architecture.name, graph, theta, buffers, data, checkpoint, step })
     }

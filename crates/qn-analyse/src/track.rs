@@ -131,12 +131,12 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
         Some(step) => vec![step],
         None => run.checkpoint_steps()?,
     };
-    let verbosity = if args.problem.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = args.problem.talk.verbosity();
     let bar = verbosity.bar(steps.len() as u64, "checkpoints");
     let (mut points, mut last) = (Vec::with_capacity(steps.len()), None);
     for step in steps {
         let mut at = args.problem.clone();
-        (at.step, at.quiet) = (Some(step), true);
+        (at.step, at.talk) = (Some(step), args.problem.talk.silenced());
         let problem = Problem::load(&at, |_| Ok(()))?;
         points.push(point(step, &problem, args, interrupt)?);
         last = Some((problem.subject(&at), problem.target.graph.classes()));

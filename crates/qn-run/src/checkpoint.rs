@@ -110,18 +110,13 @@ impl Checkpoint {
             optimizer,
         })
     }
-
-    /// θ and buffers, in double precision, of a checkpoint of ours or of a PyTorch state_dict saved
-    /// as safetensors.
-    ///
-    /// # Errors
-    /// Tensors are missing, surplus, of another shape, or not finite: all are named.
-    pub fn read_state_dict(path: &Path, layout: &ParamLayout) -> Result<(Vec<f64>, Vec<Vec<f64>>), RunError> {
-        state_dict(&TensorFile::read(path)?, path, layout)
-    }
 }
 
-fn state_dict(
+/// θ and buffers, in double precision, of a checkpoint of ours or of a PyTorch state_dict: what was read from `path`.
+///
+/// # Errors
+/// Tensors are missing, surplus, of another shape, or not finite: all are named.
+pub fn state_dict(
     file: &TensorFile,
     path: &Path,
     layout: &ParamLayout,
@@ -210,14 +205,14 @@ mod tests {
         saved.write(&path, &layout).unwrap();
         let other = Graph::new(&Preset::Lenet.architecture([3, 32, 32], 10)).unwrap().layout().clone();
         assert!(matches!(Checkpoint::read(&path, &other), Err(RunError::Layout { .. })));
-        let message = Checkpoint::read_state_dict(&path, &other).unwrap_err().to_string();
+        let message = state_dict(&TensorFile::read(&path).unwrap(), &path, &other).unwrap_err().to_string();
         assert!(
             message.contains("missing: conv1.weight") && message.contains("prep.conv.weight"),
             "{message}"
         );
         saved.parameters[3] = f32::NAN;
         saved.write(&path, &layout).unwrap();
-        let message = Checkpoint::read_state_dict(&path, &layout).unwrap_err().to_string();
+        let message = state_dict(&TensorFile::read(&path).unwrap(), &path, &layout).unwrap_err().to_string();
         assert!(message.contains("'prep.conv.weight' holds NaN at entry 3"), "{message}");
     }
 }

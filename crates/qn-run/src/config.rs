@@ -160,6 +160,9 @@ pub struct TrainConfig {
     pub keep_checkpoints: u64,
     /// Steps between lines of metrics.jsonl.
     pub log_every: u64,
+    /// Whether TensorBoard's events are kept beside metrics.jsonl.
+    #[serde(default)]
+    pub tensorboard: bool,
     /// The network.
     pub architecture: Architecture,
 }

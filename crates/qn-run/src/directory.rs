@@ -67,7 +67,8 @@ impl RunDirectory {
                 std::fs::remove_dir_all(&dir).map_err(RunError::io(&dir))?;
             }
         }
-        for name in ["metrics.jsonl", "manifest.json", "report.html", "config.toml"] {
+        for name in ["metrics.jsonl", "manifest.json", "events.out.tfevents.qn", "report.html", "config.toml"]
+        {
             let file = self.path.join(name);
             if file.is_file() {
                 std::fs::remove_file(&file).map_err(RunError::io(&file))?;
@@ -89,6 +90,11 @@ impl RunDirectory {
     /// `metrics.jsonl`.
     pub fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// `events.out.tfevents.qn`: the same lines for TensorBoard, which goes by that name.
+    pub fn events_path(&self) -> PathBuf {
+        self.path.join("events.out.tfevents.qn")
     }
 
     /// `reports/NAME`.

@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 mod directory;
 mod error;
+mod events;
 mod files;
 mod manifest;
 mod metrics;
@@ -14,7 +15,7 @@ mod snapshot;
 mod stream;
 mod tensors;
 
-pub use checkpoint::{Checkpoint, OptimizerState};
+pub use checkpoint::{Checkpoint, OptimizerState, state_dict};
 pub use config::{
     Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
 };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::EventLog;
 use crate::{RunError, write_whole};
 
 /// One line of `metrics.jsonl`: a logged step, or the validation at the end of an epoch.
@@ -49,25 +50,24 @@ pub struct Metric {
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    events: Option<EventLog>,
 }
 
 impl MetricsLog {
     /// Opens the log of a run that has taken `step` steps, dropping what a broken sitting wrote
-    /// after them (and a half-written last line).
+    /// after them (and a half-written last line). TensorBoard's events are kept beside it where a file is named.
     ///
     /// # Errors
-    /// The file cannot be read or written.
-    pub fn open(path: &Path, step: u64) -> Result<Self, RunError> {
-        if path.exists() {
-            let kept: String = lines(path)?
-                .into_iter()
-                .filter(|(_, m)| m.step < step || (m.val_loss.is_some() && m.step == step))
-                .map(|(line, _)| line + "\n")
-                .collect();
-            write_whole(path, kept.as_bytes())?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(RunError::io(path))?;
-        Ok(Self { path: path.to_owned(), file })
+    /// A file cannot be read or written.
+    pub fn open(path: &Path, step: u64, events: Option<&Path>) -> Result<Self, RunError> {
+        let mut kept = if path.exists() { lines(path)? } else { Vec::new() };
+        kept.retain(|(_, m)| m.step < step || (m.val_loss.is_some() && m.step == step));
+        let (text, so_far): (Vec<String>, Vec<Metric>) =
+            kept.into_iter().map(|(line, metric)| (line + "\n", metric)).unzip();
+        write_whole(path, text.concat().as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(RunError::io(path))?;
+        let events = events.map(|events| EventLog::open(events, &so_far)).transpose()?;
+        Ok(Self { path: path.to_owned(), file, events })
     }
 
     /// Adds one line.
@@ -78,7 +78,8 @@ impl MetricsLog {
         let mut line =
             serde_json::to_string(metric).map_err(|e| RunError::invalid(&self.path, e.to_string()))?;
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))
+        self.file.write_all(line.as_bytes()).map_err(RunError::io(&self.path))?;
+        self.events.as_mut().map_or(Ok(()), |events| events.append(metric))
     }
 
     /// Makes sure that the lines so far are on disk.
@@ -112,7 +113,7 @@ mod tests {
     fn resuming_drops_what_came_after_the_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut log = MetricsLog::open(&path, 0).unwrap();
+        let mut log = MetricsLog::open(&path, 0, None).unwrap();
         let line = |step, loss, val_loss| Metric { step, loss, val_loss, ..Metric::default() };
         for step in 0..4 {
             log.append(&line(step, Some(1.0), None)).unwrap();
@@ -121,7 +122,7 @@ mod tests {
             }
         }
         log.file.write_all(b"{\"step\":4,\"ep").unwrap();
-        let mut log = MetricsLog::open(&path, 2).unwrap();
+        let mut log = MetricsLog::open(&path, 2, None).unwrap();
         log.append(&line(2, Some(3.0), None)).unwrap();
         let steps: Vec<_> = read_metrics(&path).unwrap().iter().map(|m| (m.step, m.loss)).collect();
         assert_eq!(steps, [(0, Some(1.0)), (1, Some(1.0)), (2, None), (2, Some(3.0))]);

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qn_data::DataName;
 use qn_run::{RunDirectory, TrainConfig};
 
 use crate::settings::{Settings, Usage, steps_in_epoch};
-use crate::ui::{Verbosity, chain};
+use crate::shell::ShellCommand;
+use crate::ui::{Talk, chain, print_error};
 use crate::{Interrupt, Launch, TrainError, train};
 
 /// Train a classifier with SGD or the quasi-Newton optimiser, logging class gradients.
@@ -31,15 +32,22 @@ const EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 enum Command {
     /// Bring MNIST or CIFAR-10 into the data directory, verified.
+    #[command(after_help = FETCH_EXAMPLES)]
     Fetch(FetchArgs),
+    #[command(flatten)]
+    Shell(ShellCommand),
 }
+
+const FETCH_EXAMPLES: &str = "Examples:
+  qn-train fetch mnist
+  qn-train fetch cifar10 --from cifar-10-binary.tar.gz";
 
 #[derive(Args)]
 struct FetchArgs {
     /// mnist or cifar10
     dataset: String,
     /// Where the data sets are kept.
-    #[arg(long, env = "QN_DATA", default_value = "data")]
+    #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
     data_dir: PathBuf,
     /// Use files that are already here: a folder or a .tar.gz with the official files.
     #[arg(long, value_name = "PATH")]
@@ -51,7 +59,7 @@ struct TrainArgs {
     #[command(flatten)]
     settings: Settings,
     /// Where the data sets are kept.
-    #[arg(long, env = "QN_DATA", default_value = "data")]
+    #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
     data_dir: PathBuf,
     /// Threads [default: all processors]. Results do not depend on it.
     #[arg(long)]
@@ -65,9 +73,8 @@ struct TrainArgs {
     /// Replace the run in --out.
     #[arg(long)]
     overwrite: bool,
-    /// Say nothing but errors.
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    talk: Talk,
 }
 
 impl Cli {
@@ -76,6 +83,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Some(Command::Fetch(args)) => fetch(&args),
+            Some(Command::Shell(command)) => command.run(Self::command()).map(|()| 0),
             None => start(&self.train),
         };
         report(result)
@@ -87,7 +95,7 @@ pub fn report(result: Result<u8>) -> ExitCode {
     match result {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            print_error(chain(&error));
             if let Some(TrainError::Interrupted { code, .. }) = error.downcast_ref() {
                 return (*code).into();
             }
@@ -152,7 +160,7 @@ pub fn set_threads(n: Option<usize>) -> Result<usize> {
 fn start(args: &TrainArgs) -> Result<u8> {
     set_threads(args.threads)?;
     let interrupt = Interrupt::catch_signals().context("cannot catch signals")?;
-    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = args.talk.verbosity();
     let config = if args.resume { resumed(args)? } else { args.settings.configure(&args.data_dir)? };
     let out = args.out.clone().unwrap_or_else(|| {
         let optimizer = config.optimizer.as_str();

@@ -234,6 +234,7 @@ mod tests {
             checkpoint_every: 1,
             keep_checkpoints: 2,
             log_every: 1,
+            tensorboard: false,
             architecture: Preset::Digits.architecture([1, 8, 8], 10),
         };
         change(&mut config);

@@ -95,6 +95,9 @@ pub struct Settings {
     /// Steps between lines of metrics.jsonl.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub log_every: u64,
+    /// Keep the log as TensorBoard's events too: `tensorboard --logdir` of the run shows them.
+    #[arg(long)]
+    pub tensorboard: bool,
 }
 
 impl Default for Settings {
@@ -167,6 +170,7 @@ impl Settings {
             checkpoint_every: 0,
             keep_checkpoints: self.keep_checkpoints,
             log_every: at_least_one("--log-every", self.log_every)?,
+            tensorboard: self.tensorboard,
             architecture,
         };
         at_least_one("--subspace-samples", config.subspace_samples as u64)?;

@@ -128,7 +128,8 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let network = Network::new(graph, &theta, &buffers, DType::F32, &device)?;
     let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| &c.optimizer))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
-    let log = MetricsLog::open(&run.metrics_path(), step)?;
+    let events = config.tensorboard.then(|| run.events_path());
+    let log = MetricsLog::open(&run.metrics_path(), step, events.as_deref())?;
     launch.verbosity.say(format_args!(
         "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
         config.architecture.name,
@@ -171,7 +172,7 @@ fn last_checkpoint(
         match Checkpoint::read(&run.checkpoint_path(step), layout) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(e) => {
-                verbosity.say(format_args!("warning: {e}; trying the checkpoint before it"));
+                verbosity.warn(format_args!("{e}; trying the checkpoint before it"));
                 damage = Some(e);
             }
         }

@@ -3,7 +3,53 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use anstyle::{AnsiColor, Style};
+use clap::{Args, ColorChoice};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How much is said on stderr, and in which colours.
+#[derive(Args, Clone, Debug)]
+pub struct Talk {
+    /// Say nothing but errors and results.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Say more: what was chosen where no option says so, and where time and memory go.
+    #[arg(long, short, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Colours on stderr. NO_COLOR turns them off as well.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+impl Talk {
+    /// Chooses the colours of everything that is said from now on; gives how much that is to be.
+    pub fn verbosity(&self) -> Verbosity {
+        match self.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+
+    /// The same, but nothing is said.
+    pub fn silenced(&self) -> Self {
+        Self { quiet: true, verbose: false, color: self.color }
+    }
+}
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+
+/// Prints an error.
+pub fn print_error(words: impl std::fmt::Display) {
+    anstream::eprintln!("{ERROR}error:{ERROR:#} {words}");
+}
 
 /// How much is said on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,14 +58,28 @@ pub enum Verbosity {
     Quiet,
     /// What a user wants to see.
     Normal,
+    /// What explains a result or its time.
+    Verbose,
 }
 
 impl Verbosity {
     /// Prints a line of talk.
     pub fn say(self, line: impl std::fmt::Display) {
         if self >= Self::Normal {
-            eprintln!("{line}");
+            anstream::eprintln!("{line}");
         }
+    }
+
+    /// Prints what only who asks for more wants to see.
+    pub fn detail(self, line: impl std::fmt::Display) {
+        if self >= Self::Verbose {
+            anstream::eprintln!("{line}");
+        }
+    }
+
+    /// Prints a warning.
+    pub fn warn(self, words: impl std::fmt::Display) {
+        self.say(format_args!("{WARNING}warning:{WARNING:#} {words}"));
     }
 
     /// A bar with rate and time left; silent where stderr is no terminal.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use qn_run::write_whole;
-use qn_train::ui::Verbosity;
+use qn_train::ui::Talk;
 
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::figure::{self, Name, Source};
@@ -22,14 +22,13 @@ pub(crate) struct PageArgs {
     /// The file [default: report.html in the run, or where the runs are].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Say nothing but errors.
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    talk: Talk,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &PageArgs) -> Result<()> {
-    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = args.talk.verbosity();
     let folder = match args.runs.as_slice() {
         [one] => one.clone(),
         several => several[0].parent().map(Path::to_owned).unwrap_or_default(),
