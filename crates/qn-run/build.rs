@@ -16,6 +16,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if let Some(dir) = git(&["rev-parse", "--absolute-git-dir"]) {
         println!("cargo::rerun-if-changed={dir}/HEAD");
+        // Changes with what is committed, so that a tree that was dirty is not called so for ever.
+        println!("cargo::rerun-if-changed={dir}/index");
         println!("cargo::rerun-if-changed={dir}/refs/heads");
     }
 }
