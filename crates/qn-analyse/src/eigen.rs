@@ -36,6 +36,9 @@ pub(crate) struct EigenArgs {
     /// of them at --which].
     #[arg(long, value_name = "K|all", requires = "full", conflicts_with_all = ["k", "which"])]
     pub(crate) vectors: Option<Vectors>,
+    /// With --full: seconds between saves of what is done, from which the same command goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "full")]
+    pub(crate) save_every: u64,
     /// Residuals wanted, relative to the largest |eigenvalue| [default: 1e-6; 1e-5 with f32].
     #[arg(long)]
     pub(crate) tol: Option<f64>,

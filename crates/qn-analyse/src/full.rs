@@ -62,7 +62,7 @@ pub(crate) fn solve(
     interrupt: &Interrupt,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
     let partial = match report {
-        Destination::File(path) => Some(Partial::beside(path, problem, &args.problem)),
+        Destination::File(path) => Some(Partial::beside(path, problem, args)),
         Destination::Stdout => None,
     };
     match &problem.derivatives {
@@ -108,6 +108,8 @@ impl<T: Real + Scalar> Full<'_, T> {
         let method = Method::of(p, args.k);
         let kept = partial.filter(|_| method == Method::TwoStage);
         let found = kept.as_ref().map_or(Ok(None), |partial| partial.load::<T>(p))?;
+        // The products with which an earlier sitting compared matrix and operator.
+        let earlier = if found.is_some() { CHECKS } else { 0 };
         let (mut pairs, values, assembled) = match found {
             Some((assembled, reduction)) => {
                 problem.verbosity.say(format_args!(
@@ -130,7 +132,7 @@ impl<T: Real + Scalar> Full<'_, T> {
                 }
             }
         };
-        pairs.matvecs = assembled.products + watched.products();
+        pairs.matvecs = assembled.products + earlier + watched.products();
         Ok((pairs, self.report(values, assembled)))
     }
 

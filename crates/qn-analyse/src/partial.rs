@@ -10,11 +10,10 @@ use qn_spectrum::{Reduction, Scalar};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::problem::{Problem, ProblemArgs};
+use crate::eigen::EigenArgs;
+use crate::problem::Problem;
 use crate::report::StageSeconds;
 
-/// What is lost at most, beside the time of one save: LeNet's 7.7 GiB take half a minute on a slow disk.
-const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Bytes of a head: much more than there ever are.
 const HEAD_BYTES: u64 = 1 << 16;
 
@@ -41,13 +40,15 @@ struct Head {
 pub(crate) struct Partial {
     path: PathBuf,
     key: String,
+    /// Time between saves: LeNet's 7.7 GiB take half a minute on a slow disk.
+    every: Duration,
     last: Instant,
 }
 
 impl Partial {
     /// Beside the report at `report`.
-    pub(crate) fn beside(report: &Path, problem: &Problem, args: &ProblemArgs) -> Self {
-        let subject = problem.subject(args);
+    pub(crate) fn beside(report: &Path, problem: &Problem, args: &EigenArgs) -> Self {
+        let subject = problem.subject(&args.problem);
         let mut hash = Sha256::new();
         // The program's version too: another one may divide the work in another way.
         hash.update(serde_json::to_vec(&subject).unwrap_or_default());
@@ -55,7 +56,12 @@ impl Partial {
             hash.update(x.to_le_bytes());
         }
         let key = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Self { path: report.with_file_name("full_spectrum.partial"), key, last: Instant::now() }
+        Self {
+            path: report.with_file_name("full_spectrum.partial"),
+            key,
+            every: Duration::from_secs(args.save_every),
+            last: Instant::now(),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -94,7 +100,7 @@ impl Partial {
 
     /// Whether it is time to save.
     pub(crate) fn is_due(&self) -> bool {
-        self.last.elapsed() > EVERY
+        self.last.elapsed() >= self.every
     }
 
     pub(crate) fn save<T: Scalar>(&mut self, assembled: &Assembled, reduction: &Reduction<T>) -> Result<()> {

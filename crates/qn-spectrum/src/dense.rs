@@ -1,5 +1,8 @@
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd;
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::lanczos::verified;
 use crate::{Eigenpairs, OperatorError, SpectrumError, SymmetricOperator, Which};
@@ -79,13 +82,28 @@ impl DenseSymmetric {
     /// # Errors
     /// It does not converge, which only numbers that are not finite can cause.
     pub fn eigen(&self) -> Result<FullSpectrum, SpectrumError> {
-        let eigen = self.matrix.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
-        let values = eigen.S().column_vector().iter().copied().collect();
-        Ok(FullSpectrum { values, vectors: eigen.U().to_owned() })
+        FullSpectrum::of(self.matrix())
     }
 }
 
 impl FullSpectrum {
+    /// All eigenvalues and vectors of a symmetric matrix, of which the lower triangle is read, by faer's divide and
+    /// conquer on one thread: on several, its results differ in their last bits.
+    ///
+    /// # Errors
+    /// It does not converge, which only numbers that are not finite can cause.
+    pub fn of(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
+        let (n, par) = (matrix.nrows(), Par::Seq);
+        let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
+        let scratch =
+            evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, par, Default::default());
+        let mut buffer = MemBuffer::new(scratch);
+        let (u, stack) = (Some(vectors.as_mut()), MemStack::new(&mut buffer));
+        evd::self_adjoint_evd(matrix, values.as_mut(), u, par, stack, Default::default())
+            .map_err(|_| SpectrumError::Dense)?;
+        Ok(Self { values: values.column_vector().iter().copied().collect(), vectors })
+    }
+
     /// k pairs, with residuals from products with the operator that the spectrum belongs to.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! The density of all eigenvalues, by stochastic Lanczos quadrature.
 
-use faer::{Mat, Side};
+use faer::Mat;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::orthogonal::project_out;
 use crate::trace::{at_least, signs};
-use crate::{SpectrumError, SymmetricOperator};
+use crate::{FullSpectrum, SpectrumError, SymmetricOperator};
 
 /// What is asked of [`density`].
 #[derive(Clone, Debug)]
@@ -156,6 +156,6 @@ fn quadrature(t: &Tridiagonal) -> Result<Vec<(f64, f64)>, SpectrumError> {
         1 => t.off[i.min(j)],
         _ => 0.0,
     });
-    let eigen = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
-    Ok((0..m).map(|i| (eigen.S()[i], eigen.U()[(0, i)].powi(2))).collect())
+    let FullSpectrum { values, vectors } = FullSpectrum::of(matrix.as_ref())?;
+    Ok(values.into_iter().enumerate().map(|(i, value)| (value, vectors[(0, i)].powi(2))).collect())
 }

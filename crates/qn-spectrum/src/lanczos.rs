@@ -7,13 +7,13 @@
 //! product, whose coefficients against the whole basis are computed, not assumed.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par, Side};
+use faer::{Accum, Mat, MatRef, Par};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::orthogonal::{fill_random, orthonormalise, project_out};
 use crate::pairs::fix_signs;
-use crate::{DenseSymmetric, Eigenpairs, SpectrumError, StopReason, SymmetricOperator, Which};
+use crate::{DenseSymmetric, Eigenpairs, FullSpectrum, SpectrumError, StopReason, SymmetricOperator, Which};
 
 /// What is asked of [`lanczos`].
 #[derive(Clone, Debug)]
@@ -253,11 +253,10 @@ impl Factorisation {
     fn ritz(&mut self, which: Which) -> Result<Ritz, SpectrumError> {
         let m = self.size;
         let projected = self.projected.as_ref().submatrix(0, 0, m, m);
-        let eigen = projected.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
-        let ascending: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
+        let FullSpectrum { values: ascending, vectors } = FullSpectrum::of(projected)?;
         self.scale = ascending.iter().fold(self.scale, |a, v| a.max(v.abs()));
         let order = which.order(&ascending);
-        let vectors = Mat::from_fn(m, m, |i, j| eigen.U()[(i, order[j])]);
+        let vectors = Mat::from_fn(m, m, |i, j| vectors[(i, order[j])]);
         let mut last = Mat::zeros(self.block, m);
         let tail = vectors.as_ref().subrows(m - self.block, self.block);
         matmul(last.as_mut(), Accum::Replace, self.coupling.as_ref(), tail, 1.0, Par::Seq);

@@ -1,13 +1,13 @@
 //! All eigenvalues, and some eigenvectors, of a matrix that fills the memory.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, Par, Side};
+use faer::{Accum, Mat, Par};
 
 use crate::band::band_eigenvectors;
 use crate::band_reduction::Reduction;
 use crate::orthogonal::orthonormalise;
 use crate::pairs::fix_signs;
-use crate::{Scalar, SpectrumError, SymmetricOperator as _, Triangle, bulge};
+use crate::{FullSpectrum, Scalar, SpectrumError, SymmetricOperator as _, Triangle, bulge};
 
 /// How far [`symmetric_eigen`] is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,9 +94,10 @@ fn settled(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<f64>, 
     orthonormalise(none.as_ref(), all, f64::MIN_POSITIVE, &mut rng);
     let mut products = Mat::zeros(n, k);
     band.apply(vectors.as_ref(), products.as_mut())?;
-    let projected = vectors.transpose() * &products;
-    let eigen = projected.self_adjoint_eigen(Side::Lower).map_err(|_| SpectrumError::Dense)?;
+    let mut projected = Mat::zeros(k, k);
+    matmul(projected.as_mut(), Accum::Replace, vectors.transpose(), products.as_ref(), 1.0, Par::Seq);
+    let eigen = FullSpectrum::of(projected.as_ref())?;
     let mut settled = Mat::zeros(n, k);
-    matmul(settled.as_mut(), Accum::Replace, vectors.as_ref(), eigen.U(), 1.0, Par::Seq);
+    matmul(settled.as_mut(), Accum::Replace, vectors.as_ref(), eigen.vectors.as_ref(), 1.0, Par::Seq);
     Ok(settled)
 }

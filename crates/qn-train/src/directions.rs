@@ -1,6 +1,7 @@
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use candle_core::{DType, Tensor};
-use faer::{Mat, Side};
+use faer::Mat;
+use qn_spectrum::FullSpectrum;
 
 use crate::planes::squares;
 
@@ -37,10 +38,8 @@ impl Directions {
     /// Newton steps in the span of orthonormal rows Q, where the curvature is the symmetric matrix B = Q A Qᵀ:
     /// M = U (|β| + d)⁻¹ Uᵀ − η with B = U β Uᵀ. Where |β| + d is zero the SGD step stays.
     pub(crate) fn newton_in_span(rows: Tensor, curvature: &Mat<f64>, damping: f64, lr: f64) -> Result<Self> {
-        let decomposed = curvature
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|e| anyhow::anyhow!("the curvature along the class gradients: {e:?}"))?;
-        let (u, beta) = (decomposed.U(), decomposed.S());
+        let FullSpectrum { values: beta, vectors: u } =
+            FullSpectrum::of(curvature.as_ref()).context("the curvature along the class gradients")?;
         let k = curvature.nrows();
         let step = |i: usize| match beta[i].abs() + damping {
             size if size > 0.0 => 1.0 / size - lr,

@@ -1,0 +1,7 @@
+//! Killed, starved, corrupted, and still right. docs/reliability.md has what longer runs of these found.
+
+mod common;
+mod corrupted;
+mod everywhere;
+mod killed;
+mod starved;
