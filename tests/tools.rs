@@ -39,6 +39,14 @@ fn inspect_tells_what_each_file_is() {
 }
 
 #[test]
+fn a_second_start_verifies_the_first() {
+    let sandbox = Sandbox::new();
+    sandbox.train_digits("run");
+    let out = sandbox.analyse(&["eigen", "run", "-k", "4", "--samples", "200", "--verify"]);
+    assert!(out.code == 0 && out.stdout.contains("another random start found the same"), "{}", out.stdout);
+}
+
+#[test]
 fn what_is_exported_is_what_was_found() {
     let sandbox = Sandbox::new();
     sandbox.train_digits("run");

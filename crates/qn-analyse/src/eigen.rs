@@ -51,6 +51,9 @@ pub(crate) struct EigenArgs {
     /// Most restarts of Lanczos.
     #[arg(long, default_value_t = 300)]
     pub(crate) maxiter: usize,
+    /// Do it again from another random start and compare, which shows a missed copy of a repeated eigenvalue.
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) verify: bool,
 }
 
 impl EigenArgs {
@@ -121,8 +124,10 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         let (pairs, spectrum) = full::solve(args, &problem, tol, &to, interrupt)?;
         (pairs, Some(spectrum))
     } else {
-        (solve_iteratively(args, &problem, tol, block, interrupt)?, None)
+        (solve_iteratively(args, &problem, tol, block, args.problem.seed, interrupt)?, None)
     };
+    let verified =
+        if args.verify { Some(verify(args, &problem, tol, block, &pairs, interrupt)?) } else { None };
     if let (Destination::File(path), Some(spectrum)) = (&to, &mut spectrum) {
         write_values(&path.with_file_name("full_spectrum.safetensors"), spectrum, single)?;
         if spectrum.eigenvalues.len() > LISTED_UP_TO {
@@ -142,6 +147,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         matvecs: pairs.matvecs,
         iterations: pairs.iterations,
         stop_reason: pairs.stop_reason,
+        verified,
         full_spectrum: spectrum
             .as_ref()
             .filter(|s| !s.eigenvalues.is_empty())
@@ -163,7 +169,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         spectrum.iter().for_each(table::print_full_spectrum);
         problem.verbosity.say(format_args!("report: {}", path.display()));
     }
-    let converged = report.converged == report.eigenvalues.len();
+    let converged = report.converged == report.eigenvalues.len() && report.verified != Some(false);
     Ok((report, converged))
 }
 
@@ -187,6 +193,7 @@ fn solve_iteratively(
     problem: &Problem,
     tol: f64,
     block: usize,
+    seed: u64,
     interrupt: &Interrupt,
 ) -> Result<Eigenpairs> {
     let bar = problem.verbosity.bar(0, "products");
@@ -201,7 +208,7 @@ fn solve_iteratively(
         ncv: args.ncv,
         tol,
         maxiter: args.maxiter,
-        seed: args.problem.seed,
+        seed,
     };
     let observe = |p: &Progress| {
         bar.set_message(format!(
@@ -210,6 +217,28 @@ fn solve_iteratively(
         ));
     };
     lanczos(&watched, &options, observe).map_err(explain)
+}
+
+/// Whether another start finds the same.
+fn verify(
+    args: &EigenArgs,
+    problem: &Problem,
+    tol: f64,
+    block: usize,
+    pairs: &Eigenpairs,
+    interrupt: &Interrupt,
+) -> Result<bool> {
+    let again = solve_iteratively(args, problem, tol, block, args.problem.seed.wrapping_add(1), interrupt)?;
+    let contradicted = pairs.contradicted_by(&again);
+    if let Some(i) = contradicted {
+        problem.verbosity.warn(format_args!(
+            "from another start eigenvalue {} is {:.9} and not {:.9}: one was missed; give a larger --block or --ncv",
+            i + 1,
+            again.values[i],
+            pairs.values[i]
+        ));
+    }
+    Ok(contradicted.is_none())
 }
 
 /// All eigenvalues, which are too many for a report of a large network.

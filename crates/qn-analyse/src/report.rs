@@ -76,6 +76,9 @@ pub struct EigenReport {
     pub iterations: usize,
     /// `converged`, `max_iterations` or `precision_reached`.
     pub stop_reason: StopReason,
+    /// With `--verify`: whether another random start found the same eigenvalues, within the residuals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
     /// All P eigenvalues, descending, where the whole matrix was built.
     pub full_spectrum: Option<Vec<f64>>,
     /// Wall-clock seconds.

@@ -42,6 +42,11 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         report.matvecs,
         report.seconds
     );
+    match report.verified {
+        Some(true) => println!("another random start found the same"),
+        Some(false) => println!("NOT VERIFIED: another random start found other eigenvalues"),
+        None => {}
+    }
 }
 
 /// How many eigenvalues there are of each sign, and how far the numbers can be trusted.

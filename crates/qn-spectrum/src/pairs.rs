@@ -101,6 +101,17 @@ pub struct Eigenpairs {
     pub stop_reason: StopReason,
 }
 
+impl Eigenpairs {
+    /// The first pair that a computation from another start contradicts: the intervals of value ± residual, in one of
+    /// which an eigenvalue lies, do not meet. A missed copy of a repeated eigenvalue shows so.
+    pub fn contradicted_by(&self, other: &Self) -> Option<usize> {
+        let scale = self.values.iter().chain(&other.values).fold(0.0f64, |a, v| a.max(v.abs()));
+        let rounding = 100.0 * f64::EPSILON * scale;
+        let pairs = self.values.iter().zip(&self.residuals).zip(other.values.iter().zip(&other.residuals));
+        pairs.into_iter().position(|((a, r), (b, s))| (a - b).abs() > r + s + rounding)
+    }
+}
+
 /// What can go wrong in a solver.
 #[derive(Debug, thiserror::Error)]
 pub enum SpectrumError {

@@ -237,3 +237,41 @@ fn bad_requests_are_refused() {
     let asymmetric = Mat::from_fn(3, 3, |i, j| (i as f64) - (j as f64));
     assert!(matches!(DenseSymmetric::new(asymmetric), Err(SpectrumError::Asymmetric { .. })));
 }
+
+/// A diagonal, and what a mistake in a derivative would add: a part that is not symmetric.
+struct Skewed(f64);
+
+impl SymmetricOperator for Skewed {
+    fn dim(&self) -> usize {
+        200
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        for j in 0..x.ncols() {
+            for i in 0..200 {
+                y[(i, j)] = (1.0 + i as f64) * x[(i, j)] + self.0 * x[((i * 7 + 3) % 200, j)];
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_operator_that_is_not_symmetric_is_refused() {
+    let options = LanczosOptions { k: 3, block: 2, ..LanczosOptions::default() };
+    let error = lanczos(&Skewed(20.0), &options, |_| ()).unwrap_err();
+    assert!(matches!(error, SpectrumError::Asymmetric { .. }), "{error}");
+    assert!(lanczos(&Skewed(0.0), &options, |_| ()).is_ok());
+}
+
+#[test]
+fn another_start_shows_a_missed_copy() {
+    let mut values: Vec<f64> = (0..100).map(|i| f64::from(i) / 100.0).collect();
+    values.extend([5.0, 5.0, 5.0]);
+    let options = LanczosOptions { k: 4, block: 3, tol: 1e-10, ..LanczosOptions::default() };
+    let right = solve(&values, &options);
+    let again = solve(&values, &LanczosOptions { seed: 1, ..options });
+    assert_eq!(right.contradicted_by(&again), None);
+    let missed = Eigenpairs { values: vec![5.0, 5.0, 0.99, 0.98], ..right.clone() };
+    assert_eq!(missed.contradicted_by(&right), Some(2));
+}
