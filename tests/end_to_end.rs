@@ -181,35 +181,39 @@ fn an_interrupted_run_is_saved_and_goes_on() {
         ["--arch", "digits", "--data", "digits", "--samples", "100", "--batch-size", "50", "--lr", "0.05"];
     let start = |out: &'static str| [&options[..], &["--steps", "300", "--out", out, "--quiet"]].concat();
     assert_eq!(sandbox.train(&start("whole")).code, 0);
-    let mut running = std::process::Command::new(common::train_program())
-        .args(start("broken"))
-        .current_dir(sandbox.path(""))
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    // The first line of metrics is written in the first step; the signal comes somewhere after it.
-    let metrics = sandbox.path("broken/metrics.jsonl");
-    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
-        assert!(running.try_wait().unwrap().is_none(), "it runs until it is stopped");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut running = std::process::Command::new(common::train_program())
+            .args(start("broken"))
+            .current_dir(sandbox.path(""))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // The first line of metrics is written in the first step; the signal comes somewhere after it.
+        let metrics = sandbox.path("broken/metrics.jsonl");
+        while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+            assert!(running.try_wait().unwrap().is_none(), "it runs until it is stopped");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let second = sandbox.train(&["--resume", "--out", "broken"]);
+        assert!(second.code == 1 && second.stderr.contains("in use"), "{}", second.stderr);
+        let sent =
+            std::process::Command::new("kill").args([signal, &running.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(running.wait().unwrap().code(), Some(code));
+        let out = sandbox.train(&["--resume", "--out", "broken", "--quiet"]);
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        let tensors = |run: &str| {
+            let path = sandbox.path(run).join("checkpoints/step-00000300.safetensors");
+            qn_run::TensorFile::read(&path).unwrap().tensors
+        };
+        assert_eq!(tensors("whole"), tensors("broken"));
+        let lines = |run: &str| {
+            let text = std::fs::read_to_string(sandbox.path(run).join("metrics.jsonl")).unwrap();
+            text.lines().map(|l| l.split(",\"seconds\"").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("whole"), lines("broken"));
+        std::fs::remove_dir_all(sandbox.path("broken")).unwrap();
     }
-    let second = sandbox.train(&["--resume", "--out", "broken"]);
-    assert!(second.code == 1 && second.stderr.contains("in use"), "{}", second.stderr);
-    let sent = std::process::Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-    assert_eq!(running.wait().unwrap().code(), Some(130));
-    let out = sandbox.train(&["--resume", "--out", "broken", "--quiet"]);
-    assert_eq!(out.code, 0, "{}", out.stderr);
-    let tensors = |run: &str| {
-        let path = sandbox.path(run).join("checkpoints/step-00000300.safetensors");
-        qn_run::TensorFile::read(&path).unwrap().tensors
-    };
-    assert_eq!(tensors("whole"), tensors("broken"));
-    let lines = |run: &str| {
-        let text = std::fs::read_to_string(sandbox.path(run).join("metrics.jsonl")).unwrap();
-        text.lines().map(|l| l.split(",\"seconds\"").next().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(lines("whole"), lines("broken"));
 }
 
 #[test]

@@ -26,8 +26,9 @@ pub struct Snapshot {
 impl Snapshot {
     /// Bytes on disk, for the estimate before a run.
     pub fn size(classes: usize, params: usize, averaged: bool) -> u64 {
-        let matrices = if averaged { 2 } else { 1 };
-        (matrices * classes * params * 4 + params * 4 + classes * 8 + 1024) as u64
+        let (matrices, classes, params) = (if averaged { 2 } else { 1 }, classes as u64, params as u64);
+        let rows = (matrices * classes).saturating_add(1);
+        rows.saturating_mul(params).saturating_mul(4).saturating_add(classes * 8 + 1024)
     }
 
     /// Writes the file whole.

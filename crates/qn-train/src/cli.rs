@@ -193,7 +193,7 @@ fn resumed(args: &TrainArgs) -> Result<TrainConfig> {
     if let Some(steps) = args.settings.steps {
         config.steps = steps;
     } else if let Some(epochs) = args.settings.epochs {
-        config.steps = epochs * steps_in_epoch(&config, &args.data_dir)?;
+        config.steps = epochs.saturating_mul(steps_in_epoch(&config, &args.data_dir)?);
     }
     Ok(config)
 }

@@ -175,7 +175,7 @@ impl Settings {
         };
         at_least_one("--subspace-samples", config.subspace_samples as u64)?;
         let epoch = steps_in_epoch(&config, data_dir)?;
-        let steps = self.steps.unwrap_or_else(|| self.epochs.unwrap_or(50) * epoch);
+        let steps = self.steps.unwrap_or_else(|| self.epochs.unwrap_or(50).saturating_mul(epoch));
         config.steps = at_least_one("--epochs or --steps", steps)?;
         config.snapshot_every = self.snapshot_every.unwrap_or(epoch);
         config.checkpoint_every = at_least_one("--checkpoint-every", self.checkpoint_every.unwrap_or(epoch))?;

@@ -200,13 +200,14 @@ fn check_disk(launch: &Launch<'_>, graph: &Graph) -> Result<()> {
     let config = launch.config;
     let (classes, params) = (graph.classes(), graph.layout().len());
     let averaged = keeps_averages(config);
-    let snapshots = 1 + config.steps.checked_div(config.snapshot_every).map_or(0, |n| n + 1);
+    let snapshots = config.steps.checked_div(config.snapshot_every).map_or(1, |n| n.saturating_add(2));
     let each = Snapshot::size(classes, params, averaged);
     let checkpoints = match config.keep_checkpoints {
         0 => config.steps.div_ceil(config.checkpoint_every) + 1,
-        n => n + 1,
+        n => n.saturating_add(1),
     };
-    let need = snapshots * each + checkpoints * Snapshot::size(classes, 2 * params, false);
+    let of_checkpoint = Snapshot::size(classes, 2 * params, false);
+    let need = snapshots.saturating_mul(each).saturating_add(checkpoints.saturating_mul(of_checkpoint));
     std::fs::create_dir_all(launch.out)
         .with_context(|| format!("cannot make --out {}", launch.out.display()))?;
     let free = fs4::available_space(launch.out).context("cannot tell the free disk space")?;
