@@ -1,4 +1,4 @@
-use crate::{Architecture, Layer, ModelError, ParamId, ParamKind, ParamLayout};
+use crate::{Architecture, Layer, ModelError, ParamId, ParamKind, ParamLayout, limits};
 
 /// Channels, height and width of a value; a flat vector of n features is n × 1 × 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,19 +123,6 @@ pub struct Graph {
 /// The epsilon of PyTorch's batch normalisation.
 pub(crate) const BATCH_NORM_EPS: f64 = 1e-5;
 
-/// Sides of images, windows, strides and paddings are at most this, so that sizes can be multiplied without care.
-const LARGEST_SIDE: usize = 1 << 10;
-/// So many channels, features and classes at most.
-const LARGEST_WIDTH: usize = 1 << 20;
-/// So many numbers in one value of one sample at most.
-const LARGEST_VALUE: usize = 1 << 32;
-/// So many parameters at most: 4 TiB.
-const LARGEST_NETWORK: usize = 1 << 40;
-
-fn at_most(what: &str, size: usize, largest: usize) -> Result<(), String> {
-    if size <= largest { Ok(()) } else { Err(format!("{what} {size} is too large: at most {largest}")) }
-}
-
 impl Graph {
     /// How many nodes read a value.
     pub fn readers(&self, value: ValueId) -> usize {
@@ -152,13 +139,10 @@ impl Graph {
         let input = Shape { channels, height, width };
         let network_error =
             |reason: String| ModelError::Network { architecture: architecture.name.clone(), reason };
+        limits::ends(input, architecture.classes).map_err(network_error)?;
         if input.is_empty() {
             return Err(network_error(format!("input {:?} is empty", architecture.input)));
         }
-        at_most("the number of input channels", channels, LARGEST_WIDTH)
-            .and(at_most("the input's side", height.max(width), LARGEST_SIDE))
-            .and(at_most("the number of classes", architecture.classes, LARGEST_WIDTH))
-            .map_err(network_error)?;
         if architecture.classes < 2 {
             return Err(network_error(format!("{} classes; at least 2 are needed", architecture.classes)));
         }
@@ -230,8 +214,9 @@ impl Builder<'_> {
     /// Adds layers in order and gives the id of the last value.
     fn add_layers(&mut self, layers: &[Layer], mut at: ValueId) -> Result<ValueId, ModelError> {
         for (i, layer) in layers.iter().enumerate() {
-            let added = sizes(layer).map_err(Problem::Here).and_then(|()| self.add(layer, at));
-            at = added.and_then(|at| self.fits(at).map(|()| at)).map_err(|e| match e {
+            let added = limits::layer(layer).map_err(Problem::Here).and_then(|()| self.add(layer, at));
+            let fits = |at| Ok(limits::network(self.graph.shape(at), self.graph.layout.len()).map(|()| at)?);
+            at = added.and_then(fits).map_err(|e| match e {
                 Problem::Here(reason) => ModelError::Layer {
                     architecture: self.name.to_owned(),
                     layer: format!("{} ({})", i + 1, describe(layer)),
@@ -241,12 +226,6 @@ impl Builder<'_> {
             })?;
         }
         Ok(at)
-    }
-
-    /// Whether the network so far is one that a machine could hold.
-    fn fits(&self, at: ValueId) -> Result<(), Problem> {
-        at_most("the output's size", self.graph.shape(at).len(), LARGEST_VALUE)?;
-        Ok(at_most("the number of parameters", self.graph.layout.len(), LARGEST_NETWORK)?)
     }
 
     fn add(&mut self, layer: &Layer, at: ValueId) -> Result<ValueId, Problem> {
@@ -333,21 +312,6 @@ impl Builder<'_> {
         };
         self.graph.nodes.push(Node { op, input: at, shape: out });
         Ok(self.graph.nodes.len())
-    }
-}
-
-/// Whether the sizes that a layer names are within reason.
-fn sizes(layer: &Layer) -> Result<(), String> {
-    match *layer {
-        Layer::Conv2d { out_channels, kernel, stride, padding, .. } => at_most(
-            "kernel, stride or padding",
-            kernel.max(stride).max(padding),
-            LARGEST_SIDE,
-        )
-        .and(at_most("out_channels", out_channels, LARGEST_WIDTH)),
-        Layer::Linear { out_features, .. } => at_most("out_features", out_features, LARGEST_WIDTH),
-        Layer::MaxPool2d { kernel } | Layer::AvgPool2d { kernel } => at_most("kernel", kernel, LARGEST_SIDE),
-        _ => Ok(()),
     }
 }
 
@@ -438,6 +402,9 @@ mod tests {
         }
         let wide = broken(vec![Layer::Flatten, linear("a", 1 << 20), linear("b", 1 << 20)]);
         assert!(wide.contains("linear b") && wide.contains("parameters"), "{wide}");
+        let huge = [usize::MAX, usize::MAX, 2];
+        let arch = Architecture { name: "t".into(), input: huge, classes: 2, layers: Vec::new() };
+        assert!(Graph::new(&arch).unwrap_err().to_string().contains("too large"));
         let m = broken(vec![Layer::Residual { layers: vec![Layer::Flatten] }]);
         assert!(m.contains("x + f(x)"), "{m}");
     }

@@ -10,6 +10,7 @@ mod error;
 mod graph;
 mod init;
 mod layout;
+mod limits;
 mod presets;
 
 pub use architecture::{Architecture, Layer};
