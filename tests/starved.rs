@@ -69,6 +69,20 @@ fn too_few_open_files() {
     assert!(message(&out).contains("Too many open files"), "{}", message(&out));
 }
 
+/// Memory that runs out unforeseen: the allocator ends the process and says how much it was asked for; files are as
+/// after SIGKILL.
+#[test]
+fn memory_that_runs_out() {
+    let sandbox = Sandbox::new();
+    sandbox.train_digits("run");
+    assert_eq!(sandbox.analyse(&["eigen", "run", "-k", "2", "-q"]).code, 0);
+    let before = std::fs::read(sandbox.path("run/reports/eigen.json")).unwrap();
+    let out = limited(&sandbox, "ulimit -v 100000", env!("CARGO_BIN_EXE_qn-analyse"), "eigen run -k 30 -q");
+    assert!(!out.status.success() && message(&out).contains("memory allocation of"), "{}", message(&out));
+    assert_eq!(before, std::fs::read(sandbox.path("run/reports/eigen.json")).unwrap());
+    TensorFile::read(&sandbox.path("run/reports/eigen.safetensors")).unwrap();
+}
+
 #[test]
 fn a_matrix_that_memory_cannot_hold_is_refused_unbuilt() {
     let sandbox = Sandbox::new();
