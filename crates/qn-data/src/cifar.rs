@@ -100,6 +100,14 @@ mod tests {
         assert_eq!(planes, [(5, true), (6, true), (7, true)]);
         assert!(batch_from_png(&png[..500], &labels).is_err());
         assert!(batch_from_png(b"not a picture", &labels).is_err());
+        // A flipped bit of the head, or of the first lines: an error or a picture, no panic.
+        for at in 0..150 {
+            let mut damaged = png.clone();
+            damaged[at] ^= 1 << (at % 8);
+            if let Ok(batch) = batch_from_png(&damaged, &labels) {
+                assert_eq!(batch.len(), RECORD * PER_FILE);
+            }
+        }
     }
 
     #[test]
