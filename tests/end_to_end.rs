@@ -2,6 +2,7 @@
 
 mod common;
 mod reports;
+mod wide;
 
 use std::path::Path;
 
@@ -258,21 +259,7 @@ fn lanczos_and_the_full_matrix_agree() {
 #[test]
 fn a_network_too_large_for_the_library_goes_through_both_stages() {
     let sandbox = Sandbox::new();
-    let arch = r#"
-        name = "wide"
-        input = [1, 8, 8]
-        classes = 10
-        layers = [
-          { type = "conv2d", name = "conv", out_channels = 6, kernel = 3, padding = 1 },
-          { type = "relu" },
-          { type = "max_pool2d", kernel = 2 },
-          { type = "flatten" },
-          { type = "linear", name = "fc1", out_features = 27 },
-          { type = "relu" },
-          { type = "linear", name = "fc2", out_features = 10 },
-        ]
-    "#;
-    sandbox.write("wide.toml", arch);
+    sandbox.write("wide.toml", wide::architecture(27));
     let train = ["--arch", "wide.toml", "--data", "digits", "--lr", "0.05", "--epochs", "2", "--out", "run"];
     assert_eq!(sandbox.train(&train).code, 0);
     let mut exact: Vec<f64> = Vec::new();

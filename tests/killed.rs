@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::common::{Sandbox, train_program};
+use crate::wide;
 
 fn kills() -> usize {
     std::env::var("QN_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
@@ -125,21 +126,6 @@ fn a_killed_training_run_ends_as_an_unbroken_one() {
     println!("training: {} kills, {} runs compared", kills(), finished + 1);
 }
 
-const ARCH: &str = r#"
-name = "wide"
-input = [1, 8, 8]
-classes = 10
-layers = [
-  { type = "conv2d", name = "conv", out_channels = 6, kernel = 3, padding = 1 },
-  { type = "relu" },
-  { type = "max_pool2d", kernel = 2 },
-  { type = "flatten" },
-  { type = "linear", name = "fc1", out_features = 19 },
-  { type = "relu" },
-  { type = "linear", name = "fc2", out_features = 10 },
-]
-"#;
-
 /// The reports without what takes time, and the tensors.
 fn spectrum(reports: &Path) -> (Value, Value, TensorFile, TensorFile) {
     let timeless = |name: &str| {
@@ -175,7 +161,7 @@ fn same_spectrum(a: &(Value, Value, TensorFile, TensorFile), b: &(Value, Value, 
 #[test]
 fn a_killed_reduction_ends_as_an_unbroken_one() {
     let sandbox = Sandbox::new();
-    sandbox.write("wide.toml", ARCH);
+    sandbox.write("wide.toml", wide::architecture(19));
     let train = "--arch wide.toml --data digits --lr 0.05 --steps 5 --quiet --out";
     for run in ["whole", "run"] {
         assert_eq!(sandbox.train(&train.split_whitespace().chain([run]).collect::<Vec<_>>()).code, 0);

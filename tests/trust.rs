@@ -5,3 +5,4 @@ mod corrupted;
 mod everywhere;
 mod killed;
 mod starved;
+mod wide;

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use qn_model::{Graph, ParamLayout};
 use qn_run::{RunDirectory, Tensor, TensorFile};
 use qn_train::Usage;
 use serde_json::Value;
+
+use crate::target::checkpoint_step;
 
 /// Write a run's parameters, or the eigenvectors that `eigen` found, as tensors by the names of PyTorch's state_dict:
 /// a .safetensors file that `safetensors.torch.load_file` reads.
@@ -57,15 +59,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
 }
 
 fn parameters(run: &RunDirectory, layout: &ParamLayout, step: Option<u64>) -> Result<TensorFile> {
-    let steps = run.checkpoint_steps()?;
-    let last = steps.last().with_context(|| format!("{} has no checkpoint yet", run.path().display()))?;
-    let step = step.unwrap_or(*last);
-    if !steps.contains(&step) {
-        bail!(Usage(format!(
-            "--step {step}: {} has checkpoints of the steps {steps:?}",
-            run.path().display()
-        )));
-    }
+    let step = checkpoint_step(run, step)?;
     let mut file = TensorFile::read(&run.checkpoint_path(step))?;
     let params = layout.params().iter().map(|p| p.name.as_str());
     let names: Vec<&str> = params.chain(layout.buffers().iter().map(|b| b.name.as_str())).collect();

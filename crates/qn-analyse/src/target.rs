@@ -18,6 +18,22 @@ pub(crate) struct Target {
     pub(crate) step: Option<u64>,
 }
 
+/// The step of the run's checkpoint that was asked for with --step, or of its last.
+pub(crate) fn checkpoint_step(run: &RunDirectory, asked: Option<u64>) -> Result<u64> {
+    let steps = run.checkpoint_steps()?;
+    let last = *steps
+        .last()
+        .with_context(|| format!("{} has no checkpoint yet: train it further first", run.path().display()))?;
+    let step = asked.unwrap_or(last);
+    if !steps.contains(&step) {
+        bail!(Usage(format!(
+            "--step {step}: {} has checkpoints of the steps {steps:?} (qn-train --keep-checkpoints 0 keeps all)",
+            run.path().display()
+        )));
+    }
+    Ok(step)
+}
+
 /// A .safetensors file, or a .pth or .pt of PyTorch's.
 pub(crate) fn read_tensors(path: &Path) -> Result<TensorFile> {
     match path.extension().and_then(|e| e.to_str()) {
@@ -46,17 +62,7 @@ impl Target {
             (Some(run), None) => {
                 let run = RunDirectory::open(run)?;
                 let config = run.read_config()?;
-                let steps = run.checkpoint_steps()?;
-                let last = *steps.last().with_context(|| {
-                    format!("{} has no checkpoint yet: train it further first", run.path().display())
-                })?;
-                let step = args.step.unwrap_or(last);
-                if !steps.contains(&step) {
-                    bail!(Usage(format!(
-                        "--step {step}: {} has checkpoints of the steps {steps:?} (qn-train --keep-checkpoints 0 keeps all)",
-                        run.path().display()
-                    )));
-                }
+                let step = checkpoint_step(&run, args.step)?;
                 let name: DataName = args.data.unwrap_or(&config.data).parse()?;
                 (config.architecture, name, run.checkpoint_path(step), Some(step))
             }
