@@ -126,8 +126,10 @@ fn a_killed_training_run_ends_as_an_unbroken_one() {
     println!("training: {} kills, {} runs compared", kills(), finished + 1);
 }
 
-/// The reports without what takes time, and the tensors.
-fn spectrum(reports: &Path) -> (Value, Value, TensorFile, TensorFile) {
+/// The two reports of a full spectrum without what takes time, and their tensors.
+type Spectrum = (Value, Value, TensorFile, TensorFile);
+
+pub(crate) fn spectrum(reports: &Path) -> Spectrum {
     let timeless = |name: &str| {
         let text = std::fs::read(reports.join(name)).unwrap();
         let mut report: Value = serde_json::from_slice(&text).unwrap();
@@ -146,20 +148,17 @@ fn spectrum(reports: &Path) -> (Value, Value, TensorFile, TensorFile) {
     )
 }
 
-fn same_spectrum(a: &(Value, Value, TensorFile, TensorFile), b: &(Value, Value, TensorFile, TensorFile)) {
+pub(crate) fn same_spectrum(a: &Spectrum, b: &Spectrum) {
     for (a, b) in [(&a.0, &b.0), (&a.1, &b.1)] {
         for (field, value) in a.as_object().unwrap() {
-            assert!(value == &b[field], "{field} differs from that of one that was never killed");
+            assert!(value == &b[field], "{field} differs from that of an unbroken one");
         }
     }
-    assert!(
-        a.2 == b.2 && a.3 == b.3,
-        "the vectors and values differ from those of one that was never killed"
-    );
+    assert!(a.2 == b.2 && a.3 == b.3, "the vectors and values differ from those of an unbroken one");
 }
 
 #[test]
-fn a_killed_reduction_ends_as_an_unbroken_one() {
+fn a_killed_spectrum_ends_as_an_unbroken_one() {
     let sandbox = Sandbox::new();
     sandbox.write("wide.toml", wide::architecture(19));
     let train = "--arch wide.toml --data digits --lr 0.05 --steps 5 --quiet --out";
@@ -193,5 +192,5 @@ fn a_killed_reduction_ends_as_an_unbroken_one() {
     let out = command().output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     same_spectrum(&spectrum(&reports), &unbroken);
-    println!("reduction: {} kills, {} spectra compared", kills(), finished + 1);
+    println!("spectrum: {} kills, {} spectra compared", kills(), finished + 1);
 }

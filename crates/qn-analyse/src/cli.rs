@@ -124,7 +124,8 @@ const NOT_CONVERGED: u8 = 3;
 impl Cli {
     /// Runs the command and gives the process's exit code.
     pub fn run(self) -> ExitCode {
-        let result = self.dispatch();
+        let result =
+            Interrupt::catch_signals().context("cannot catch signals").and_then(|i| self.outcome(&i));
         if let Err(error) = &result
             && let Some(interrupted) = error.downcast_ref::<Interrupted>()
         {
@@ -134,18 +135,21 @@ impl Cli {
         qn_train::cli::report(result)
     }
 
-    fn dispatch(self) -> Result<u8> {
-        let interrupt = Interrupt::catch_signals().context("cannot catch signals")?;
+    /// Runs the command and gives the exit code of a success, or why there is none.
+    ///
+    /// # Errors
+    /// Whatever the command has to say.
+    pub fn outcome(self, interrupt: &Interrupt) -> Result<u8> {
         let code = |converged| if converged { 0 } else { NOT_CONVERGED };
         match self.command {
-            Command::Eigen(args) => Ok(code(eigen::run(&args, &interrupt)?.1)),
-            Command::Density(args) => estimates::run_density(&args, &interrupt).map(|()| 0),
-            Command::Trace(args) => estimates::run_trace(&args, &interrupt).map(|()| 0),
-            Command::Decompose(args) => estimates::run_decompose(&args, &interrupt).map(|()| 0),
-            Command::Track(args) => track::run(&args, &interrupt).map(|_| 0),
-            Command::Batches(args) => batches::run(&args, &interrupt).map(|()| 0),
+            Command::Eigen(args) => Ok(code(eigen::run(&args, interrupt)?.1)),
+            Command::Density(args) => estimates::run_density(&args, interrupt).map(|()| 0),
+            Command::Trace(args) => estimates::run_trace(&args, interrupt).map(|()| 0),
+            Command::Decompose(args) => estimates::run_decompose(&args, interrupt).map(|()| 0),
+            Command::Track(args) => track::run(&args, interrupt).map(|_| 0),
+            Command::Batches(args) => batches::run(&args, interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args).map(|_| 0),
-            Command::Reproduce(args) => Ok(code(reproduce::run(&args, &interrupt)?)),
+            Command::Reproduce(args) => Ok(code(reproduce::run(&args, interrupt)?)),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),
             Command::Export(args) => export::run(&args).map(|()| 0),
             Command::Figure(args) => figure::run(&args).map(|()| 0),

@@ -4,18 +4,20 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use faer::Mat;
-use qn_curvature::{Curvature, CurvatureError, Operator, Real};
+use qn_curvature::{Curvature, Real};
 use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
-    Which, random_signs, verified,
+    Which, verified,
 };
 use qn_train::Interrupt;
 use qn_train::ui::bytes;
 
+use crate::assembling::{Assembly, CHECKS, disagreement};
 use crate::eigen::EigenArgs;
-use crate::operator::{CurvatureOperator, Interrupted, Watched, explain};
-use crate::partial::{Assembled, Partial};
-use crate::problem::{Derivatives, Dtype, Problem, free_memory, peak_memory};
+use crate::memory::{free_memory, peak_memory};
+use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::partial::{Assembled, Begun, Partial};
+use crate::problem::{Derivatives, Dtype, Problem};
 use crate::report::{Destination, FullSpectrumReport, Histogram, StageSeconds};
 
 /// Parameters up to which the library's solver is used, which gives every vector. Above it is slower than
@@ -45,10 +47,6 @@ impl Method {
     }
 }
 
-/// Columns stored together; the two-stage solver's matrix products are of this width.
-const STORAGE_WIDTH: usize = 256;
-/// Random vectors that the matrix and the operator must agree on.
-const CHECKS: usize = 4;
 /// Agreement asked for, relative: roundings of a sum over samples in the products' precision.
 const AGREEMENT: [f64; 2] = [1e-9, 1e-3];
 
@@ -62,8 +60,10 @@ pub(crate) fn solve(
     interrupt: &Interrupt,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
     let partial = match report {
-        Destination::File(path) => Some(Partial::beside(path, problem, args)),
-        Destination::Stdout => None,
+        Destination::File(path) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
+            Partial::beside(path, problem, args, interrupt)
+        }
+        _ => Partial::nowhere(problem, interrupt),
     };
     match &problem.derivatives {
         Derivatives::Double(c) => Full { args, problem, curvature: c, tol, interrupt }.solve(partial),
@@ -74,14 +74,14 @@ pub(crate) fn solve(
 /// Refuses what does not fit, with the numbers.
 pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
     let need = match (Method::of(p, k), dtype) {
-        (Method::Library, _) => 4 * p * p * size_of::<f64>(),
-        (Method::TwoStage, Dtype::F64) => Triangle::<f64>::bytes(p, STORAGE_WIDTH),
-        (Method::TwoStage, Dtype::F32) => Triangle::<f32>::bytes(p, STORAGE_WIDTH),
+        (Method::Library, _) => (4 * p * p * size_of::<f64>()) as u64,
+        (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p),
+        (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p),
     };
     match free_memory() {
-        Some(free) if need as u64 > free => bail!(
+        Some(free) if need > free => bail!(
             "--full needs {} for the matrix of {p} parameters and {k} vectors, and {} is free; ask for fewer, or for a few pairs without --full{}",
-            bytes(need as u64),
+            bytes(need),
             bytes(free),
             if dtype == Dtype::F64 { ", or halve it with --dtype f32" } else { "" },
         ),
@@ -99,38 +99,31 @@ struct Full<'a, T: Real> {
 }
 
 impl<T: Real + Scalar> Full<'_, T> {
-    fn solve(&self, partial: Option<Partial>) -> Result<(Eigenpairs, FullSpectrumReport)> {
+    fn solve(&self, partial: Partial<'_>) -> Result<(Eigenpairs, FullSpectrumReport)> {
         let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
         let hidden = indicatif::ProgressBar::hidden();
         let operator =
             CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
         let watched = Watched::new(operator, &hidden, self.interrupt);
-        let method = Method::of(p, args.k);
-        let kept = partial.filter(|_| method == Method::TwoStage);
-        let found = kept.as_ref().map_or(Ok(None), |partial| partial.load::<T>(p))?;
+        let begun = partial.load::<T>(p)?;
         // The products with which an earlier sitting compared matrix and operator.
-        let earlier = if found.is_some() { CHECKS } else { 0 };
-        let (mut pairs, values, assembled) = match found {
-            Some((assembled, reduction)) => {
+        let earlier = if matches!(begun, Some(Begun::Reduction(..))) { CHECKS } else { 0 };
+        let (mut pairs, values, assembled) = match begun {
+            Some(Begun::Reduction(begun)) => {
+                let (assembled, reduction) = *begun;
                 problem.verbosity.say(format_args!(
                     "going on with a reduction of which {:.0} % are done",
                     100.0 * reduction.done()
                 ));
-                self.two_stages(reduction, assembled, kept, &watched)?
+                self.two_stages(reduction, assembled, partial, &watched)?
             }
-            None => {
-                let (triangle, mut assembled) = self.assembled(&watched)?;
-                if method == Method::TwoStage {
-                    self.two_stages(Reduction::new(triangle, BAND)?, assembled, kept, &watched)?
-                } else {
-                    let mut clock = Clock::start();
-                    let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
-                    clock.lap(&mut assembled.seconds.eigenvalues);
-                    let pairs = all.pairs(&watched, args.k, args.which, self.tol).map_err(explain)?;
-                    clock.lap(&mut assembled.seconds.vectors);
-                    (pairs, all.values, assembled)
-                }
+            Some(Begun::Assembly(begun)) => {
+                problem
+                    .verbosity
+                    .say(format_args!("going on with a matrix of which {} parts are there", begun.parts));
+                self.solve_matrix(begun, partial, &watched)?
             }
+            None => self.solve_matrix(Assembly::new(p), partial, &watched)?,
         };
         pairs.matvecs = assembled.products + earlier + watched.products();
         Ok((pairs, self.report(values, assembled)))
@@ -164,22 +157,49 @@ impl<T: Real + Scalar> Full<'_, T> {
         }
     }
 
+    /// From the matrix on, or from some parts of it.
+    fn solve_matrix(
+        &self,
+        begun: Assembly<T>,
+        mut partial: Partial<'_>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
+        let (args, p) = (self.args, self.curvature.dim());
+        let (triangle, mut assembled) = self.assembled(begun, &mut partial, operator)?;
+        if Method::of(p, args.k) == Method::TwoStage {
+            return self.two_stages(Reduction::new(triangle, BAND)?, assembled, partial, operator);
+        }
+        let mut clock = Clock::start();
+        let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
+        clock.lap(&mut assembled.seconds.eigenvalues);
+        let pairs = all.pairs(operator, args.k, args.which, self.tol).map_err(explain)?;
+        clock.lap(&mut assembled.seconds.vectors);
+        Ok((pairs, all.values, assembled))
+    }
+
     /// The matrix, compared with the operator.
-    fn assembled(&self, operator: &impl SymmetricOperator) -> Result<(Triangle<T>, Assembled)> {
+    fn assembled(
+        &self,
+        begun: Assembly<T>,
+        partial: &mut Partial<'_>,
+        operator: &impl SymmetricOperator,
+    ) -> Result<(Triangle<T>, Assembled)> {
         let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
         let which = args.problem.operator.operator();
-        let mut seconds = StageSeconds::default();
-        let mut clock = Clock::start();
         let plan = self.curvature.assembly_plan(which);
+        partial.announce(Assembly::<T>::bytes(p));
         problem.verbosity.say(format_args!(
             "assembling {p} x {p} from {} products and blocks of {:.1e} multiply-adds; {} for the matrix, {} beside it",
             plan.products,
             plan.block_products,
-            bytes(Triangle::<T>::bytes(p, STORAGE_WIDTH) as u64),
+            bytes(Assembly::<T>::bytes(p)),
             bytes(plan.bytes as u64),
         ));
-        let triangle = assemble(problem, self.curvature, which, self.interrupt)?;
-        clock.lap(&mut seconds.assembly);
+        let bar = problem.verbosity.bar(1000, "assembly");
+        let Assembly { triangle, seconds, .. } = begun.finish(self.curvature, which, partial, &bar)?;
+        bar.finish_and_clear();
+        let mut seconds = StageSeconds { assembly: seconds, ..StageSeconds::default() };
+        let mut clock = Clock::start();
         let error = disagreement(operator, &triangle, args.problem.seed)?;
         let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
         if error > allowed {
@@ -201,7 +221,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         &self,
         mut reduction: Reduction<T>,
         mut assembled: Assembled,
-        mut partial: Option<Partial>,
+        mut partial: Partial<'_>,
         operator: &Watched<'_, CurvatureOperator<'_>>,
     ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
         let (k, which) = (self.args.k, self.args.which);
@@ -212,23 +232,10 @@ impl<T: Real + Scalar> Full<'_, T> {
         };
         let mut clock = Clock::start();
         let bar = self.problem.verbosity.bar(1000, "full to band");
-        loop {
-            let going = reduction.step();
+        while reduction.step() {
             bar.set_position((1000.0 * reduction.done()) as u64);
-            let stop = self.interrupt.exit_code();
-            if let Some(partial) = &mut partial
-                && (stop.is_some() || partial.is_due())
-            {
-                clock.lap(&mut assembled.seconds.band);
-                partial.save(&assembled, &reduction)?;
-            }
-            if let Some(code) = stop {
-                let place = partial.map(|partial| partial.path().to_owned());
-                return Err(place.map_or(Interrupted::Lost(code), |at| Interrupted::Kept(code, at)).into());
-            }
-            if !going {
-                break;
-            }
+            clock.lap(&mut assembled.seconds.band);
+            partial.keep(|partial| partial.save_reduction(&assembled, &reduction))?;
         }
         clock.lap(&mut assembled.seconds.band);
         let seconds = &mut assembled.seconds;
@@ -257,9 +264,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let values = chosen.iter().map(|&i| found.values[i]).collect();
         let pairs = verified(operator, values, vectors, self.tol, scale).map_err(explain)?;
         clock.lap(&mut assembled.seconds.vectors);
-        if let Some(partial) = &partial {
-            partial.remove();
-        }
+        partial.remove();
         Ok((pairs, found.values, assembled))
     }
 }
@@ -277,54 +282,4 @@ impl Clock {
         *sum += (now - self.0).as_secs_f64();
         self.0 = now;
     }
-}
-
-/// An interruption, or what went wrong in a derivative.
-enum Stop {
-    Interrupted(u8),
-    Failed(CurvatureError),
-}
-
-impl From<CurvatureError> for Stop {
-    fn from(error: CurvatureError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-fn assemble<T: Real + Scalar>(
-    problem: &Problem,
-    curvature: &Curvature<T>,
-    operator: Operator,
-    interrupt: &Interrupt,
-) -> Result<Triangle<T>> {
-    let mut triangle = Triangle::<T>::zeros(curvature.dim(), STORAGE_WIDTH);
-    let bar = problem.verbosity.bar(1000, "assembly");
-    let add = |i, j, x| triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x));
-    let outcome = curvature.assemble(operator, add, |products, block| {
-        bar.set_position((500.0 * (products + block)) as u64);
-        interrupt.exit_code().map_or(Ok(()), |code| Err(Stop::Interrupted(code)))
-    });
-    bar.finish_and_clear();
-    match outcome {
-        Ok(()) => Ok(triangle),
-        Err(Stop::Interrupted(code)) => Err(Interrupted::Lost(code).into()),
-        Err(Stop::Failed(error)) => Err(error.into()),
-    }
-}
-
-/// |A X - H X| / |H X| for random X, A being the matrix and H the operator.
-fn disagreement(
-    operator: &impl SymmetricOperator,
-    matrix: &impl SymmetricOperator,
-    seed: u64,
-) -> Result<f64> {
-    let x = random_signs(operator.dim(), CHECKS, seed);
-    let product = |a: &dyn SymmetricOperator| {
-        let mut y = Mat::zeros(x.nrows(), x.ncols());
-        a.apply(x.as_ref(), y.as_mut()).map_err(|e| explain(SpectrumError::Operator(e)))?;
-        anyhow::Ok(y)
-    };
-    let (exact, found) = (product(operator)?, product(matrix)?);
-    let scale = exact.norm_l2();
-    Ok(if scale > 0.0 { (found - &exact).norm_l2() / scale } else { 0.0 })
 }

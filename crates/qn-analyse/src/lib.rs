@@ -3,6 +3,7 @@
 //! Numbers come from `qn-curvature` and `qn-spectrum`; this crate chooses what is computed, writes it
 //! down as reports, and prints what a reader wants to know first.
 
+mod assembling;
 mod batches;
 pub mod cli;
 mod eigen;
@@ -12,6 +13,7 @@ mod export;
 mod figure;
 mod full;
 mod inspect;
+mod memory;
 mod operator;
 mod overlap;
 mod page;

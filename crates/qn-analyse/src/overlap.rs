@@ -72,11 +72,14 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
         let file = eigen_path.display();
         bail!("{file} holds the {} end of the spectrum; run `qn-analyse eigen` with --which LA", eigen.which);
     }
-    if k < classes || k > have {
+    if k > have {
+        let (file, run) = (eigen_path.display(), args.run.display());
         bail!(Usage(format!(
-            "--k {k}: there are {classes} classes and {} holds {have} eigenvectors; give {classes} to {have}, or run `qn-analyse eigen` with a larger --k",
-            eigen_path.display()
+            "{file} holds {have} eigenvectors, too few for {k}: run `qn-analyse eigen {run} --k {k}` first"
         )));
+    }
+    if k < classes {
+        bail!(Usage(format!("--k {k}: there are {classes} classes, and each needs an eigenvector")));
     }
     let vectors = read_vectors(&run, layout, k)?;
     let steps = run.snapshot_steps()?;

@@ -1,16 +1,20 @@
 //! A full spectrum under way, on disk: a killed computation goes on from it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use qn_run::{read_stream, write_stream};
-use qn_spectrum::{Reduction, Scalar};
+use qn_spectrum::{Reduction, Scalar, Triangle};
+use qn_train::Interrupt;
+use qn_train::ui::{Verbosity, bytes, chain};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::assembling::Assembly;
 use crate::eigen::EigenArgs;
+use crate::operator::Interrupted;
 use crate::problem::Problem;
 use crate::report::StageSeconds;
 
@@ -29,25 +33,56 @@ pub(crate) struct Assembled {
     pub(crate) seconds: StageSeconds,
 }
 
+/// How far it is, and what is known by then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Place {
+    /// So many parts of the matrix are assembled, in so many seconds.
+    Assembly { parts: usize, seconds: f64 },
+    /// The matrix is being reduced.
+    Reduction(Assembled),
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     /// Says which matrix it is.
     key: String,
-    assembled: Assembled,
+    place: Place,
 }
 
-/// Where a reduction is kept.
-pub(crate) struct Partial {
-    path: PathBuf,
+/// What is there of a full spectrum.
+pub(crate) enum Begun<T> {
+    /// The matrix is being assembled.
+    Assembly(Assembly<T>),
+    /// The matrix is being reduced.
+    Reduction(Box<(Assembled, Reduction<T>)>),
+}
+
+/// Where it is kept, and when.
+pub(crate) struct Partial<'a> {
+    /// Nowhere, if there is no report that it could be beside.
+    path: Option<PathBuf>,
     key: String,
     /// Time between saves: LeNet's 7.7 GiB take half a minute on a slow disk.
     every: Duration,
     last: Instant,
+    interrupt: &'a Interrupt,
+    verbosity: Verbosity,
 }
 
-impl Partial {
+impl<'a> Partial<'a> {
+    /// Nothing is kept.
+    pub(crate) fn nowhere(problem: &Problem, interrupt: &'a Interrupt) -> Self {
+        let (every, last, verbosity) = (Duration::MAX, Instant::now(), problem.verbosity);
+        Self { path: None, key: String::new(), every, last, interrupt, verbosity }
+    }
+
     /// Beside the report at `report`.
-    pub(crate) fn beside(report: &Path, problem: &Problem, args: &EigenArgs) -> Self {
+    pub(crate) fn beside(
+        report: &Path,
+        problem: &Problem,
+        args: &EigenArgs,
+        interrupt: &'a Interrupt,
+    ) -> Self {
         let subject = problem.subject(&args.problem);
         let mut hash = Sha256::new();
         // The program's version too: another one may divide the work in another way.
@@ -55,25 +90,60 @@ impl Partial {
         for x in problem.target.theta.iter().chain(problem.target.buffers.iter().flatten()) {
             hash.update(x.to_le_bytes());
         }
-        let key = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
         Self {
-            path: report.with_file_name("full_spectrum.partial"),
-            key,
+            path: Some(report.with_file_name("full_spectrum.partial")),
+            key: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
             every: Duration::from_secs(args.save_every),
-            last: Instant::now(),
+            ..Self::nowhere(problem, interrupt)
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Says where saves will be, and warns when there is no room for them; each takes as much as the matrix.
+    pub(crate) fn announce(&self, need: u64) {
+        let Some(path) = &self.path else { return };
+        let free = path.ancestors().find_map(|folder| fs4::available_space(folder).ok());
+        self.verbosity.detail(format_args!(
+            "saved every {} s, and when interrupted, to {}: {}",
+            self.every.as_secs(),
+            path.display(),
+            bytes(need)
+        ));
+        // The one before is there until the next is whole.
+        if let Some(free) = free.filter(|&free| free < 2 * need) {
+            self.verbosity.warn(format_args!(
+                "saves beside {} need {}, and {} is free: an interruption may lose what is done",
+                path.display(),
+                bytes(2 * need),
+                bytes(free)
+            ));
+        }
+    }
+
+    /// To be called between two pieces of work: ends it when the user has asked for that, and calls `save` before that
+    /// and when it is time. That it cannot be saved does not end it.
+    pub(crate) fn keep(&mut self, save: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        match (&self.path, self.interrupt.exit_code()) {
+            (None, Some(code)) => bail!(Interrupted::Lost(code)),
+            (Some(path), Some(code)) => {
+                let kept = Interrupted::Kept(code, path.clone());
+                save(self)?;
+                bail!(kept)
+            }
+            (Some(_), None) if self.last.elapsed() >= self.every => {
+                if let Err(error) = save(self) {
+                    self.verbosity.warn(format_args!("going on without a save: {}", chain(&error)));
+                }
+                self.last = Instant::now();
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// What is there of this matrix, of order n.
-    pub(crate) fn load<T: Scalar>(&self, n: usize) -> Result<Option<(Assembled, Reduction<T>)>> {
-        if !self.path.is_file() {
-            return Ok(None);
-        }
-        let found = read_stream(&self.path, |from| {
+    pub(crate) fn load<T: Scalar>(&self, n: usize) -> Result<Option<Begun<T>>> {
+        let Some(path) = self.path.as_deref().filter(|path| path.is_file()) else { return Ok(None) };
+        let found = read_stream(path, |from| {
             let mut len = [0; 8];
             from.read_exact(&mut len)?;
             let len = u64::from_le_bytes(len);
@@ -87,7 +157,15 @@ impl Partial {
             if head.key != self.key {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another matrix"));
             }
-            Ok((head.assembled, Reduction::read(&mut &mut *from, n)?))
+            let mut from = from;
+            Ok(match head.place {
+                Place::Assembly { parts, seconds } => {
+                    Begun::Assembly(Assembly { triangle: Triangle::read(&mut from, n)?, parts, seconds })
+                }
+                Place::Reduction(assembled) => {
+                    Begun::Reduction(Box::new((assembled, Reduction::read(&mut from, n)?)))
+                }
+            })
         });
         match found {
             Ok(found) => Ok(Some(found)),
@@ -98,25 +176,37 @@ impl Partial {
         }
     }
 
-    /// Whether it is time to save.
-    pub(crate) fn is_due(&self) -> bool {
-        self.last.elapsed() >= self.every
+    /// Saves some parts of a matrix.
+    pub(crate) fn save_assembly<T: Scalar>(&self, assembly: &Assembly<T>) -> Result<()> {
+        let place = Place::Assembly { parts: assembly.parts, seconds: assembly.seconds };
+        self.save(place, |mut to| assembly.triangle.write(&mut to))
     }
 
-    pub(crate) fn save<T: Scalar>(&mut self, assembled: &Assembled, reduction: &Reduction<T>) -> Result<()> {
-        let head = serde_json::to_vec(&Head { key: self.key.clone(), assembled: assembled.clone() })?;
-        write_stream(&self.path, |mut to| {
+    /// Saves a reduction.
+    pub(crate) fn save_reduction<T: Scalar>(
+        &self,
+        assembled: &Assembled,
+        reduction: &Reduction<T>,
+    ) -> Result<()> {
+        self.save(Place::Reduction(assembled.clone()), |mut to| reduction.write(&mut to))
+    }
+
+    fn save(&self, place: Place, matrix: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let head = serde_json::to_vec(&Head { key: self.key.clone(), place })?;
+        write_stream(path, |to| {
             to.write_all(&(head.len() as u64).to_le_bytes())?;
             to.write_all(&head)?;
-            reduction.write(&mut to)
+            matrix(to)
         })?;
-        self.last = Instant::now();
         Ok(())
     }
 
     /// Nothing is under way any more.
     pub(crate) fn remove(&self) {
         // One that is left takes space and is replaced by the next; not worth failing for.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

@@ -14,6 +14,7 @@ use qn_train::Usage;
 use qn_train::ui::{Talk, Verbosity, bytes};
 use serde::Deserialize;
 
+use crate::memory::free_memory;
 use crate::report::{Destination, SCHEMA_VERSION, Subject};
 use crate::target::{Target, TargetArgs};
 
@@ -288,20 +289,4 @@ fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> 
     let labels = indices.iter().map(|&i| data.labels()[i]).collect();
     let samples = Samples::new(data.sample_len(), images, labels)?;
     Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
-}
-
-/// Bytes of memory that the system can give, where it tells.
-pub(crate) fn free_memory() -> Option<u64> {
-    kibibytes("/proc/meminfo", "MemAvailable:")
-}
-
-/// The most memory that this process has had, in bytes, where the system tells.
-pub(crate) fn peak_memory() -> Option<u64> {
-    kibibytes("/proc/self/status", "VmHWM:")
-}
-
-fn kibibytes(file: &str, field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|l| l.starts_with(field))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

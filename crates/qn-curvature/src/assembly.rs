@@ -35,6 +35,41 @@ pub struct AssemblyPlan {
     pub bytes: usize,
 }
 
+/// Who receives a matrix's entries as they are found.
+pub trait Entries<E> {
+    /// Adds x to entry (i, j), i ≥ j.
+    fn add(&mut self, i: usize, j: usize, x: f64);
+
+    /// So many parts of the assembly are done now, which are about that share of it. May stop it.
+    ///
+    /// # Errors
+    /// Whatever is to stop it.
+    fn reached(&mut self, parts: usize, share: f64) -> Result<(), E>;
+}
+
+/// How far an assembly is.
+struct Parts {
+    /// Parts that an earlier one has done.
+    skip: usize,
+    /// Parts done, those of the earlier one included.
+    done: usize,
+    share: f64,
+}
+
+impl Parts {
+    /// How many of the next `count` parts are done already.
+    fn skip(&mut self, count: usize) -> usize {
+        let skipped = count.min(self.skip.saturating_sub(self.done));
+        self.done += skipped;
+        skipped
+    }
+
+    fn reached<E>(&mut self, more: usize, into: &mut impl Entries<E>) -> Result<(), E> {
+        self.done += more;
+        into.reached(self.done, self.share)
+    }
+}
+
 impl<T: Real> Curvature<T> {
     /// What [`Self::assemble`] will do.
     pub fn assembly_plan(&self, operator: Operator) -> AssemblyPlan {
@@ -55,23 +90,26 @@ impl<T: Real> Curvature<T> {
         AssemblyPlan { products, block_products, bytes }
     }
 
-    /// Calls `add(i, j, x)` with contributions to the entries of the lower triangle, i ≥ j, which start at
-    /// zero. `observe` hears the shares of the products and of the blocks that are done, and may stop it.
+    /// Gives `into` contributions to the entries of the lower triangle, which start at zero. The work is divided into
+    /// parts that do not depend on the number of threads; of an assembly that was broken off after so many
+    /// `done` parts only the others are done.
     ///
     /// # Errors
-    /// A product is not finite, or `observe` says so.
+    /// A product is not finite, or `into` says so.
     pub fn assemble<E: From<CurvatureError>>(
         &self,
         operator: Operator,
-        mut add: impl FnMut(usize, usize, f64),
-        mut observe: impl FnMut(f64, f64) -> Result<(), E>,
+        done: usize,
+        into: &mut impl Entries<E>,
     ) -> Result<(), E> {
         let (p, layers) = (self.dim(), self.tail(operator));
+        let mut parts = Parts { skip: done, done: 0, share: 0.0 };
         let mut in_block = vec![false; p];
         layers.iter().flat_map(TailLayer::params).for_each(|r| in_block[r].fill(true));
         let others: Vec<usize> = (0..p).filter(|&i| !in_block[i]).collect();
-        let mut done = 0;
-        for columns in others.chunks(MAX_BLOCK) {
+        let blocks = others.chunks(MAX_BLOCK);
+        let count = blocks.len();
+        for (block, columns) in blocks.enumerate().skip(parts.skip(count)) {
             let units = Mat::from_fn(p, columns.len(), |i, j| f64::from(u8::from(i == columns[j])));
             let mut products = Mat::zeros(p, columns.len());
             // By symmetry only the rows from the first column on are wanted, and no earlier layer is gone through.
@@ -79,35 +117,32 @@ impl<T: Real> Curvature<T> {
             for (j, &column) in columns.iter().enumerate() {
                 for (i, &x) in products.col_as_slice(j).iter().enumerate() {
                     if i >= column {
-                        add(i, column, x);
+                        into.add(i, column, x);
                     } else if in_block[i] {
-                        add(column, i, x);
+                        into.add(column, i, x);
                     }
                 }
             }
-            done += columns.len();
-            observe(done as f64 / others.len() as f64, 0.0)?;
+            parts.share = 0.5 * (block + 1) as f64 / count as f64;
+            parts.reached(1, into)?;
         }
         let chunks = if layers.is_empty() { 0 } else { self.samples().div_ceil(CHUNK) };
         for chunk in 0..chunks {
             let samples = chunk * CHUNK..self.samples().min((chunk + 1) * CHUNK);
             let at = self.tail_at(&layers, samples);
-            let share =
-                |layers_done| (chunk as f64 + layers_done as f64 / layers.len() as f64) / chunks as f64;
             for m in 0..layers.len() {
                 for l in 0..=m {
                     let pair = Pair { layers: [&layers[l], &layers[m]], at: [&at[l], &at[m]], same: l == m };
                     if operator != Operator::Residual {
-                        pair.gauss_newton(self.network().classes, self.threads(), &mut add, || {
-                            observe(1.0, share(m))
-                        })?;
+                        pair.gauss_newton(self.network().classes, self.threads(), &mut parts, into)?;
                     }
-                    if operator != Operator::Ggn && l < m {
-                        let path = self.path(&layers[l..=m], &at[l..=m]);
-                        pair.residual(&path, &mut add);
+                    if operator != Operator::Ggn && l < m && parts.skip(1) == 0 {
+                        pair.residual(&self.path(&layers[l..=m], &at[l..=m]), into);
+                        parts.reached(1, into)?;
                     }
                 }
-                observe(1.0, share(m + 1))?;
+                let layers_done = chunk as f64 + (m + 1) as f64 / layers.len() as f64;
+                parts.share = 0.5 + 0.5 * layers_done / chunks as f64;
             }
         }
         Ok(())
@@ -152,10 +187,16 @@ impl<T: Real> Pair<'_, T> {
         &self,
         classes: usize,
         threads: usize,
-        add: &mut impl FnMut(usize, usize, f64),
-        mut check: impl FnMut() -> Result<(), E>,
+        parts: &mut Parts,
+        into: &mut impl Entries<E>,
     ) -> Result<(), E> {
         let ([first, second], [at_first, at_second]) = (self.layers, self.at);
+        let inputs = columns_of(first.inputs(), second.inputs(), self.same);
+        let count = inputs.len().div_ceil(COLUMNS);
+        let done = parts.skip(count);
+        if done == count {
+            return Ok(());
+        }
         let outputs = columns_of(first.out, second.out, self.same);
         let n = at_first.a.nrows();
         let mut s = Mat::<T>::zeros(n, outputs.len());
@@ -169,24 +210,23 @@ impl<T: Real> Pair<'_, T> {
                 }
             }
         }
-        let inputs = columns_of(first.inputs(), second.inputs(), self.same);
-        for columns in inputs.chunks(COLUMNS * threads) {
+        for columns in inputs[done * COLUMNS..].chunks(COLUMNS * threads) {
             let found = multiply(s.as_ref(), [at_first.a.as_ref(), at_second.a.as_ref()], columns);
             for (column, &(p, q)) in columns.iter().enumerate() {
                 for (&(j, k), x) in outputs.iter().zip(found.col_as_slice(column)) {
                     let x = x.f64();
-                    add_ordered(add, second.row(k, q), first.row(j, p), x);
+                    add_ordered(into, second.row(k, q), first.row(j, p), x);
                     if self.same && j != k && p != q {
-                        add_ordered(add, second.row(k, p), first.row(j, q), x);
+                        add_ordered(into, second.row(k, p), first.row(j, q), x);
                     }
                 }
             }
-            check()?;
+            parts.reached(columns.len().div_ceil(COLUMNS), into)?;
         }
         Ok(())
     }
 
-    fn residual(&self, path: &[((usize, usize), Vec<T>)], add: &mut impl FnMut(usize, usize, f64)) {
+    fn residual<E>(&self, path: &[((usize, usize), Vec<T>)], into: &mut impl Entries<E>) {
         let ([first, second], [at_first, at_second]) = (self.layers, self.at);
         let delta = &at_second.delta;
         for ((q, j), phi) in path {
@@ -194,7 +234,7 @@ impl<T: Real> Pair<'_, T> {
             let found = scaled.transpose() * &at_first.a;
             for p in 0..first.inputs() {
                 for (k, x) in found.col_as_slice(p).iter().enumerate() {
-                    add_ordered(add, second.row(k, *q), first.row(*j, p), x.f64());
+                    add_ordered(into, second.row(k, *q), first.row(*j, p), x.f64());
                 }
             }
         }
@@ -231,6 +271,6 @@ fn multiply<T: Real>(s: MatRef<'_, T>, [a, b]: [MatRef<'_, T>; 2], columns: &[(u
     found
 }
 
-fn add_ordered(add: &mut impl FnMut(usize, usize, f64), i: usize, j: usize, x: f64) {
-    add(i.max(j), i.min(j), x);
+fn add_ordered<E>(into: &mut impl Entries<E>, i: usize, j: usize, x: f64) {
+    into.add(i.max(j), i.min(j), x);
 }

@@ -40,7 +40,7 @@ mod trunk;
 mod window;
 mod window_rows;
 
-pub use assembly::AssemblyPlan;
+pub use assembly::{AssemblyPlan, Entries};
 pub use convolution::Convolution;
 pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;

@@ -1,7 +1,7 @@
 //! The tape against central differences and against identities, for every kind of layer.
 
 use faer::{Mat, MatRef};
-use qn_curvature::{Curvature, Operator, Options, Real, Samples};
+use qn_curvature::{Curvature, CurvatureError, Entries, Operator, Options, Real, Samples};
 use qn_model::{Architecture, Graph, Layer};
 
 fn conv(name: &str, out_channels: usize, kernel: usize, stride: usize, padding: usize) -> Layer {
@@ -243,6 +243,35 @@ fn direct_convolutions_agree_with_matrix_products() {
     }
 }
 
+/// A lower triangle that stops its assembly.
+struct Lower {
+    matrix: Mat<f64>,
+    reached: Vec<(usize, f64)>,
+    stop_at: usize,
+}
+
+/// An assembly was to end early.
+#[derive(Debug)]
+struct Stop;
+
+impl From<CurvatureError> for Stop {
+    fn from(error: CurvatureError) -> Self {
+        panic!("{error}")
+    }
+}
+
+impl Entries<Stop> for Lower {
+    fn add(&mut self, i: usize, j: usize, x: f64) {
+        assert!(i >= j);
+        self.matrix[(i, j)] += x;
+    }
+
+    fn reached(&mut self, parts: usize, share: f64) -> Result<(), Stop> {
+        self.reached.push((parts, share));
+        if self.reached.len() < self.stop_at { Ok(()) } else { Err(Stop) }
+    }
+}
+
 #[test]
 fn the_assembled_matrix_is_the_matrix_of_the_products() {
     let mut all = networks();
@@ -268,20 +297,23 @@ fn the_assembled_matrix_is_the_matrix_of_the_products() {
         let units = Mat::<f64>::identity(p, p);
         for operator in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
             let expected = product(&here, operator, units.as_ref());
-            let mut found = Mat::<f64>::zeros(p, p);
-            let mut shares = Vec::new();
-            let add = |i: usize, j: usize, x: f64| {
-                assert!(i >= j);
-                found[(i, j)] += x;
-            };
-            here.assemble(operator, add, |products, block| {
-                shares.push(products + block);
-                Ok::<_, qn_curvature::CurvatureError>(())
-            })
-            .unwrap();
-            assert!(shares.is_sorted());
+            let mut whole = Lower { matrix: Mat::zeros(p, p), reached: Vec::new(), stop_at: usize::MAX };
+            here.assemble(operator, 0, &mut whole).unwrap();
+            let (parts, shares): (Vec<_>, Vec<_>) = whole.reached.iter().copied().unzip();
+            assert!(
+                parts.is_sorted() && shares.is_sorted() && shares.iter().all(|s| (0.0..=1.0).contains(s))
+            );
+            // Broken off and taken up again: the same bits.
+            for stop_at in [1, parts.len().div_ceil(2), parts.len()] {
+                let mut broken = Lower { matrix: Mat::zeros(p, p), reached: Vec::new(), stop_at };
+                assert!(matches!(here.assemble(operator, 0, &mut broken), Err(Stop)));
+                broken.stop_at = usize::MAX;
+                here.assemble(operator, broken.reached.last().unwrap().0, &mut broken).unwrap();
+                assert!(broken.matrix == whole.matrix, "{} {operator:?} from {stop_at}", arch.name);
+                assert_eq!(broken.reached.last().unwrap().0, *parts.last().unwrap());
+            }
             let lower = Mat::from_fn(p, p, |i, j| if i >= j { expected[(i, j)] } else { 0.0 });
-            let error = (found - lower).norm_max() / expected.norm_max();
+            let error = (whole.matrix - lower).norm_max() / expected.norm_max();
             assert!(error <= 1e-13, "{} {operator:?}: {error}", arch.name);
         }
     }

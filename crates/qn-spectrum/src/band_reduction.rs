@@ -15,6 +15,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::band::Band;
+use crate::stored::{read_entries, read_sizes, unsound, write_entries, write_sizes};
 use crate::triangle::PARTS;
 use crate::update::{ROWS, Update};
 use crate::{Scalar, SpectrumError, Triangle};
@@ -126,18 +127,10 @@ impl<T: Scalar> Reduction<T> {
     /// Those of the writer.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let Self { triangle, width, factors, pending, .. } = self;
-        for size in [triangle.order(), triangle.width(), *width, factors.len(), pending.rows, pending.width] {
-            to.write_all(&(size as u64).to_le_bytes())?;
-        }
-        let mut put = |matrix: MatRef<'_, T>| {
-            matrix.col_iter().try_for_each(|column| match column.try_as_col_major() {
-                Some(column) => to.write_all(bytemuck::cast_slice(column.as_slice())),
-                None => Err(io::Error::other("a matrix is not stored by columns")),
-            })
-        };
-        triangle.columns().iter().try_for_each(|column| put(column.as_ref()))?;
-        factors.iter().try_for_each(|s| put(s.as_ref()))?;
-        put(pending.used())
+        triangle.write(to)?;
+        write_sizes(to, [*width, factors.len(), pending.rows, pending.width])?;
+        factors.iter().try_for_each(|s| write_entries(to, s.as_ref()))?;
+        write_entries(to, pending.used())
     }
 
     /// Reads what [`Self::write`] has written of a matrix of order n.
@@ -145,37 +138,22 @@ impl<T: Scalar> Reduction<T> {
     /// # Errors
     /// Those of the reader, or it is not of such a matrix.
     pub fn read(from: &mut impl Read, n: usize) -> io::Result<Self> {
-        let mut sizes = [0; 6];
-        for size in &mut sizes {
-            let mut bytes = [0; 8];
-            from.read_exact(&mut bytes)?;
-            *size = usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX);
-        }
-        let [order, storage, width, done, rows, columns] = sizes;
-        let sound = order == n
-            && (1..=n).contains(&storage)
-            && (1..=storage).contains(&width)
-            && storage.is_multiple_of(width)
+        let triangle = Triangle::read(from, n)?;
+        let [width, done, rows, columns] = read_sizes(from)?;
+        let sound = (1..=triangle.width()).contains(&width)
+            && triangle.width().is_multiple_of(width)
             && done <= (n - 1) / width
             && rows == if done == 0 { 0 } else { n - done * width }
             && columns == width.min(rows);
         if !sound {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "sizes that do not belong together"));
+            return Err(unsound());
         }
-        let mut get = |matrix: MatMut<'_, T>| {
-            matrix.col_iter_mut().try_for_each(|column| match column.try_as_col_major_mut() {
-                Some(column) => from.read_exact(bytemuck::cast_slice_mut(column.as_slice_mut())),
-                None => Err(io::Error::other("a matrix is not stored by columns")),
-            })
-        };
-        let mut triangle = Triangle::zeros(n, storage);
-        triangle.columns_mut().iter_mut().try_for_each(|column| get(column.as_mut()))?;
         let size = |k: usize| width.min(n - (k + 1) * width);
         let mut factors: Vec<Mat<T>> = (0..done).map(|k| Mat::zeros(size(k), size(k))).collect();
-        factors.iter_mut().try_for_each(|s| get(s.as_mut()))?;
+        factors.iter_mut().try_for_each(|s| read_entries(from, s.as_mut()))?;
         let mut pending = Update::none(n, width);
         (pending.rows, pending.width) = (rows, columns);
-        get(pending.used_mut())?;
+        read_entries(from, pending.used_mut())?;
         Ok(Self::with(triangle, width, factors, pending))
     }
 }

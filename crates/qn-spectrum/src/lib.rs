@@ -15,6 +15,7 @@ mod operator;
 mod orthogonal;
 mod pairs;
 mod scalar;
+mod stored;
 mod trace;
 mod triangle;
 mod tridiagonal;

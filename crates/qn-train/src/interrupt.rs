@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Catches SIGINT and SIGTERM from now on. A second signal of the same kind ends the process at once.
+    /// Catches SIGINT and SIGTERM from now on. A second signal of the same kind ends the process at once. When memory
+    /// runs out, the process says what may help and exits with 1.
     ///
     /// # Errors
     /// The operating system refuses.
@@ -20,6 +21,7 @@ impl Interrupt {
             signal_hook::flag::register(signal, seen)?;
             signal_hook::flag::register_usize(signal, Arc::clone(&this.0), code as usize)?;
         }
+        explain_aborts()?;
         Ok(this)
     }
 
@@ -34,4 +36,20 @@ impl Interrupt {
 
 fn exit_code(signal: i32) -> i32 {
     128 + signal
+}
+
+const OUT_OF_MEMORY: &str = "error: memory has run out (or the program had to abort for another reason, told above): \
+    files that were written are whole; fewer --samples, a smaller --microbatch, less --memory or a smaller \
+    --batch-size take less\n";
+
+/// An abort is how the allocator ends a process that gets no more memory, after it has said how much it asked for.
+#[allow(unsafe_code)]
+fn explain_aborts() -> std::io::Result<()> {
+    let end = || {
+        // SAFETY: write(2) is async-signal-safe, and the text is there as long as the program.
+        unsafe { libc::write(libc::STDERR_FILENO, OUT_OF_MEMORY.as_ptr().cast(), OUT_OF_MEMORY.len()) };
+        signal_hook::low_level::exit(1)
+    };
+    // SAFETY: both calls of the handler are async-signal-safe.
+    unsafe { signal_hook::low_level::register(signal_hook::consts::SIGABRT, end) }.map(drop)
 }
