@@ -22,6 +22,9 @@ pub struct FullSpectrum {
     pub vectors: Mat<f64>,
 }
 
+/// Pieces that faer's solver divides its work into, whatever the number of threads: the last bits depend on it. On two
+/// threads 2 to 16 take the same time (n = 3,000).
+const PIECES: usize = 8;
 /// Unit vectors multiplied at a time.
 const BLOCK: usize = 16;
 /// Products in single precision are symmetric to about the square root of their roundings times
@@ -88,12 +91,12 @@ impl DenseSymmetric {
 
 impl FullSpectrum {
     /// All eigenvalues and vectors of a symmetric matrix, of which the lower triangle is read, by faer's divide and
-    /// conquer on one thread: on several, its results differ in their last bits.
+    /// conquer. Results do not depend on the number of threads.
     ///
     /// # Errors
     /// It does not converge, which only numbers that are not finite can cause.
     pub fn of(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
-        let (n, par) = (matrix.nrows(), Par::Seq);
+        let (n, par) = (matrix.nrows(), Par::rayon(PIECES));
         let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
         let scratch =
             evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, par, Default::default());
