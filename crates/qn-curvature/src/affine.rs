@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use faer::Accum;
+use faer::{Accum, Par};
 
 use crate::gemm::{gemm, view};
+use crate::lanes::LANES;
 use crate::window::Patches;
-use crate::{Real, real};
+use crate::{Convolution, Real, real};
 
 /// A layer s = W x + b in the terms of the parameter vector.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Affine {
     pub(crate) input_len: usize,
     /// How patches are taken; `None` for a linear layer.
     pub(crate) patches: Option<Patches>,
+    /// Does what has no tangents without patches, where that is faster.
+    pub(crate) direct: Option<Convolution>,
 }
 
 /// A block of b tangents of one layer, or the sums that go back to them: `[tangent][entry]`.
@@ -57,6 +60,11 @@ impl Affine {
         self.positions * m
     }
 
+    /// Not for a few samples, which would leave most lanes empty.
+    fn direct(&self, m: usize) -> Option<&Convolution> {
+        self.direct.as_ref().filter(|_| m >= LANES)
+    }
+
     fn patches_of<'s, T: Real>(&self, plane: &'s [T], scratch: &'s mut [T], m: usize) -> &'s [T] {
         match &self.patches {
             Some(patches) => {
@@ -69,8 +77,12 @@ impl Affine {
 
     /// s = W x + b.
     pub(crate) fn forward<T: Real>(&self, theta: &[T], a: &[T], s: &mut [T], scratch: &mut [T], m: usize) {
-        let rows = self.rows(m);
-        let accum = self.start_with_bias(self.bias.clone().map(|r| &theta[r]), s, rows);
+        let (rows, bias) = (self.rows(m), self.bias.clone().map(|r| &theta[r]));
+        if let Some(conv) = self.direct(m) {
+            conv.forward(&theta[self.weight.clone()], bias, a, s, m, Par::Seq);
+            return;
+        }
+        let accum = self.start_with_bias(bias, s, rows);
         let x = view(self.patches_of(a, scratch, m), rows, self.inner);
         gemm(s, (rows, self.out), accum, x, view(&theta[self.weight.clone()], self.inner, self.out));
     }
@@ -110,6 +122,10 @@ impl Affine {
         (m, b): (usize, usize),
     ) {
         let rows = self.rows(m);
+        if let (Some(conv), None, 1) = (self.direct(m), terms, b) {
+            conv.weight_gradient(a, rdelta, sums.weight, sums.bias.as_deref_mut(), m, Par::Seq);
+            return;
+        }
         if let Some(bias) = sums.bias.as_deref_mut() {
             for (sum, column) in bias.iter_mut().zip(rdelta.chunks_exact(rows)) {
                 *sum += real::sum(column);
@@ -140,6 +156,10 @@ impl Affine {
         let (rows, w) = (self.rows(m), view(&theta[self.weight.clone()], self.inner, self.out));
         let planes = rdelta_in.chunks_exact_mut(self.input_len * m);
         for (t, (rd, plane)) in rdelta.chunks_exact(self.out * rows).zip(planes).enumerate() {
+            if let (Some(conv), None) = (self.direct(m), terms) {
+                conv.input_gradient(&theta[self.weight.clone()], rd, plane, m, Par::Seq);
+                continue;
+            }
             let size = (rows, self.inner);
             let columns = if self.patches.is_some() { &mut *scratch } else { &mut *plane };
             gemm(columns, size, Accum::Replace, view(rd, rows, self.out), w.transpose());

@@ -95,6 +95,7 @@ pub(crate) struct Row<'a, T> {
 }
 
 /// The taps of a window at `at` that fall inside `0..len`.
+#[inline(always)]
 fn inside(at: usize, padding: usize, kernel: usize, len: usize) -> Range<usize> {
     padding.saturating_sub(at)..kernel.min(len + padding - at)
 }

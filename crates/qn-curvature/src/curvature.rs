@@ -25,7 +25,7 @@ pub struct Options {
     pub microbatch: Option<usize>,
     /// Bytes that may be spent on keeping primal passes between products.
     pub memory: usize,
-    /// Whether small convolutions that a max-pool follows are done directly, at the outputs that the
+    /// Whether small convolutions that a max-pool follows are done directly, in products at the outputs that the
     /// pool lets through, and not as matrix products. Results differ by rounding.
     pub direct: bool,
 }
@@ -92,13 +92,13 @@ impl<T: Real> Curvature<T> {
         samples: Samples<T>,
         options: &Options,
     ) -> Result<Self, CurvatureError> {
-        let network = Network::new(graph, theta, buffers)?;
+        let network = Network::new(graph, theta, buffers, options.direct)?;
         check_len("a sample", samples.features(), graph.input().len())?;
         let classes = network.classes;
         if let Some(sample) = samples.labels().iter().position(|&l| usize::from(l) >= classes) {
             return Err(CurvatureError::Label { sample, label: samples.labels()[sample], classes });
         }
-        let direct = options.direct && !network.fused.is_empty();
+        let direct = !network.fused.is_empty();
         let chosen = if direct { DIRECT_MICROBATCH } else { default_microbatch(&network) };
         let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen));
         let program = if direct { Program::Direct } else { Program::General };
@@ -160,10 +160,11 @@ impl<T: Real> Curvature<T> {
             || self.task(p, &[]),
             |task, state| {
                 for batch in cut.batches_of(task) {
-                    let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
-                    primal.backward(&self.network, weight, &mut state.work, &mut state.sums);
+                    let primal = self.forward(cut.samples_of(batch), &mut state.work);
+                    primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
                     state.loss += primal.softmax.loss_sum;
                     state.correct += primal.softmax.correct;
+                    primal.recycle(&mut state.work);
                 }
             },
             |(loss, correct, gradient), state| {
@@ -198,13 +199,13 @@ impl<T: Real> Curvature<T> {
                 || self.task(p, &[]),
                 |task, state| {
                     let m = batches[task].len();
-                    state.work.prepare(&self.network, Program::General, m, 1);
                     let gathered = self.samples.gather(batches[task]);
-                    let primal = Primal::forward(&self.network, gathered, &mut state.work.scratch);
+                    let primal = Primal::forward(&self.network, gathered, &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
                     state.spread += spread(&primal.softmax.probabilities, class, m);
                     primal.pull_back_seed(&self.network, &seed, &mut state.work, &mut state.sums);
+                    primal.recycle(&mut state.work);
                 },
                 |(spread, total), state| {
                     *spread += std::mem::take(&mut state.spread);
@@ -308,15 +309,15 @@ impl<T: Real> Curvature<T> {
             |task, state| {
                 for batch in cut.batches_of(task) {
                     let mut make = || self.differentiated(batch, weight, &mut state.work);
-                    let fresh;
+                    let mut fresh = None;
                     let primal = match self.cache.get(batch) {
-                        Some(slot) => slot.get_or_init(make),
-                        None => {
-                            fresh = make();
-                            &fresh
-                        }
+                        Some(slot) => slot.get_or_init(|| make().shrunk()),
+                        None => fresh.insert(make()),
                     };
                     product(&self.network, primal, &mut state.work, operator, &pass, weight, &mut state.sums);
+                    if let Some(primal) = fresh {
+                        primal.recycle(&mut state.work);
+                    }
                 }
             },
             |total, state| {
@@ -332,7 +333,7 @@ impl<T: Real> Curvature<T> {
         let mut primal = self.forward(self.cut.samples_of(batch), work);
         let mut gradient = Sums { planes: vec![T::of(0.0); self.dim()], groups: Vec::new() };
         primal.backward(&self.network, weight, work, &mut gradient);
-        primal.condense(&self.network, self.program)
+        primal.condense(&self.network, self.program, work)
     }
 
     fn task(&self, len: usize, groups: &[Vec<Group<T>>]) -> Task<'_, T> {
@@ -352,8 +353,7 @@ impl<T: Real> Curvature<T> {
 
     pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
         let indices: Vec<usize> = samples.collect();
-        work.prepare(&self.network, Program::General, indices.len(), 1);
-        Primal::forward(&self.network, self.samples.gather(&indices), &mut work.scratch)
+        Primal::forward(&self.network, self.samples.gather(&indices), work)
     }
 }
 

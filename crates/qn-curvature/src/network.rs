@@ -7,7 +7,7 @@ use crate::norm::Norm;
 use crate::pool::Pool;
 use crate::trunk::Trunk;
 use crate::window::Patches;
-use crate::{CurvatureError, Real};
+use crate::{Convolution, CurvatureError, Real};
 
 /// An operation with everything it needs resolved.
 #[derive(Clone, Debug)]
@@ -62,7 +62,13 @@ pub(crate) struct Network<T> {
 }
 
 impl<T: Real> Network<T> {
-    pub(crate) fn new(graph: &Graph, theta: &[f64], buffers: &[Vec<f64>]) -> Result<Self, CurvatureError> {
+    /// With `direct`, convolutions are done without patches where that pays.
+    pub(crate) fn new(
+        graph: &Graph,
+        theta: &[f64],
+        buffers: &[Vec<f64>],
+        direct: bool,
+    ) -> Result<Self, CurvatureError> {
         let layout = graph.layout();
         check_len("the parameter vector", theta.len(), layout.len())?;
         check_finite("the parameter vector", "train again with a smaller --lr", theta.iter().copied())?;
@@ -84,6 +90,7 @@ impl<T: Real> Network<T> {
                     positions: 1,
                     input_len: input.len(),
                     patches: None,
+                    direct: None,
                 }),
                 Op::Conv2d { weight, bias, window } => {
                     let patches = Patches { input, output: node.shape, window: *window };
@@ -95,6 +102,7 @@ impl<T: Real> Network<T> {
                         positions: node.shape.positions(),
                         input_len: input.len(),
                         patches: Some(patches),
+                        direct: None,
                     })
                 }
                 Op::BatchNorm2d { weight, bias, stats } => {
@@ -122,13 +130,22 @@ impl<T: Real> Network<T> {
         }
         steps.reverse();
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
-        Ok(Self {
-            fused: fuse(graph, &steps, &theta),
+        let mut network = Self {
+            fused: if direct { fuse(graph, &steps, &theta) } else { Vec::new() },
             theta,
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
             classes: graph.classes(),
-        })
+        };
+        // What is small enough for a trunk is also faster without patches where there are no tangents.
+        let outputs: Vec<usize> =
+            network.trunks().flat_map(|trunk| &trunk.convs).map(|conv| conv.conv_output).collect();
+        for step in network.steps.iter_mut().filter(|step| outputs.contains(&step.output)) {
+            if let Kernel::Affine(Affine { patches: Some(p), direct, .. }) = &mut step.kernel {
+                *direct = Convolution::new(p.input, p.output, p.window);
+            }
+        }
+        Ok(network)
     }
 
     /// Scratch entries that any step needs for `m` samples.

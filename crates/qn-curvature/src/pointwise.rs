@@ -66,7 +66,11 @@ pub(crate) fn forward<T: Real>(f: Activation, a: &[T], out: &mut [T]) {
 
 /// φ′ of every entry.
 pub(crate) fn slopes<T: Real>(f: Activation, a: &[T]) -> Vec<T> {
-    a.iter().map(|&x| T::of(slope(f, x.f64()))).collect()
+    let (zero, one) = (T::of(0.0), T::of(1.0));
+    match f {
+        Activation::Relu => a.iter().map(|&x| if x > zero { one } else { zero }).collect(),
+        _ => a.iter().map(|&x| T::of(slope(f, x.f64()))).collect(),
+    }
 }
 
 /// φ″(s) δ of every entry, δ being the delta at the output; empty for ReLU.

@@ -13,45 +13,54 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// For each output entry, in order, the input entries of its window.
-    fn windows(&self) -> impl Iterator<Item = impl Iterator<Item = usize>> {
-        let (i, o, w) = (self.input, self.output, self.window);
-        (0..o.len()).map(move |at| {
-            let (channel, y, x) = (at / o.positions(), at % o.positions() / o.width, at % o.width);
-            (0..w.height * w.width).map(move |k| {
-                let (row, column) = (y * w.stride + k / w.width, x * w.stride + k % w.width);
-                (channel * i.height + row) * i.width + column
+    /// For each output entry, in order, the first input entry of its window.
+    fn corners(&self) -> impl Iterator<Item = usize> {
+        let (i, o, stride) = (self.input, self.output, self.window.stride);
+        (0..o.channels).flat_map(move |channel| {
+            (0..o.height).flat_map(move |y| {
+                let row = (channel * i.height + y * stride) * i.width;
+                (0..o.width).map(move |x| row + x * stride)
             })
         })
     }
 
+    /// The input entries of a window, counted from its first.
+    fn offsets(&self) -> Vec<usize> {
+        let rows = 0..self.window.height;
+        rows.flat_map(|y| (0..self.window.width).map(move |x| y * self.input.width + x)).collect()
+    }
+
     /// The position in the input plane of each output's largest entry, the first of equals.
     pub(crate) fn arg_max<T: Real>(&self, a: &[T], m: usize) -> Vec<u32> {
-        let mut best = Vec::with_capacity(self.output.len() * m);
-        for mut window in self.windows() {
-            let start = best.len();
-            let first = window.next().unwrap_or(0) * m;
-            best.extend((first..first + m).map(|at| at as u32));
-            for entry in window {
-                for (sample, best) in best[start..].iter_mut().enumerate() {
-                    let at = entry * m + sample;
-                    if a[at] > a[*best as usize] {
-                        *best = at as u32;
-                    }
+        let offsets = self.offsets();
+        let mut all = vec![0; self.output.len() * m];
+        let mut largest = vec![T::of(0.0); m];
+        for (corner, best) in self.corners().zip(all.chunks_exact_mut(m)) {
+            best.iter_mut().zip((corner * m) as u32..).for_each(|(best, at)| *best = at);
+            largest.copy_from_slice(&a[corner * m..(corner + 1) * m]);
+            for offset in &offsets[1..] {
+                let first = (corner + offset) * m;
+                let values = &a[first..first + m];
+                for ((sample, &x), (best, largest)) in
+                    values.iter().enumerate().zip(best.iter_mut().zip(&mut largest))
+                {
+                    let larger = x > *largest;
+                    *largest = if larger { x } else { *largest };
+                    *best = if larger { first as u32 + sample as u32 } else { *best };
                 }
             }
         }
-        best
+        all
     }
 
     /// Mean of each window, for every tangent.
     pub(crate) fn average<T: Real>(&self, a: &[T], out: &mut [T], m: usize) {
-        let weight: T = self.weight();
+        let (weight, offsets): (T, _) = (self.weight(), self.offsets());
         out.fill(T::of(0.0));
         let planes = a.chunks_exact(self.input.len() * m).zip(out.chunks_exact_mut(self.output.len() * m));
         for (a, out) in planes {
-            for (window, out) in self.windows().zip(out.chunks_exact_mut(m)) {
-                for entry in window {
+            for (corner, out) in self.corners().zip(out.chunks_exact_mut(m)) {
+                for entry in offsets.iter().map(|offset| corner + offset) {
                     for (o, &x) in out.iter_mut().zip(&a[entry * m..(entry + 1) * m]) {
                         *o += weight * x;
                     }
@@ -62,13 +71,13 @@ impl Pool {
 
     /// The transpose of [`Self::average`].
     pub(crate) fn spread<T: Real>(&self, delta: &[T], out: &mut [T], m: usize) {
-        let weight: T = self.weight();
+        let (weight, offsets): (T, _) = (self.weight(), self.offsets());
         out.fill(T::of(0.0));
         let planes =
             delta.chunks_exact(self.output.len() * m).zip(out.chunks_exact_mut(self.input.len() * m));
         for (delta, out) in planes {
-            for (window, delta) in self.windows().zip(delta.chunks_exact(m)) {
-                for entry in window {
+            for (corner, delta) in self.corners().zip(delta.chunks_exact(m)) {
+                for entry in offsets.iter().map(|offset| corner + offset) {
                     for (o, &d) in out[entry * m..(entry + 1) * m].iter_mut().zip(delta) {
                         *o += weight * d;
                     }

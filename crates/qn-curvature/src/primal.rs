@@ -25,7 +25,7 @@ pub(crate) struct Primal<T> {
     pub(crate) m: usize,
     /// Values of the network, `[feature][sample]` each.
     pub(crate) values: Vec<Vec<T>>,
-    /// dL/dvalue, the same; empty until [`Primal::backward`], and for the input always.
+    /// dL/dvalue, the same, at the outputs of layers with parameters; empty until [`Primal::backward`].
     pub(crate) deltas: Vec<Vec<T>>,
     pub(crate) locals: Vec<Local<T>>,
     pub(crate) softmax: Softmax<T>,
@@ -37,18 +37,19 @@ impl<T: Real> Primal<T> {
     pub(crate) fn forward(
         network: &Network<T>,
         (plane, labels): (Vec<T>, Vec<u8>),
-        scratch: &mut [T],
+        work: &mut Workspace<T>,
     ) -> Self {
         let m = labels.len();
+        work.scratch.resize(network.scratch_len(m), T::of(0.0));
         let mut values = vec![plane];
         let mut locals = Vec::with_capacity(network.steps.len());
         for step in &network.steps {
             let a = &values[step.input];
-            let mut out = vec![T::of(0.0); network.value_len[step.output] * m];
+            let mut out = work.take(network.value_len[step.output] * m);
             let mut local = Local::None;
             match &step.kernel {
                 Kernel::Affine(affine) => {
-                    let scratch = &mut scratch[..affine.scratch_len(m)];
+                    let scratch = &mut work.scratch[..affine.scratch_len(m)];
                     affine.forward(&network.theta, a, &mut out, scratch, m);
                 }
                 Kernel::Norm(norm) => norm.forward(&network.theta, a, &mut out, m),
@@ -78,10 +79,10 @@ impl<T: Real> Primal<T> {
         Self { m, deltas: vec![Vec::new(); values.len()], values, locals, softmax, labels }
     }
 
-    /// The backward pass of the loss weighted by `weight` (1/N): keeps every delta, and adds the
-    /// gradient to `sums`, which holds the parameter tensors in layout order.
-    pub(crate) fn backward(
-        &mut self,
+    /// The backward pass of the loss weighted by `weight` (1/N): adds the gradient to `sums`, which holds the
+    /// parameter tensors in layout order.
+    pub(crate) fn gradient(
+        &self,
         network: &Network<T>,
         weight: f64,
         work: &mut Workspace<T>,
@@ -89,14 +90,39 @@ impl<T: Real> Primal<T> {
     ) {
         let seed = loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight);
         self.pull_back_seed(network, &seed, work, sums);
-        for (delta, found) in self.deltas.iter_mut().zip(&work.deltas).skip(1) {
-            *delta = found.clone();
-        }
+    }
+
+    /// The same; keeps the deltas that products need, those at the outputs of layers with parameters.
+    pub(crate) fn backward(
+        &mut self,
+        network: &Network<T>,
+        weight: f64,
+        work: &mut Workspace<T>,
+        sums: &mut Sums<T>,
+    ) {
+        self.gradient(network, weight, work, sums);
         for (step, local) in network.steps.iter().zip(&mut self.locals) {
-            if let (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) = (&step.kernel, local) {
-                *bends = pointwise::bends(*f, &self.values[step.input], &self.deltas[step.output]);
+            match (&step.kernel, local) {
+                (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) => {
+                    *bends = pointwise::bends(*f, &self.values[step.input], &work.deltas[step.output]);
+                }
+                (Kernel::Affine(_) | Kernel::Norm(_), _) => {
+                    std::mem::swap(&mut self.deltas[step.output], &mut work.deltas[step.output]);
+                }
+                _ => {}
             }
         }
+    }
+
+    /// In no more memory than it needs, to be kept.
+    pub(crate) fn shrunk(mut self) -> Self {
+        self.values.iter_mut().chain(&mut self.deltas).for_each(Vec::shrink_to_fit);
+        self
+    }
+
+    /// Gives the buffers back.
+    pub(crate) fn recycle(self, work: &mut Workspace<T>) {
+        work.give(self.values.into_iter().chain(self.deltas));
     }
 
     /// Adds Jᵀ seed to `sums`, seed being `[class][sample]`.
@@ -123,7 +149,12 @@ impl<T: Real> Primal<T> {
     }
 
     /// Keeps only what products need, for one of the ways to do them; after [`Primal::backward`].
-    pub(crate) fn condense(mut self, network: &Network<T>, program: Program) -> Self {
+    pub(crate) fn condense(
+        mut self,
+        network: &Network<T>,
+        program: Program,
+        work: &mut Workspace<T>,
+    ) -> Self {
         if program != Program::General {
             let mut found = std::mem::take(&mut self.locals).into_iter();
             for step in &network.fused {
@@ -138,10 +169,10 @@ impl<T: Real> Primal<T> {
         let (inputs, outputs) = kept(network, program);
         for value in 0..self.values.len() {
             if !inputs.contains(&value) {
-                self.values[value] = Vec::new();
+                work.give([std::mem::take(&mut self.values[value])]);
             }
             if !outputs.contains(&value) {
-                self.deltas[value] = Vec::new();
+                work.give([std::mem::take(&mut self.deltas[value])]);
             }
         }
         self

@@ -38,6 +38,8 @@ pub(crate) struct Workspace<T> {
     pub(crate) scratch: Vec<T>,
     branch: Vec<T>,
     trunks: Vec<Buffers<T>>,
+    /// Buffers that nothing uses at the moment: getting new ones from the system takes longer than filling them.
+    spare: Vec<Vec<T>>,
 }
 
 impl<T: Real> Workspace<T> {
@@ -48,7 +50,22 @@ impl<T: Real> Workspace<T> {
             scratch: Vec::new(),
             branch: Vec::new(),
             trunks: Vec::new(),
+            spare: Vec::new(),
         }
+    }
+
+    /// A buffer; its contents are unspecified.
+    pub(crate) fn take(&mut self, len: usize) -> Vec<T> {
+        let fitting = self.spare.iter().enumerate().filter(|(_, v)| v.capacity() >= len);
+        let smallest = fitting.min_by_key(|(_, v)| v.capacity()).map(|(i, _)| i);
+        let mut buffer = smallest.map_or_else(Vec::new, |i| self.spare.swap_remove(i));
+        buffer.resize(len, T::of(0.0));
+        buffer
+    }
+
+    /// Takes buffers back.
+    pub(crate) fn give(&mut self, buffers: impl IntoIterator<Item = Vec<T>>) {
+        self.spare.extend(buffers.into_iter().filter(|v| v.capacity() > 0));
     }
 
     /// Sizes the buffers for `m` samples and `b` tangents. Contents are unspecified.
@@ -61,6 +78,9 @@ impl<T: Real> Workspace<T> {
         for step in network.program(program) {
             let len = network.value_len[step.output] * m * b;
             self.values[step.output].resize(len, zero);
+            if self.deltas[step.output].is_empty() {
+                self.deltas[step.output] = self.take(len);
+            }
             self.deltas[step.output].resize(len, zero);
             if let Kernel::Trunk(trunk) = &step.kernel {
                 self.trunks.resize_with(self.trunks.len().max(trunk.index + 1), Buffers::new);
