@@ -199,12 +199,12 @@ impl<T: Real> Curvature<T> {
                 || self.task(p, &[]),
                 |task, state| {
                     let m = batches[task].len();
-                    let gathered = self.samples.gather(batches[task]);
-                    let primal = Primal::forward(&self.network, gathered, &mut state.work);
+                    let primal =
+                        Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
                     state.spread += spread(&primal.softmax.probabilities, class, m);
-                    primal.pull_back_seed(&self.network, &seed, &mut state.work, &mut state.sums);
+                    primal.pull_back_seed(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
                 },
                 |(spread, total), state| {
@@ -331,8 +331,7 @@ impl<T: Real> Curvature<T> {
 
     fn differentiated(&self, batch: usize, weight: f64, work: &mut Workspace<T>) -> Primal<T> {
         let mut primal = self.forward(self.cut.samples_of(batch), work);
-        let mut gradient = Sums { planes: vec![T::of(0.0); self.dim()], groups: Vec::new() };
-        primal.backward(&self.network, weight, work, &mut gradient);
+        primal.backward(&self.network, weight, work);
         primal.condense(&self.network, self.program, work)
     }
 
@@ -353,7 +352,7 @@ impl<T: Real> Curvature<T> {
 
     pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
         let indices: Vec<usize> = samples.collect();
-        Primal::forward(&self.network, self.samples.gather(&indices), work)
+        Primal::forward(&self.network, &self.samples, &indices, work)
     }
 }
 
@@ -389,4 +388,34 @@ impl<T: Real> Task<'_, T> {
 fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
     let sample = network.total_len() * size_of::<T>();
     ((1 << 20) / sample).next_power_of_two().clamp(4, 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use faer::Mat;
+    use qn_model::Preset;
+
+    use super::*;
+
+    /// Passes that are not kept give back as many buffers as they take.
+    #[test]
+    fn buffers_do_not_pile_up() {
+        let graph = Graph::new(&Preset::Digits.architecture([1, 8, 8], 10)).unwrap();
+        let images = (0..320 * 64).map(|i| f64::from(i % 17) / 16.0);
+        let samples = Samples::<f32>::new(64, images, (0..320).map(|i| (i % 10) as u8).collect()).unwrap();
+        let theta = vec![0.05; graph.layout().len()];
+        let options = Options { threads: 1, microbatch: Some(16), memory: 0, direct: true };
+        let here = Curvature::new(&graph, &theta, &[], samples, &options).unwrap();
+        let x = Mat::from_fn(here.dim(), 2, |i, _| f64::from(u8::from(i % 3 == 0)));
+        let mut y = Mat::zeros(here.dim(), 2);
+        let mut all = || {
+            here.loss_and_gradient().unwrap();
+            here.class_gradients().unwrap();
+            here.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap();
+            here.idle.lock().unwrap().iter().map(Workspace::spare).sum::<usize>()
+        };
+        let once = all();
+        assert!(once > 0);
+        assert_eq!(all(), once);
+    }
 }

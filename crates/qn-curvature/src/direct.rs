@@ -164,6 +164,13 @@ impl<T: Real> Direct<T> {
         let mut input = vec![zero; self.input.len() * m];
         self.input.gather(found.input, &mut input, m);
         let (width, stride) = (self.patches.output.width, self.patches.window.stride);
+        // Where the window of each position begins, and where each output goes.
+        let origin = |p: usize| {
+            (p / width * stride * self.input.row_len() + p % width * stride * self.input.channels) as u32
+        };
+        let origins: Vec<u32> = (0..self.conv.positions).map(origin).collect();
+        let slots: Vec<u32> =
+            (0..self.pool.output.len()).map(|slot| self.output.position(slot) as u32).collect();
         let outputs = self.pool.output.positions();
         let (mut starts, mut entries) = (vec![0], Vec::new());
         let mut channel_entries = Vec::with_capacity(outputs);
@@ -175,11 +182,9 @@ impl<T: Real> Direct<T> {
                     if found.slopes.is_some_and(|s| s[at] == zero) {
                         continue;
                     }
-                    let position = at / m % self.conv.positions;
-                    let (row, column) = (position / width * stride, position % width * stride);
                     channel_entries.push(Entry {
-                        origin: (row * self.input.row_len() + column * self.input.channels) as u32,
-                        slot: self.output.position(slot) as u32,
+                        origin: origins[at / m - channel * self.conv.positions],
+                        slot: slots[slot],
                         delta: found.delta[at],
                     });
                 }

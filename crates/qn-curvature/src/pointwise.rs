@@ -65,11 +65,11 @@ pub(crate) fn forward<T: Real>(f: Activation, a: &[T], out: &mut [T]) {
 }
 
 /// φ′ of every entry.
-pub(crate) fn slopes<T: Real>(f: Activation, a: &[T]) -> Vec<T> {
+pub(crate) fn slopes<T: Real>(f: Activation, a: &[T], out: &mut [T]) {
     let (zero, one) = (T::of(0.0), T::of(1.0));
     match f {
-        Activation::Relu => a.iter().map(|&x| if x > zero { one } else { zero }).collect(),
-        _ => a.iter().map(|&x| T::of(slope(f, x.f64()))).collect(),
+        Activation::Relu => out.iter_mut().zip(a).for_each(|(o, &x)| *o = if x > zero { one } else { zero }),
+        _ => out.iter_mut().zip(a).for_each(|(o, &x)| *o = T::of(slope(f, x.f64()))),
     }
 }
 

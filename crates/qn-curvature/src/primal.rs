@@ -2,7 +2,7 @@ use crate::direct::{Active, Direct, Found};
 use crate::loss::{self, Softmax};
 use crate::network::{Kernel, Network, Program};
 use crate::tangent::{Pass, Start, Sums, Workspace, pull_back};
-use crate::{Real, pointwise, pool};
+use crate::{Real, Samples, pointwise, pool};
 
 /// What a step's derivative needs besides its input.
 #[derive(Clone, Debug)]
@@ -19,6 +19,16 @@ pub(crate) enum Local<T> {
     Trunk(Vec<Active<T>>),
 }
 
+impl<T> Local<T> {
+    fn into_buffers(self) -> impl Iterator<Item = Vec<T>> {
+        let buffers = match self {
+            Self::Pointwise { slopes, bends } => [slopes, bends],
+            _ => [Vec::new(), Vec::new()],
+        };
+        buffers.into_iter()
+    }
+}
+
 /// A microbatch at θ: everything in a product that does not depend on the tangent.
 pub(crate) struct Primal<T> {
     /// Samples.
@@ -33,14 +43,17 @@ pub(crate) struct Primal<T> {
 }
 
 impl<T: Real> Primal<T> {
-    /// The forward pass.
+    /// The forward pass of some samples.
     pub(crate) fn forward(
         network: &Network<T>,
-        (plane, labels): (Vec<T>, Vec<u8>),
+        samples: &Samples<T>,
+        indices: &[usize],
         work: &mut Workspace<T>,
     ) -> Self {
-        let m = labels.len();
+        let m = indices.len();
         work.scratch.resize(network.scratch_len(m), T::of(0.0));
+        let mut plane = work.take(samples.features() * m);
+        let labels = samples.gather(indices, &mut plane);
         let mut values = vec![plane];
         let mut locals = Vec::with_capacity(network.steps.len());
         for step in &network.steps {
@@ -55,7 +68,9 @@ impl<T: Real> Primal<T> {
                 Kernel::Norm(norm) => norm.forward(&network.theta, a, &mut out, m),
                 Kernel::Pointwise(f) => {
                     pointwise::forward(*f, a, &mut out);
-                    local = Local::Pointwise { slopes: pointwise::slopes(*f, a), bends: Vec::new() };
+                    let mut slopes = work.take(a.len());
+                    pointwise::slopes(*f, a, &mut slopes);
+                    local = Local::Pointwise { slopes, bends: Vec::new() };
                 }
                 Kernel::MaxPool(pool) => {
                     let indices = pool.arg_max(a, m);
@@ -88,19 +103,13 @@ impl<T: Real> Primal<T> {
         work: &mut Workspace<T>,
         sums: &mut Sums<T>,
     ) {
-        let seed = loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight);
-        self.pull_back_seed(network, &seed, work, sums);
+        self.pull_back_seed(network, &self.seed(weight), work, Some(sums));
     }
 
-    /// The same; keeps the deltas that products need, those at the outputs of layers with parameters.
-    pub(crate) fn backward(
-        &mut self,
-        network: &Network<T>,
-        weight: f64,
-        work: &mut Workspace<T>,
-        sums: &mut Sums<T>,
-    ) {
-        self.gradient(network, weight, work, sums);
+    /// The same without the gradient; keeps the deltas that products need, those at the outputs of layers with
+    /// parameters.
+    pub(crate) fn backward(&mut self, network: &Network<T>, weight: f64, work: &mut Workspace<T>) {
+        self.pull_back_seed(network, &self.seed(weight), work, None);
         for (step, local) in network.steps.iter().zip(&mut self.locals) {
             match (&step.kernel, local) {
                 (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) => {
@@ -116,22 +125,32 @@ impl<T: Real> Primal<T> {
 
     /// In no more memory than it needs, to be kept.
     pub(crate) fn shrunk(mut self) -> Self {
-        self.values.iter_mut().chain(&mut self.deltas).for_each(Vec::shrink_to_fit);
+        let locals = self.locals.iter_mut().filter_map(|local| match local {
+            Local::Pointwise { slopes, .. } => Some(slopes),
+            _ => None,
+        });
+        self.values.iter_mut().chain(&mut self.deltas).chain(locals).for_each(Vec::shrink_to_fit);
         self
     }
 
     /// Gives the buffers back.
     pub(crate) fn recycle(self, work: &mut Workspace<T>) {
-        work.give(self.values.into_iter().chain(self.deltas));
+        let locals = self.locals.into_iter().flat_map(Local::into_buffers);
+        work.give(self.values.into_iter().chain(self.deltas).chain(locals));
     }
 
-    /// Adds Jᵀ seed to `sums`, seed being `[class][sample]`.
+    /// dL/dz.
+    fn seed(&self, weight: f64) -> Vec<T> {
+        loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight)
+    }
+
+    /// Jᵀ seed, seed being `[class][sample]`: to every value, and added to `sums` if there are some.
     pub(crate) fn pull_back_seed(
         &self,
         network: &Network<T>,
         seed: &[T],
         work: &mut Workspace<T>,
-        sums: &mut Sums<T>,
+        sums: Option<&mut Sums<T>>,
     ) {
         work.prepare(network, Program::General, self.m, 1);
         if let Some(last) = work.deltas.last_mut() {
@@ -162,7 +181,7 @@ impl<T: Real> Primal<T> {
                     self.locals.extend(found.next());
                     continue;
                 };
-                let actives = trunk.convs.iter().map(|conv| self.activate(conv, &mut found)).collect();
+                let actives = trunk.convs.iter().map(|conv| self.activate(conv, &mut found, work)).collect();
                 self.locals.push(Local::Trunk(actives));
             }
         }
@@ -179,7 +198,12 @@ impl<T: Real> Primal<T> {
     }
 
     /// The active outputs of a convolution, given the locals of its steps.
-    fn activate(&self, conv: &Direct<T>, locals: &mut impl Iterator<Item = Local<T>>) -> Active<T> {
+    fn activate(
+        &self,
+        conv: &Direct<T>,
+        locals: &mut impl Iterator<Item = Local<T>>,
+        work: &mut Workspace<T>,
+    ) -> Active<T> {
         let mut parts = locals.take(2 + usize::from(conv.relu)).skip(1);
         let slopes = if conv.relu { parts.next() } else { None };
         let (Some(Local::MaxPool(picked)), slopes) = (parts.next(), slopes) else {
@@ -194,7 +218,9 @@ impl<T: Real> Primal<T> {
             picked: &picked,
             delta: &self.deltas[conv.conv_output],
         };
-        conv.activate(&found, self.m)
+        let active = conv.activate(&found, self.m);
+        work.give(slopes.into_iter().flat_map(Local::into_buffers));
+        active
     }
 
     /// Bytes held by a condensed pass over `m` samples, at most.

@@ -47,16 +47,14 @@ impl<T: Real> Samples<T> {
         &self.labels
     }
 
-    /// The plane `[feature][sample]` and the labels of some samples.
-    pub(crate) fn gather(&self, indices: &[usize]) -> (Vec<T>, Vec<u8>) {
-        let m = indices.len();
-        let mut plane = vec![T::of(0.0); self.features * m];
+    /// Puts the plane `[feature][sample]` of some samples into `plane`; gives their labels.
+    pub(crate) fn gather(&self, indices: &[usize], plane: &mut [T]) -> Vec<u8> {
         for (sample, &index) in indices.iter().enumerate() {
             let image = &self.images[index * self.features..(index + 1) * self.features];
-            for (slot, &x) in plane[sample..].iter_mut().step_by(m).zip(image) {
+            for (slot, &x) in plane[sample..].iter_mut().step_by(indices.len()).zip(image) {
                 *slot = x;
             }
         }
-        (plane, indices.iter().map(|&i| self.labels[i]).collect())
+        indices.iter().map(|&i| self.labels[i]).collect()
     }
 }

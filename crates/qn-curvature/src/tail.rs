@@ -8,7 +8,7 @@ use qn_model::Activation;
 
 use crate::network::{Kernel, Step};
 use crate::sweep::sweep;
-use crate::tangent::{Operator, Sums, Workspace};
+use crate::tangent::{Operator, Workspace};
 use crate::{Curvature, Real};
 
 /// A linear layer behind which there are only linear layers and activations.
@@ -134,8 +134,7 @@ impl<T: Real> Curvature<T> {
         let (network, m) = (self.network(), samples.len());
         let (classes, weight) = (network.classes, 1.0 / self.samples() as f64);
         let mut primal = self.forward(samples, work);
-        let mut sums = Sums { planes: vec![T::of(0.0); self.dim()], groups: Vec::new() };
-        primal.backward(network, weight, work, &mut sums);
+        primal.backward(network, weight, work);
         let mut found: Vec<[Vec<T>; 5]> = Vec::with_capacity(layers.len());
         for layer in layers {
             let a = primal.values[layer.input].clone();
@@ -148,7 +147,7 @@ impl<T: Real> Curvature<T> {
         for class in 0..classes {
             let mut seed = vec![T::of(0.0); classes * m];
             seed[class * m..(class + 1) * m].fill(T::of(1.0));
-            primal.pull_back_seed(network, &seed, work, &mut sums);
+            primal.pull_back_seed(network, &seed, work, None);
             let p = &primal.softmax.probabilities[class * m..(class + 1) * m];
             for ((layer, [_, b, weighted, ..]), mean) in layers.iter().zip(&mut found).zip(&mut means) {
                 let derivative = &work.deltas[layer.output];

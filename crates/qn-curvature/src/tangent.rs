@@ -68,6 +68,12 @@ impl<T: Real> Workspace<T> {
         self.spare.extend(buffers.into_iter().filter(|v| v.capacity() > 0));
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn spare(&self) -> usize {
+        self.spare.len()
+    }
+
     /// Sizes the buffers for `m` samples and `b` tangents. Contents are unspecified.
     pub(crate) fn prepare(&mut self, network: &Network<T>, program: Program, m: usize, b: usize) {
         let zero = T::of(0.0);
@@ -178,7 +184,7 @@ pub(crate) fn product<T: Real>(
             rdelta.fill(T::of(0.0));
         }
     }
-    pull_back(network, primal, work, pass, sums);
+    pull_back(network, primal, work, pass, Some(sums));
 }
 
 /// R{value} of every value.
@@ -239,14 +245,14 @@ fn push_forward<T: Real>(
     }
 }
 
-/// From R{delta} of the logits, in `work.deltas`, to R{delta} of every value and of the parameters.
+/// From R{delta} of the logits, in `work.deltas`, to R{delta} of every value, and of the parameters if there are sums.
 /// Without delta terms this is plain backpropagation of whatever is seeded.
 pub(crate) fn pull_back<T: Real>(
     network: &Network<T>,
     primal: &Primal<T>,
     work: &mut Workspace<T>,
     pass: &Pass<'_, T>,
-    sums: &mut Sums<T>,
+    mut sums: Option<&mut Sums<T>>,
 ) {
     let (m, start) = (primal.m, pass.start);
     let steps = network.program(pass.program).iter().zip(&primal.locals).enumerate();
@@ -256,15 +262,15 @@ pub(crate) fn pull_back<T: Real>(
         let a = &primal.values[step.input];
         let inputs = start.reaches(step.input).then(|| work.values[step.input].as_slice());
         let terms = |tangent| DeltaTerms { delta: &primal.deltas[step.output], tangent, input: inputs };
-        match &step.kernel {
-            Kernel::Affine(layer) => {
+        match (&step.kernel, &mut sums) {
+            (Kernel::Affine(layer), Some(sums)) => {
                 let (weight, bias) = (&layer.weight, layer.bias.as_ref());
                 let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
                 let scratch = &mut work.scratch[..layer.scratch_len(m)];
                 let mut sums = pass.sums(&mut sums.planes, weight, bias);
                 layer.weight_backward(a, rdelta, terms.as_ref(), &mut sums, scratch, (m, pass.b));
             }
-            Kernel::Norm(norm) => {
+            (Kernel::Norm(norm), Some(sums)) => {
                 let (weight, bias) = (&norm.weight, Some(&norm.bias));
                 let terms = pass.delta_terms.then(|| terms(pass.block(weight, bias)));
                 norm.weight_backward(
@@ -275,7 +281,7 @@ pub(crate) fn pull_back<T: Real>(
                     m,
                 );
             }
-            Kernel::Trunk(trunk) => {
+            (Kernel::Trunk(trunk), Some(sums)) => {
                 let Local::Trunk(actives) = local else { unreachable!("condensing sets the local") };
                 let (buffers, sums) = (&mut work.trunks[trunk.index], &mut sums.groups[trunk.index]);
                 let tangent = (pass.groups[trunk.index].as_slice(), pass.delta_terms);
@@ -284,8 +290,10 @@ pub(crate) fn pull_back<T: Real>(
                 trunk.backward(actives, tangent, from, buffers, planes, sums, m);
                 continue;
             }
-            Kernel::Add { other, adds: true } if start.reaches(*other) => add(rdelta, &mut before[*other]),
-            Kernel::Add { other, adds: false } if start.reaches(*other) => {
+            (Kernel::Add { other, adds: true }, _) if start.reaches(*other) => {
+                add(rdelta, &mut before[*other])
+            }
+            (Kernel::Add { other, adds: false }, _) if start.reaches(*other) => {
                 before[*other].copy_from_slice(rdelta)
             }
             _ => {}
