@@ -169,7 +169,7 @@ impl<T: Real> Direct<T> {
             (p / width * stride * self.input.row_len() + p % width * stride * self.input.channels) as u32
         };
         let origins: Vec<u32> = (0..self.conv.positions).map(origin).collect();
-        let slots: Vec<u32> =
+        let places: Vec<u32> =
             (0..self.pool.output.len()).map(|slot| self.output.position(slot) as u32).collect();
         let outputs = self.pool.output.positions();
         let (mut starts, mut entries) = (vec![0], Vec::new());
@@ -177,14 +177,15 @@ impl<T: Real> Direct<T> {
         for sample in 0..m {
             for channel in 0..self.conv.out {
                 channel_entries.clear();
-                for slot in channel * outputs..(channel + 1) * outputs {
+                for (i, &place) in places[channel * outputs..][..outputs].iter().enumerate() {
+                    let slot = channel * outputs + i;
                     let at = found.picked[slot * m + sample] as usize;
                     if found.slopes.is_some_and(|s| s[at] == zero) {
                         continue;
                     }
                     channel_entries.push(Entry {
                         origin: origins[at / m - channel * self.conv.positions],
-                        slot: slots[slot],
+                        slot: place,
                         delta: found.delta[at],
                     });
                 }
