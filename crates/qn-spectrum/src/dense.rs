@@ -5,6 +5,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::lanczos::verified;
+use crate::operator::multiply;
 use crate::{Eigenpairs, OperatorError, SpectrumError, SymmetricOperator, Which};
 
 /// A symmetric matrix in memory.
@@ -69,7 +70,7 @@ impl DenseSymmetric {
         for start in (0..n).step_by(BLOCK) {
             let b = BLOCK.min(n - start);
             let units = Mat::from_fn(n, b, |i, j| f64::from(u8::from(i == start + j)));
-            operator.apply(units.as_ref(), matrix.as_mut().subcols_mut(start, b))?;
+            multiply(operator, units.as_ref(), matrix.as_mut().subcols_mut(start, b))?;
             observe(start + b);
         }
         Self::new(matrix)

@@ -4,6 +4,7 @@ use faer::Mat;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
+use crate::operator::multiply;
 use crate::orthogonal::project_out;
 use crate::trace::{at_least, signs};
 use crate::{FullSpectrum, SpectrumError, SymmetricOperator};
@@ -128,7 +129,7 @@ fn side_by_side(
         }
         let x = Mat::from_fn(n, alive.len(), |i, a| bases[alive[a]][(i, step)]);
         let mut w = Mat::zeros(n, alive.len());
-        operator.apply(x.as_ref(), w.as_mut())?;
+        multiply(operator, x.as_ref(), w.as_mut())?;
         *matvecs += alive.len();
         for (a, &j) in alive.iter().enumerate() {
             let mut column = w.as_mut().subcols_mut(a, 1);

@@ -11,6 +11,7 @@ use faer::{Accum, Mat, MatRef, Par};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
+use crate::operator::multiply;
 use crate::orthogonal::{fill_random, orthonormalise, project_out};
 use crate::pairs::fix_signs;
 use crate::{DenseSymmetric, Eigenpairs, FullSpectrum, SpectrumError, StopReason, SymmetricOperator, Which};
@@ -225,7 +226,7 @@ impl Factorisation {
     fn expand(&mut self, operator: &impl SymmetricOperator) -> Result<(), SpectrumError> {
         let (old, b) = (self.size, self.block);
         let mut w = Mat::zeros(operator.dim(), b);
-        operator.apply(self.basis.as_ref().subcols(old, b), w.as_mut())?;
+        multiply(operator, self.basis.as_ref().subcols(old, b), w.as_mut())?;
         self.matvecs += b;
         self.size += b;
         let norm = w.norm_l2();
@@ -335,7 +336,7 @@ pub fn verified(
 ) -> Result<Eigenpairs, SpectrumError> {
     fix_signs(&mut vectors);
     let mut products = Mat::zeros(vectors.nrows(), vectors.ncols());
-    operator.apply(vectors.as_ref(), products.as_mut())?;
+    multiply(operator, vectors.as_ref(), products.as_mut())?;
     let residuals: Vec<f64> = values
         .iter()
         .enumerate()

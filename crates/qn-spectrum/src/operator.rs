@@ -1,4 +1,7 @@
+use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{MatMut, MatRef};
+
+use crate::SpectrumError;
 
 /// Why a product could not be computed; the solvers pass it on.
 pub type OperatorError = Box<dyn std::error::Error + Send + Sync>;
@@ -23,4 +26,19 @@ impl<A: SymmetricOperator + ?Sized> SymmetricOperator for &A {
     fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
         (**self).apply(x, y)
     }
+}
+
+/// y = A x, and nothing in it but numbers.
+pub(crate) fn multiply(
+    operator: &(impl SymmetricOperator + ?Sized),
+    x: MatRef<'_, f64>,
+    mut y: MatMut<'_, f64>,
+) -> Result<(), SpectrumError> {
+    operator.apply(x, y.rb_mut())?;
+    for column in y.rb().col_iter() {
+        if let Some(row) = column.iter().position(|v| !v.is_finite()) {
+            return Err(SpectrumError::Product { row });
+        }
+    }
+    Ok(())
 }

@@ -159,6 +159,12 @@ pub enum SpectrumError {
     /// The matrix has an entry that is infinite or not a number.
     #[error("the matrix has entries that are not finite")]
     NotFinite,
+    /// A product has an entry that is infinite or not a number.
+    #[error("a product with the operator is not finite, first in row {row}")]
+    Product {
+        /// The first such row, from 0.
+        row: usize,
+    },
     /// The dense solver gave up.
     #[error("the dense eigensolver did not converge")]
     Dense,

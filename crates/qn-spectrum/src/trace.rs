@@ -5,6 +5,7 @@ use faer::{Accum, Mat, MatRef, Par};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::operator::multiply;
 use crate::orthogonal::{orthonormalise, project_out};
 use crate::{SpectrumError, SymmetricOperator};
 
@@ -57,7 +58,7 @@ pub fn hutchinson(
     while traces.len() < probes {
         let z = signs(n, BLOCK.min(probes - traces.len()), &mut rng);
         let mut az = Mat::zeros(n, z.ncols());
-        operator.apply(z.as_ref(), az.as_mut())?;
+        multiply(operator, z.as_ref(), az.as_mut())?;
         for j in 0..z.ncols() {
             traces.push(z.col(j).transpose() * az.col(j));
             squares.push(az.col(j).squared_norm_l2());
@@ -87,7 +88,7 @@ pub fn hutch_plus_plus(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let sketch = signs(n, third, &mut rng);
     let mut q = Mat::zeros(n, third);
-    operator.apply(sketch.as_ref(), q.as_mut())?;
+    multiply(operator, sketch.as_ref(), q.as_mut())?;
     let tiny = 100.0 * f64::EPSILON * q.norm_l2();
     let nothing = Mat::zeros(n, 0);
     orthonormalise(nothing.as_ref(), q.as_mut(), tiny, &mut rng);
@@ -102,7 +103,7 @@ pub fn hutch_plus_plus(
 /// xᵀ A x for every column.
 fn quadratic_forms(operator: &impl SymmetricOperator, x: MatRef<'_, f64>) -> Result<Vec<f64>, SpectrumError> {
     let mut ax = Mat::zeros(x.nrows(), x.ncols());
-    operator.apply(x, ax.as_mut())?;
+    multiply(operator, x, ax.as_mut())?;
     let mut gram = Mat::zeros(x.ncols(), x.ncols());
     matmul(gram.as_mut(), Accum::Replace, x.transpose(), ax.as_ref(), 1.0, Par::Seq);
     Ok((0..x.ncols()).map(|j| gram[(j, j)]).collect())

@@ -1,7 +1,10 @@
 //! Trace and density estimates against matrices whose answers are known.
 
-use faer::Mat;
-use qn_spectrum::{DenseSymmetric, DensityOptions, Estimate, density, hutch_plus_plus, hutchinson};
+use faer::{Mat, MatMut, MatRef};
+use qn_spectrum::{
+    DenseSymmetric, DensityOptions, Estimate, LanczosOptions, OperatorError, SpectrumError,
+    SymmetricOperator, density, hutch_plus_plus, hutchinson, lanczos,
+};
 
 /// A matrix with a few dominant eigenvalues and a tail, in a basis that is not the coordinates'.
 fn matrix(n: usize) -> (DenseSymmetric, Vec<f64>) {
@@ -73,4 +76,37 @@ fn densities() {
     assert_eq!(found.matvecs, 3 * 40);
     assert!(found.nodes.iter().all(|p| p.len() == 3
         && p.iter().all(|(x, w)| (x - x.round()).abs() < 1e-12 && (w - 1.0 / 3.0).abs() < 1e-12)));
+}
+
+/// The identity, but one row's product overflows.
+struct Overflowing(usize);
+
+impl SymmetricOperator for Overflowing {
+    fn dim(&self) -> usize {
+        self.0
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        y.copy_from(x);
+        y[(3, x.ncols() - 1)] = f64::INFINITY;
+        Ok(())
+    }
+}
+
+#[test]
+fn products_that_are_not_finite_are_named() {
+    let a = Overflowing(200);
+    let pairs = LanczosOptions { k: 4, ..LanczosOptions::default() };
+    let points = DensityOptions { probes: 2, steps: 5, points: 50, sigma: None, seed: 1 };
+    let found: [Result<(), SpectrumError>; 6] = [
+        lanczos(&a, &pairs, |_| ()).map(drop),
+        lanczos(&Overflowing(9), &pairs, |_| ()).map(drop),
+        DenseSymmetric::assemble(&a, |_| ()).map(drop),
+        hutchinson(&a, 10, 0).map(drop),
+        hutch_plus_plus(&a, 12, 0).map(drop),
+        density(&a, &points).map(drop),
+    ];
+    for (i, result) in found.into_iter().enumerate() {
+        assert!(matches!(result, Err(SpectrumError::Product { row: 3 })), "{i}: {result:?}");
+    }
 }
