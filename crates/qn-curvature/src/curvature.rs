@@ -393,29 +393,35 @@ fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
 #[cfg(test)]
 mod tests {
     use faer::Mat;
-    use qn_model::Preset;
+    use qn_model::{Layer, Preset};
 
     use super::*;
 
     /// Passes that are not kept give back as many buffers as they take.
     #[test]
     fn buffers_do_not_pile_up() {
-        let graph = Graph::new(&Preset::Digits.architecture([1, 8, 8], 10)).unwrap();
-        let images = (0..320 * 64).map(|i| f64::from(i % 17) / 16.0);
-        let samples = Samples::<f32>::new(64, images, (0..320).map(|i| (i % 10) as u8).collect()).unwrap();
-        let theta = vec![0.05; graph.layout().len()];
-        let options = Options { threads: 1, microbatch: Some(16), memory: 0, direct: true };
-        let here = Curvature::new(&graph, &theta, &[], samples, &options).unwrap();
-        let x = Mat::from_fn(here.dim(), 2, |i, _| f64::from(u8::from(i % 3 == 0)));
-        let mut y = Mat::zeros(here.dim(), 2);
-        let mut all = || {
-            here.loss_and_gradient().unwrap();
-            here.class_gradients().unwrap();
-            here.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap();
-            here.idle.lock().unwrap().iter().map(Workspace::spare).sum::<usize>()
-        };
-        let once = all();
-        assert!(once > 0);
-        assert_eq!(all(), once);
+        let relu = Preset::Digits.architecture([1, 8, 8], 10);
+        let mut smooth = relu.clone();
+        smooth.layers.iter_mut().filter(|l| matches!(l, Layer::Relu)).for_each(|l| *l = Layer::Tanh);
+        for arch in [relu, smooth] {
+            let graph = Graph::new(&arch).unwrap();
+            let images = (0..320 * 64).map(|i| f64::from(i % 17) / 16.0);
+            let labels = (0..320).map(|i| (i % 10) as u8).collect();
+            let samples = Samples::<f32>::new(64, images, labels).unwrap();
+            let theta = vec![0.05; graph.layout().len()];
+            let options = Options { threads: 1, microbatch: Some(16), memory: 0, direct: true };
+            let here = Curvature::new(&graph, &theta, &[], samples, &options).unwrap();
+            let x = Mat::from_fn(here.dim(), 2, |i, _| f64::from(u8::from(i % 3 == 0)));
+            let mut y = Mat::zeros(here.dim(), 2);
+            let mut all = || {
+                here.loss_and_gradient().unwrap();
+                here.class_gradients().unwrap();
+                here.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap();
+                here.idle.lock().unwrap().iter().map(Workspace::spare).sum::<usize>()
+            };
+            let once = all();
+            assert!(once > 0);
+            assert_eq!(all(), once);
+        }
     }
 }

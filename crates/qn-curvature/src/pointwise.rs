@@ -73,11 +73,10 @@ pub(crate) fn slopes<T: Real>(f: Activation, a: &[T], out: &mut [T]) {
     }
 }
 
-/// φ″(s) δ of every entry, δ being the delta at the output; empty for ReLU.
-pub(crate) fn bends<T: Real>(f: Activation, a: &[T], delta: &[T]) -> Vec<T> {
-    match f {
-        Activation::Relu => Vec::new(),
-        _ => a.iter().zip(delta).map(|(&x, &d)| T::of(bend(f, x.f64())) * d).collect(),
+/// φ″(s) δ of every entry, δ being the delta at the output.
+pub(crate) fn bends<T: Real>(f: Activation, a: &[T], delta: &[T], out: &mut [T]) {
+    for ((o, &x), &d) in out.iter_mut().zip(a).zip(delta) {
+        *o = T::of(bend(f, x.f64())) * d;
     }
 }
 

@@ -1,3 +1,5 @@
+use qn_model::Activation;
+
 use crate::direct::{Active, Direct, Found};
 use crate::loss::{self, Softmax};
 use crate::network::{Kernel, Network, Program};
@@ -8,7 +10,7 @@ use crate::{Real, Samples, pointwise, pool};
 #[derive(Clone, Debug)]
 pub(crate) enum Local<T> {
     None,
-    /// φ′(s), and φ″(s) δ for smooth φ once the backward pass is done.
+    /// φ′(s), and φ″(s) δ for smooth φ once the backward pass is done; the latter empty for ReLU.
     Pointwise {
         slopes: Vec<T>,
         bends: Vec<T>,
@@ -112,8 +114,10 @@ impl<T: Real> Primal<T> {
         self.pull_back_seed(network, &self.seed(weight), work, None);
         for (step, local) in network.steps.iter().zip(&mut self.locals) {
             match (&step.kernel, local) {
-                (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) => {
-                    *bends = pointwise::bends(*f, &self.values[step.input], &work.deltas[step.output]);
+                (Kernel::Pointwise(f), Local::Pointwise { bends, .. }) if *f != Activation::Relu => {
+                    let a = &self.values[step.input];
+                    *bends = work.take(a.len());
+                    pointwise::bends(*f, a, &work.deltas[step.output], bends);
                 }
                 (Kernel::Affine(_) | Kernel::Norm(_), _) => {
                     std::mem::swap(&mut self.deltas[step.output], &mut work.deltas[step.output]);
@@ -125,9 +129,9 @@ impl<T: Real> Primal<T> {
 
     /// In no more memory than it needs, to be kept.
     pub(crate) fn shrunk(mut self) -> Self {
-        let locals = self.locals.iter_mut().filter_map(|local| match local {
-            Local::Pointwise { slopes, .. } => Some(slopes),
-            _ => None,
+        let locals = self.locals.iter_mut().flat_map(|local| match local {
+            Local::Pointwise { slopes, bends } => vec![slopes, bends],
+            _ => Vec::new(),
         });
         self.values.iter_mut().chain(&mut self.deltas).chain(locals).for_each(Vec::shrink_to_fit);
         self
@@ -231,9 +235,7 @@ impl<T: Real> Primal<T> {
             .program(program)
             .iter()
             .map(|step| match &step.kernel {
-                Kernel::Pointwise(qn_model::Activation::Relu) | Kernel::MaxPool(_) => {
-                    network.value_len[step.output]
-                }
+                Kernel::Pointwise(Activation::Relu) | Kernel::MaxPool(_) => network.value_len[step.output],
                 Kernel::Pointwise(_) => 2 * network.value_len[step.output],
                 Kernel::Trunk(trunk) => trunk.convs.iter().map(|c| c.input.len() + 4 * c.output.len()).sum(),
                 _ => 0,
