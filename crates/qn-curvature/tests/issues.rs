@@ -1,0 +1,1 @@
+//! One named test for each fault that use has shown, with the right outcome as its expectation.

@@ -1,0 +1,1 @@
+//! Checkpoints as PyTorch users have them.

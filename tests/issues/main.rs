@@ -1,0 +1,14 @@
+//! One named test for each fault that use has shown, with the right outcome as its expectation. Each file is a family of
+//! faults; the solvers' and the derivatives' own are in `crates/qn-spectrum/tests/issues.rs` and
+//! `crates/qn-curvature/tests/issues.rs`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checkpoints;
+mod data_files;
+mod numbers;
+mod outputs;
+mod runs;
+mod streams;
+mod subjects;

@@ -1,0 +1,1 @@
+//! Training: divergence, resuming, leftovers, names and links.

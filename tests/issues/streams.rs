@@ -1,0 +1,1 @@
+//! Closed pipes, full devices and signals.

@@ -1,0 +1,1 @@
+//! Reports and tensors that do not belong together are told apart.
