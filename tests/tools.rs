@@ -39,11 +39,11 @@ fn inspect_tells_what_each_file_is() {
 }
 
 #[test]
-fn a_second_start_verifies_the_first() {
+fn deflation_verifies_a_spectrum() {
     let sandbox = Sandbox::new();
     sandbox.train_digits("run");
     let out = sandbox.analyse(&["eigen", "run", "-k", "4", "--samples", "200", "--verify"]);
-    assert!(out.code == 0 && out.stdout.contains("another random start found the same"), "{}", out.stdout);
+    assert!(out.code == 0 && out.stdout.contains("verified: nothing better is left"), "{}", out.stdout);
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod data_files;
 mod numbers;
 mod outputs;
 mod runs;
+mod spectra;
 mod streams;
 mod subjects;

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use faer::Mat;
 use qn_run::{Tensor, TensorFile};
-use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Which, lanczos};
+use qn_spectrum::{
+    Eigenpairs, LanczosOptions, Progress, Solver, SymmetricOperator as _, Which, complete, lanczos,
+};
 use qn_train::cli::defaults;
 use qn_train::{Interrupt, Usage};
 
@@ -45,13 +47,14 @@ pub(crate) struct EigenArgs {
     /// Largest dimension of the Lanczos basis [default: 2k + 3 blocks].
     #[arg(long)]
     pub(crate) ncv: Option<usize>,
-    /// Vectors multiplied at a time; at least the largest multiplicity to be seen [default: 2].
+    /// Vectors multiplied at a time [default: 2].
     #[arg(long)]
     pub(crate) block: Option<usize>,
     /// Most restarts of Lanczos.
     #[arg(long, default_value_t = 300)]
     pub(crate) maxiter: usize,
-    /// Do it again from another random start and compare, which shows a missed copy of a repeated eigenvalue.
+    /// Project out what was found and compare the best pair of the rest with the worst that was accepted, until none is
+    /// better: no copy of a repeated eigenvalue is missed.
     #[arg(long, conflicts_with = "full")]
     pub(crate) verify: bool,
 }
@@ -120,14 +123,13 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     }
     let start = problem.derivatives.loss_and_gradient()?;
     let block = args.block.unwrap_or(DEFAULT_BLOCK);
-    let (pairs, mut spectrum) = if args.full {
+    let (pairs, verified, mut spectrum) = if args.full {
         let (pairs, spectrum) = full::solve(args, &problem, tol, &to, interrupt)?;
-        (pairs, Some(spectrum))
+        (pairs, None, Some(spectrum))
     } else {
-        (solve_iteratively(args, &problem, tol, block, args.problem.seed, interrupt)?, None)
+        let (pairs, verified) = solve_iteratively(args, &problem, (tol, block), interrupt)?;
+        (pairs, verified, None)
     };
-    let verified =
-        if args.verify { Some(verify(args, &problem, tol, block, &pairs, interrupt)?) } else { None };
     if let (Destination::File(path), Some(spectrum)) = (&to, &mut spectrum) {
         write_values(&path.with_file_name("full_spectrum.safetensors"), spectrum, single)?;
         if spectrum.eigenvalues.len() > LISTED_UP_TO {
@@ -136,7 +138,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     }
     let report = EigenReport {
         subject: problem.subject(&args.problem),
-        method: if spectrum.is_some() { "dense" } else { "lanczos" }.into(),
+        method: if pairs.solver == Solver::Dense || spectrum.is_some() { "dense" } else { "lanczos" }.into(),
         k: args.k,
         which: args.which.as_str().into(),
         block,
@@ -188,14 +190,13 @@ fn check(args: &EigenArgs, p: usize) -> Result<()> {
     if args.full { full::refuse_if_too_large(p, args.k, args.problem.dtype) } else { Ok(()) }
 }
 
+/// The wanted pairs and, where that is asked, whether deflation has found nothing better.
 fn solve_iteratively(
     args: &EigenArgs,
     problem: &Problem,
-    tol: f64,
-    block: usize,
-    seed: u64,
+    (tol, block): (f64, usize),
     interrupt: &Interrupt,
-) -> Result<Eigenpairs> {
+) -> Result<(Eigenpairs, Option<bool>)> {
     let bar = problem.verbosity.bar(0, "products");
     bar.unset_length();
     let operator =
@@ -208,7 +209,7 @@ fn solve_iteratively(
         ncv: args.ncv,
         tol,
         maxiter: args.maxiter,
-        seed,
+        seed: args.problem.seed,
     };
     let observe = |p: &Progress| {
         bar.set_message(format!(
@@ -216,29 +217,24 @@ fn solve_iteratively(
             p.converged, args.k, p.worst_residual
         ));
     };
-    lanczos(&watched, &options, observe).map_err(explain)
-}
-
-/// Whether another start finds the same.
-fn verify(
-    args: &EigenArgs,
-    problem: &Problem,
-    tol: f64,
-    block: usize,
-    pairs: &Eigenpairs,
-    interrupt: &Interrupt,
-) -> Result<bool> {
-    let again = solve_iteratively(args, problem, tol, block, args.problem.seed.wrapping_add(1), interrupt)?;
-    let contradicted = pairs.contradicted_by(&again);
-    if let Some(i) = contradicted {
-        problem.verbosity.warn(format_args!(
-            "from another start eigenvalue {} is {:.9} and not {:.9}: one was missed; give a larger --block or --ncv",
-            i + 1,
-            again.values[i],
-            pairs.values[i]
+    let pairs = lanczos(&watched, &options, observe).map_err(explain)?;
+    if pairs.solver == Solver::Dense {
+        problem.verbosity.say(format_args!(
+            "solved densely: a product with each of {} unit vectors costs less than the restarts would",
+            watched.dim()
         ));
     }
-    Ok(contradicted.is_none())
+    if !args.verify {
+        return Ok((pairs, None));
+    }
+    let looked = complete(&watched, pairs, &options, observe).map_err(explain)?;
+    if looked.recovered > 0 {
+        problem.verbosity.warn(format_args!(
+            "{} eigenvalues had been missed; they are among those that follow",
+            looked.recovered
+        ));
+    }
+    Ok((looked.pairs, Some(looked.agreed)))
 }
 
 /// All eigenvalues, which are too many for a report of a large network.

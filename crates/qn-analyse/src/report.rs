@@ -76,7 +76,8 @@ pub struct EigenReport {
     pub iterations: usize,
     /// `converged`, `max_iterations` or `precision_reached`.
     pub stop_reason: StopReason,
-    /// With `--verify`: whether another random start found the same eigenvalues, within the residuals.
+    /// With `--verify`: whether, with the eigenvectors projected out, the best pair of the rest is found to be no better than
+    /// the worst of these, within the residuals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
     /// All P eigenvalues, descending, where the whole matrix was built.

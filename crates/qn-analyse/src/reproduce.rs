@@ -193,7 +193,7 @@ fn find_spectrum(
             && there.subject.operator == eigen.problem.operator.as_str()
             && there.k == recipe.k
             && there.subject.dtype == recipe.dtype.as_str()
-            && (there.method == "dense") == recipe.full
+            && (there.method == "dense" || !recipe.full)
             && recipe.samples.is_none_or(|n| n == there.subject.samples);
         if same {
             table::print_eigen(&there);

@@ -43,8 +43,10 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         report.seconds
     );
     match report.verified {
-        Some(true) => println!("another random start found the same"),
-        Some(false) => println!("NOT VERIFIED: another random start found other eigenvalues"),
+        Some(true) => println!("verified: nothing better is left when these are projected out"),
+        Some(false) => {
+            println!("NOT VERIFIED: the search for what is left ended without an answer; raise --maxiter")
+        }
         None => {}
     }
 }

@@ -15,6 +15,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use crate::band::Band;
+use crate::scaling::safe_power;
 use crate::stored::{read_entries, read_sizes, unsound, write_entries, write_sizes};
 use crate::triangle::PARTS;
 use crate::update::{ROWS, Update};
@@ -26,8 +27,10 @@ use crate::{Scalar, SpectrumError, Triangle};
 /// [`Self::step`] goes on by a block column; [`Self::write`] and [`Self::read`] keep what is there, so that a long
 /// reduction can be taken up again, with the same result to the last bit.
 pub struct Reduction<T> {
-    /// Holds the V of each reflector below the band.
+    /// The matrix times `power`; holds the V of each reflector below the band.
     triangle: Triangle<T>,
+    /// A power of two that keeps squares and quotients of the entries in range.
+    power: f64,
     /// Width of the band.
     width: usize,
     /// S of each reflector.
@@ -43,25 +46,40 @@ impl<T: Scalar> Reduction<T> {
     ///
     /// # Errors
     /// An entry is not finite.
-    pub fn new(triangle: Triangle<T>, width: usize) -> Result<Self, SpectrumError> {
-        if !triangle.norm_max().is_finite() {
+    pub fn new(mut triangle: Triangle<T>, width: usize) -> Result<Self, SpectrumError> {
+        let norm = triangle.norm_max();
+        if !norm.is_finite() {
             return Err(SpectrumError::NotFinite);
+        }
+        let power = safe_power::<T>(norm);
+        if power != 1.0 {
+            triangle.scale(power);
         }
         let n = triangle.order();
         // Block columns of the matrix hold whole panels.
         let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
-        Ok(Self::with(triangle, width, Vec::new(), Update::none(n, width)))
+        Ok(Self::with((triangle, power), width, Vec::new(), Update::none(n, width)))
     }
 
-    fn with(triangle: Triangle<T>, width: usize, factors: Vec<Mat<T>>, pending: Update<T>) -> Self {
+    fn with(
+        (triangle, power): (Triangle<T>, f64),
+        width: usize,
+        factors: Vec<Mat<T>>,
+        pending: Update<T>,
+    ) -> Self {
         let n = triangle.order();
         let sums = (0..PARTS).map(|_| Mat::zeros(n, width)).collect();
-        Self { triangle, width, factors, pending, next: Update::none(n, width), sums }
+        Self { triangle, power, width, factors, pending, next: Update::none(n, width), sums }
     }
 
     /// n.
     pub fn order(&self) -> usize {
         self.triangle.order()
+    }
+
+    /// The power of two by which the matrix, and so every eigenvalue, is multiplied.
+    pub(crate) fn power(&self) -> f64 {
+        self.power
     }
 
     /// The share of the work that is done.
@@ -126,8 +144,9 @@ impl<T: Scalar> Reduction<T> {
     /// # Errors
     /// Those of the writer.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        let Self { triangle, width, factors, pending, .. } = self;
+        let Self { triangle, power, width, factors, pending, .. } = self;
         triangle.write(to)?;
+        to.write_all(&power.to_le_bytes())?;
         write_sizes(to, [*width, factors.len(), pending.rows, pending.width])?;
         factors.iter().try_for_each(|s| write_entries(to, s.as_ref()))?;
         write_entries(to, pending.used())
@@ -139,8 +158,13 @@ impl<T: Scalar> Reduction<T> {
     /// Those of the reader, or it is not of such a matrix.
     pub fn read(from: &mut impl Read, n: usize) -> io::Result<Self> {
         let triangle = Triangle::read(from, n)?;
+        let mut power = [0; 8];
+        from.read_exact(&mut power)?;
+        let power = f64::from_le_bytes(power);
         let [width, done, rows, columns] = read_sizes(from)?;
-        let sound = (1..=triangle.width()).contains(&width)
+        let sound = power.is_normal()
+            && power > 0.0
+            && (1..=triangle.width()).contains(&width)
             && triangle.width().is_multiple_of(width)
             && done <= (n - 1) / width
             && rows == if done == 0 { 0 } else { n - done * width }
@@ -154,7 +178,7 @@ impl<T: Scalar> Reduction<T> {
         let mut pending = Update::none(n, width);
         (pending.rows, pending.width) = (rows, columns);
         read_entries(from, pending.used_mut())?;
-        Ok(Self::with(triangle, width, factors, pending))
+        Ok(Self::with((triangle, power), width, factors, pending))
     }
 }
 

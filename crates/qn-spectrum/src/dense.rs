@@ -6,7 +6,8 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::lanczos::verified;
 use crate::operator::multiply;
-use crate::{Eigenpairs, OperatorError, SpectrumError, SymmetricOperator, Which};
+use crate::scaling::safe_power;
+use crate::{Eigenpairs, OperatorError, Solver, SpectrumError, SymmetricOperator, Which};
 
 /// A symmetric matrix in memory.
 #[derive(Clone, Debug)]
@@ -36,22 +37,25 @@ impl DenseSymmetric {
     /// The symmetric part of a matrix.
     ///
     /// # Errors
-    /// It is not symmetric, by more than rounding explains.
+    /// An entry is not finite, or it is not symmetric, by more than rounding explains.
     pub fn new(mut matrix: Mat<f64>) -> Result<Self, SpectrumError> {
         let n = matrix.nrows();
-        let norm = matrix.norm_l2();
-        let mut asymmetry = 0.0;
+        let norm = finite_norm_max(matrix.as_ref())?;
+        // Relative to the largest entry, whose square may be out of range.
+        let (mut asymmetry, mut size) = (0.0, 0.0);
         for j in 0..n {
-            for i in 0..j {
+            for i in 0..=j {
                 let (a, b) = (matrix[(i, j)], matrix[(j, i)]);
-                asymmetry += 2.0 * (a - b) * (a - b);
-                let mean = 0.5 * (a + b);
+                let weight = if i == j { 1.0 } else { 2.0 };
+                asymmetry += weight * (a / norm - b / norm).powi(2);
+                let mean = 0.5 * a + 0.5 * b;
+                size += weight * (mean / norm).powi(2);
                 matrix[(i, j)] = mean;
                 matrix[(j, i)] = mean;
             }
         }
-        let asymmetry = f64::sqrt(asymmetry) / norm;
-        if asymmetry > ASYMMETRY {
+        let asymmetry = f64::sqrt(asymmetry / size);
+        if norm > 0.0 && !(asymmetry <= ASYMMETRY) {
             return Err(SpectrumError::Asymmetric { asymmetry, bound: ASYMMETRY });
         }
         Ok(Self { matrix })
@@ -84,7 +88,7 @@ impl DenseSymmetric {
     /// All eigenvalues and vectors, by faer's divide and conquer.
     ///
     /// # Errors
-    /// It does not converge, which only numbers that are not finite can cause.
+    /// It does not converge, which is not known to happen.
     pub fn eigen(&self) -> Result<FullSpectrum, SpectrumError> {
         FullSpectrum::of(self.matrix())
     }
@@ -95,8 +99,18 @@ impl FullSpectrum {
     /// conquer. Results do not depend on the number of threads.
     ///
     /// # Errors
-    /// It does not converge, which only numbers that are not finite can cause.
+    /// An entry is not finite, or the iteration does not converge, which is not known to happen.
     pub fn of(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
+        let power = safe_power::<f64>(finite_norm_max(matrix)?);
+        if power == 1.0 {
+            return Self::of_safe(matrix);
+        }
+        let mut spectrum = Self::of_safe((matrix * faer::Scale(power)).as_ref())?;
+        spectrum.values.iter_mut().for_each(|v| *v /= power);
+        Ok(spectrum)
+    }
+
+    fn of_safe(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
         let (n, par) = (matrix.nrows(), Par::rayon(PIECES));
         let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
         let scratch =
@@ -127,8 +141,24 @@ impl FullSpectrum {
         let vectors = Mat::from_fn(n, k, |i, j| self.vectors[(i, chosen[j])]);
         let values = chosen.iter().map(|&i| self.values[i]).collect();
         let scale = self.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
-        verified(operator, values, vectors, tol, scale)
+        let pairs = verified(operator, values, vectors, tol, scale)?;
+        Ok(Eigenpairs { solver: Solver::Dense, ..pairs })
     }
+}
+
+/// The largest |entry|.
+///
+/// # Errors
+/// An entry is not finite.
+fn finite_norm_max(matrix: MatRef<'_, f64>) -> Result<f64, SpectrumError> {
+    let mut largest = 0.0f64;
+    for entry in matrix.col_iter().flat_map(|column| column.iter()) {
+        if !entry.is_finite() {
+            return Err(SpectrumError::NotFinite);
+        }
+        largest = largest.max(entry.abs());
+    }
+    Ok(largest)
 }
 
 impl SymmetricOperator for DenseSymmetric {

@@ -1,20 +1,14 @@
-//! Thick-restart block Lanczos with full reorthogonalisation.
-//!
-//! After every expansion by a block of b vectors the basis V (n × m, orthonormal) and the next block
-//! Q satisfy `A V = V T + Q B Eᵀ`, T being m × m, B b × b and E the last b columns of the identity
-//! (Wu & Simon, 2000, with blocks). At a restart V is replaced by the best Ritz vectors; T becomes
-//! diagonal, the coupling to Q fills its last rows, and the identity holds again after the next
-//! product, whose coefficients against the whole basis are computed, not assumed.
+//! Thick-restart block Lanczos with full reorthogonalisation: what is asked, and the loop of expansions and restarts.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
+use faer::{Mat, MatRef};
 
+use crate::factorisation::{Factorisation, Ritz};
 use crate::operator::multiply;
-use crate::orthogonal::{fill_random, orthonormalise, project_out};
-use crate::pairs::fix_signs;
-use crate::{DenseSymmetric, Eigenpairs, FullSpectrum, SpectrumError, StopReason, SymmetricOperator, Which};
+use crate::orthogonal::project_out;
+use crate::pairs::{fix_signs, residuals};
+use crate::{
+    Completed, DenseSymmetric, Eigenpairs, Solver, SpectrumError, StopReason, SymmetricOperator, Which,
+};
 
 /// What is asked of [`lanczos`].
 #[derive(Clone, Debug)]
@@ -23,7 +17,7 @@ pub struct LanczosOptions {
     pub k: usize,
     /// From which end.
     pub which: Which,
-    /// Vectors multiplied at a time: at least the largest multiplicity that must be seen.
+    /// Vectors multiplied at a time. Copies of a repeated eigenvalue beyond so many are found by deflation.
     pub block: usize,
     /// Largest dimension of the basis; chosen from k and block where `None`.
     pub ncv: Option<usize>,
@@ -36,9 +30,9 @@ pub struct LanczosOptions {
 }
 
 impl Default for LanczosOptions {
-    /// Ten largest, one vector at a time, residuals of 1e-6 |λ|max, 300 restarts, seed 0.
+    /// Ten largest, two vectors at a time, residuals of 1e-6 |λ|max, 300 restarts, seed 0.
     fn default() -> Self {
-        Self { k: 10, which: Which::La, block: 1, ncv: None, tol: 1e-6, maxiter: 300, seed: 0 }
+        Self { k: 10, which: Which::La, block: 2, ncv: None, tol: 1e-6, maxiter: 300, seed: 0 }
     }
 }
 
@@ -53,6 +47,16 @@ impl LanczosOptions {
             Some(ncv) => Ok(ncv.min(n)),
             None => Ok((2 * self.k + 3 * self.block).max(20).min(n)),
         }
+    }
+
+    fn check(&self, n: usize) -> Result<(), SpectrumError> {
+        if self.k == 0 || self.k > n {
+            return Err(SpectrumError::Count { k: self.k, n });
+        }
+        if !(self.tol.is_finite() && self.tol >= 0.0) {
+            return Err(SpectrumError::Tolerance { tol: self.tol });
+        }
+        self.basis_size(n).map(drop)
     }
 }
 
@@ -73,251 +77,176 @@ pub struct Progress {
 /// than the products hold, their precision is used up, and further restarts would only cost time.
 const CHECK_EVERY: usize = 10;
 
-/// |xᵀAy − yᵀAx| of two vectors of a block, relative to the largest |Ax|. Products in single precision are symmetric to
-/// some 1e-6 (LeNet); an operator without symmetry shows itself by 1/√n of its size at a random pair.
-const ASYMMETRY: f64 = 1e-4;
+/// Dimensions up to which n products and a dense solution (537 MB at this size) are the way out when restarts have used
+/// n products already: together at most twice the cheaper of the two.
+const DENSE_UP_TO: usize = 4096;
 
-/// Finds extremal eigenpairs. Not converging is a result, told by
-/// [`stop_reason`](Eigenpairs::stop_reason) and the residuals. Operators so small that the basis
-/// would fill the space are solved densely instead.
+/// Finds extremal eigenpairs. Not converging is a result, told by [`stop_reason`](Eigenpairs::stop_reason) and the
+/// residuals.
+///
+/// Operators so small that the basis would fill the space are solved densely instead, and so are those of at most 4,096
+/// dimensions for which the restarts have used as many products as there are dimensions;
+/// [`solver`](Eigenpairs::solver) says so. Where as many eigenvalues are equal as there are vectors in a block there may
+/// be more of them, and where the Krylov space was an invariant one it says nothing of the rest: in both cases
+/// [`complete`] looks.
 ///
 /// # Errors
-/// k is 0 or more than n, `ncv` is too small, a product fails, or the operator is not symmetric, which blocks of two
-/// and more vectors show.
+/// k is 0 or more than n, `ncv` is too small, `tol` is negative or not finite, a product fails, or the operator is not
+/// symmetric, which blocks of two and more vectors show.
 pub fn lanczos(
     operator: &impl SymmetricOperator,
     options: &LanczosOptions,
-    mut observe: impl FnMut(&Progress),
+    observe: impl FnMut(&Progress),
 ) -> Result<Eigenpairs, SpectrumError> {
-    let (n, k) = (operator.dim(), options.k);
-    if k == 0 || k > n {
-        return Err(SpectrumError::Count { k, n });
-    }
-    let block = options.block.clamp(1, n);
-    let ncv = options.basis_size(n)?;
-    if ncv + block >= n {
-        let spectrum = DenseSymmetric::assemble(operator, |_| ())?.eigen()?;
-        let mut pairs = spectrum.pairs(operator, k, options.which, options.tol)?;
-        pairs.matvecs += n;
-        return Ok(pairs);
-    }
-    let mut state = Factorisation::start(operator, ncv, block, options.seed)?;
-    // The recurrence is asked for a little more than the tolerance, so that the check passes at once.
-    let mut target = 0.7 * options.tol;
-    let mut iterations = 0;
-    loop {
-        state.expand(operator)?;
-        let ritz = state.ritz(options.which)?;
-        let worst = ritz.worst(k);
-        observe(&Progress {
-            matvecs: state.matvecs,
-            iterations,
-            converged: ritz.within(k, options.tol),
-            worst_residual: worst,
-        });
-        let out_of_time = state.is_full() && iterations >= options.maxiter;
-        let time_to_look = state.is_full() && iterations % CHECK_EVERY == CHECK_EVERY - 1;
-        if state.can_answer(k) && (worst <= target || out_of_time || time_to_look) {
-            let mut pairs = state.check(operator, &ritz, options)?;
-            pairs.iterations = iterations;
-            if pairs.converged == k {
-                return Ok(pairs);
-            }
-            if out_of_time {
-                pairs.stop_reason = StopReason::MaxIterations;
-                return Ok(pairs);
-            }
-            let found = pairs.residuals.iter().fold(0.0f64, |a, &r| a.max(r));
-            if worst * state.scale < 0.1 * found {
-                pairs.stop_reason = StopReason::PrecisionReached;
-                return Ok(pairs);
-            }
-            if worst <= target {
-                target *= 0.5;
-            }
+    options.check(operator.dim())?;
+    let mut search = Search::new(operator, options, observe);
+    let nothing = Mat::zeros(operator.dim(), 0);
+    match search.restarted(nothing.as_ref(), options)? {
+        None => search.dense(),
+        Some(pairs) if search.broke_down || pairs.may_lack_copies(options.block) => {
+            Ok(search.complete(pairs)?.pairs)
         }
-        if state.is_full() {
-            state.restart(&ritz, k);
-            iterations += 1;
-        }
+        Some(pairs) => Ok(pairs),
     }
 }
 
-/// `A V = V T + Q B Eᵀ`; see the module.
-struct Factorisation {
-    /// V in the first `size` columns, Q in the next `block`.
-    basis: Mat<f64>,
-    projected: Mat<f64>,
-    size: usize,
-    block: usize,
-    /// B.
-    coupling: Mat<f64>,
-    ncv: usize,
-    /// Largest |λ| seen so far, for relative residuals.
-    scale: f64,
-    rng: ChaCha8Rng,
-    matvecs: usize,
-    /// Whether an invariant subspace was met and left in a random direction.
+/// Asks whether pairs that were found are the wanted ones, all copies of repeated eigenvalues included, by deflation:
+/// what was found is projected out, and the best pair of the rest is compared with the worst accepted one. Better ones
+/// are taken in, with blocks that grow, until there are none.
+///
+/// # Errors
+/// Those of [`lanczos`].
+pub fn complete(
+    operator: &impl SymmetricOperator,
+    pairs: Eigenpairs,
+    options: &LanczosOptions,
+    observe: impl FnMut(&Progress),
+) -> Result<Completed, SpectrumError> {
+    options.check(operator.dim())?;
+    let mut search = Search::new(operator, options, observe);
+    search.matvecs = pairs.matvecs;
+    search.scale = pairs.values.iter().fold(0.0, |a, v| a.max(v.abs()));
+    search.complete(pairs)
+}
+
+/// A search for the eigenpairs of one operator, in one or several runs of Lanczos.
+pub(crate) struct Search<'a, A, O> {
+    pub(crate) operator: &'a A,
+    pub(crate) options: &'a LanczosOptions,
+    observe: O,
+    /// Products with single vectors so far.
+    pub(crate) matvecs: usize,
+    /// Restarts so far.
+    pub(crate) iterations: usize,
+    /// Largest |λ| seen so far.
+    pub(crate) scale: f64,
+    /// Whether an invariant subspace was met.
     broke_down: bool,
 }
 
-/// Ritz pairs of a factorisation, most wanted first.
-struct Ritz {
-    values: Vec<f64>,
-    /// Coefficients in the basis.
-    vectors: Mat<f64>,
-    /// Residuals |B Eᵀ s| relative to the largest |λ|.
-    estimates: Vec<f64>,
-}
-
-impl Ritz {
-    fn worst(&self, k: usize) -> f64 {
-        self.estimates.iter().take(k).fold(0.0, |a, &b| a.max(b))
+impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
+    fn new(operator: &'a A, options: &'a LanczosOptions, observe: O) -> Self {
+        Self { operator, options, observe, matvecs: 0, iterations: 0, scale: 0.0, broke_down: false }
     }
 
-    fn within(&self, k: usize, tol: f64) -> usize {
-        self.estimates.iter().take(k).filter(|&&e| e <= tol).count()
-    }
-}
-
-impl Factorisation {
-    fn start(
-        operator: &impl SymmetricOperator,
-        ncv: usize,
-        block: usize,
-        seed: u64,
-    ) -> Result<Self, SpectrumError> {
-        let n = operator.dim();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut basis = Mat::zeros(n, ncv + block);
-        let (before, mut first) = basis.as_mut().subcols_mut(0, block).split_at_col_mut(0);
-        fill_random(first.as_mut(), &mut rng);
-        orthonormalise(before.as_ref(), first, 0.0, &mut rng);
-        let (projected, coupling) = (Mat::zeros(ncv, ncv), Mat::zeros(block, block));
-        Ok(Self {
-            basis,
-            projected,
-            size: 0,
-            block,
-            coupling,
-            ncv,
-            scale: 0.0,
-            rng,
-            matvecs: 0,
-            broke_down: false,
-        })
-    }
-
-    fn is_full(&self) -> bool {
-        self.size + self.block > self.ncv
-    }
-
-    /// Whether the Ritz values can be the wanted ones. Inside an invariant subspace every residual
-    /// is zero and nothing is known of the rest, so after a breakdown the whole basis is used first.
-    fn can_answer(&self, k: usize) -> bool {
-        self.size >= k && (!self.broke_down || self.is_full())
-    }
-
-    fn vectors(&self) -> MatRef<'_, f64> {
-        self.basis.as_ref().subcols(0, self.size)
-    }
-
-    /// Takes the next block into the basis.
-    fn expand(&mut self, operator: &impl SymmetricOperator) -> Result<(), SpectrumError> {
-        let (old, b) = (self.size, self.block);
-        let mut w = Mat::zeros(operator.dim(), b);
-        multiply(operator, self.basis.as_ref().subcols(old, b), w.as_mut())?;
-        self.matvecs += b;
-        self.size += b;
-        let norm = w.norm_l2();
-        let coefficients = project_out(self.vectors(), w.as_mut());
-        for j in 0..b {
-            for i in 0..self.size {
-                let c = coefficients[(i, j)];
-                self.projected[(i, old + j)] = c;
-                self.projected[(old + j, i)] = c;
+    /// The pairs of (I − X Xᵀ) A that `request` wants in the complement of X; `None` where a dense solution of A costs
+    /// less.
+    pub(crate) fn restarted(
+        &mut self,
+        locked: MatRef<'_, f64>,
+        request: &LanczosOptions,
+    ) -> Result<Option<Eigenpairs>, SpectrumError> {
+        let n = self.operator.dim();
+        let (k, block, free) = (request.k, request.block.clamp(1, n), n - locked.ncols());
+        let ncv = request.basis_size(free)?;
+        if ncv + block >= free {
+            return Ok(None);
+        }
+        let mut state = Factorisation::start(locked, (ncv, block), self.scale, request.seed);
+        // The recurrence is asked for a little more than the tolerance, so that the check passes at once.
+        let mut target = 0.7 * request.tol;
+        let mut iterations = 0;
+        loop {
+            state.expand(self.operator)?;
+            let ritz = state.ritz(request.which)?;
+            let worst = ritz.worst(k);
+            self.tell(&state, &ritz, request);
+            let out_of_time = state.is_full() && iterations >= request.maxiter;
+            let time_to_look = state.is_full() && iterations % CHECK_EVERY == CHECK_EVERY - 1;
+            if state.can_answer(k) && (worst <= target || out_of_time || time_to_look) {
+                let mut pairs = self.check(&mut state, &ritz, request)?;
+                let found = pairs.residuals.iter().fold(0.0f64, |a, &r| a.max(r));
+                let stop = if pairs.converged == k {
+                    Some(StopReason::Converged)
+                } else if out_of_time {
+                    Some(StopReason::MaxIterations)
+                } else {
+                    (worst * state.scale < 0.1 * found).then_some(StopReason::PrecisionReached)
+                };
+                if let Some(reason) = stop {
+                    self.finish(&state, iterations);
+                    pairs.stop_reason = reason;
+                    (pairs.matvecs, pairs.iterations) = (self.matvecs, self.iterations);
+                    return Ok(Some(pairs));
+                }
+                if worst <= target {
+                    target *= 0.5;
+                }
+            }
+            if state.is_full() {
+                if n <= DENSE_UP_TO && state.matvecs >= n {
+                    self.finish(&state, iterations);
+                    return Ok(None);
+                }
+                state.restart(&ritz, k);
+                iterations += 1;
             }
         }
-        // The block's own square is symmetric up to rounding; keep its symmetric part.
-        let mut skew: f64 = 0.0;
-        for j in 0..b {
-            for i in 0..j {
-                let (upper, lower) = (coefficients[(old + i, j)], coefficients[(old + j, i)]);
-                let mean = 0.5 * (upper + lower);
-                skew = skew.max((upper - lower).abs());
-                self.projected[(old + i, old + j)] = mean;
-                self.projected[(old + j, old + i)] = mean;
-            }
-        }
-        let asymmetry = skew / norm.max(self.scale).max(f64::MIN_POSITIVE);
-        if asymmetry > ASYMMETRY {
-            return Err(SpectrumError::Asymmetric { asymmetry, bound: ASYMMETRY });
-        }
-        // What projecting out twice leaves of nothing.
-        let tiny = 100.0 * f64::EPSILON * norm;
-        let basis = self.basis.as_ref().subcols(0, self.size);
-        self.coupling = orthonormalise(basis, w.as_mut(), tiny, &mut self.rng);
-        self.broke_down |= (0..b).any(|j| self.coupling[(j, j)] == 0.0);
-        self.basis.as_mut().subcols_mut(self.size, b).copy_from(&w);
-        Ok(())
     }
 
-    /// Rayleigh–Ritz on the basis.
-    fn ritz(&mut self, which: Which) -> Result<Ritz, SpectrumError> {
-        let m = self.size;
-        let projected = self.projected.as_ref().submatrix(0, 0, m, m);
-        let FullSpectrum { values: ascending, vectors } = FullSpectrum::of(projected)?;
-        self.scale = ascending.iter().fold(self.scale, |a, v| a.max(v.abs()));
-        let order = which.order(&ascending);
-        let vectors = Mat::from_fn(m, m, |i, j| vectors[(i, order[j])]);
-        let mut last = Mat::zeros(self.block, m);
-        let tail = vectors.as_ref().subrows(m - self.block, self.block);
-        matmul(last.as_mut(), Accum::Replace, self.coupling.as_ref(), tail, 1.0, Par::Seq);
-        let relative = |norm: f64| if self.scale > 0.0 { norm / self.scale } else { 0.0 };
-        let mut estimates: Vec<f64> = last.col_iter().map(|c| relative(c.norm_l2())).collect();
-        // A basis smaller than what is wanted has not converged, whatever its residuals.
-        estimates.resize(self.ncv, f64::INFINITY);
-        Ok(Ritz { values: order.iter().map(|&i| ascending[i]).collect(), vectors, estimates })
+    fn tell(&mut self, state: &Factorisation, ritz: &Ritz, request: &LanczosOptions) {
+        (self.observe)(&Progress {
+            matvecs: self.matvecs + state.matvecs,
+            iterations: self.iterations,
+            converged: ritz.within(request.k, request.tol),
+            worst_residual: ritz.worst(request.k),
+        });
     }
 
-    /// Ritz vectors number `columns` in R^n.
-    fn lift(&self, ritz: &Ritz, columns: &[usize]) -> Mat<f64> {
-        let coefficients = Mat::from_fn(self.size, columns.len(), |i, j| ritz.vectors[(i, columns[j])]);
-        let mut out = Mat::zeros(self.basis.nrows(), columns.len());
-        matmul(out.as_mut(), Accum::Replace, self.vectors(), coefficients.as_ref(), 1.0, Par::Seq);
-        out
+    fn finish(&mut self, state: &Factorisation, iterations: usize) {
+        self.matvecs += state.matvecs;
+        self.iterations += iterations;
+        self.scale = self.scale.max(state.scale);
+        self.broke_down |= state.broke_down;
     }
 
-    /// Replaces the basis by the best Ritz vectors, half of the rest beyond k among them.
-    fn restart(&mut self, ritz: &Ritz, k: usize) {
-        let keep = (k + (self.size - k) / 2).min(self.size - self.block);
-        let kept = self.lift(ritz, &(0..keep).collect::<Vec<_>>());
-        let next = self.basis.as_ref().subcols(self.size, self.block).to_owned();
-        self.basis.as_mut().subcols_mut(0, keep).copy_from(&kept);
-        self.basis.as_mut().subcols_mut(keep, self.block).copy_from(&next);
-        self.projected.fill(0.0);
-        for (i, &value) in ritz.values.iter().take(keep).enumerate() {
-            self.projected[(i, i)] = value;
-        }
-        self.size = keep;
-    }
-
-    /// The wanted pairs with residuals from fresh products.
+    /// The wanted pairs with residuals from fresh products, orthogonal to what is locked.
     fn check(
         &mut self,
-        operator: &impl SymmetricOperator,
+        state: &mut Factorisation,
         ritz: &Ritz,
-        options: &LanczosOptions,
+        request: &LanczosOptions,
     ) -> Result<Eigenpairs, SpectrumError> {
-        let mut wanted: Vec<usize> = (0..options.k).collect();
-        if options.which == Which::Be {
+        let mut wanted: Vec<usize> = (0..request.k).collect();
+        if request.which == Which::Be {
             wanted.sort_by(|&i, &j| ritz.values[j].total_cmp(&ritz.values[i]));
         }
-        let vectors = self.lift(ritz, &wanted);
+        let vectors = state.lift(ritz, &wanted);
         let values = wanted.iter().map(|&i| ritz.values[i]).collect();
-        self.matvecs += options.k;
-        let mut pairs = verified(operator, values, vectors, options.tol, self.scale)?;
-        pairs.matvecs = self.matvecs;
+        state.matvecs += request.k;
+        let mut products = Mat::zeros(vectors.nrows(), vectors.ncols());
+        multiply(self.operator, vectors.as_ref(), products.as_mut())?;
+        project_out(state.locked(), products.as_mut());
+        Ok(judged(values, vectors, products.as_ref(), request.tol * state.scale))
+    }
+
+    /// All wanted pairs by n products and the dense solver.
+    pub(crate) fn dense(&mut self) -> Result<Eigenpairs, SpectrumError> {
+        let LanczosOptions { k, which, tol, .. } = *self.options;
+        let spectrum = DenseSymmetric::assemble(self.operator, |_| ())?.eigen()?;
+        let mut pairs = spectrum.pairs(self.operator, k, which, tol)?;
+        pairs.matvecs += self.matvecs + self.operator.dim();
+        pairs.iterations = self.iterations;
         Ok(pairs)
     }
 }
@@ -330,21 +259,27 @@ impl Factorisation {
 pub fn verified(
     operator: &impl SymmetricOperator,
     values: Vec<f64>,
-    mut vectors: Mat<f64>,
+    vectors: Mat<f64>,
     tol: f64,
     scale: f64,
 ) -> Result<Eigenpairs, SpectrumError> {
-    fix_signs(&mut vectors);
     let mut products = Mat::zeros(vectors.nrows(), vectors.ncols());
     multiply(operator, vectors.as_ref(), products.as_mut())?;
-    let residuals: Vec<f64> = values
-        .iter()
-        .enumerate()
-        .map(|(i, &value)| (products.col(i) - faer::Scale(value) * vectors.col(i)).norm_l2())
-        .collect();
-    let converged = residuals.iter().filter(|&&r| r <= tol * scale).count();
+    Ok(judged(values, vectors, products.as_ref(), tol * scale))
+}
+
+/// Pairs whose products with the operator are known, and how many residuals are within a bound.
+pub(crate) fn judged(
+    values: Vec<f64>,
+    mut vectors: Mat<f64>,
+    products: MatRef<'_, f64>,
+    bound: f64,
+) -> Eigenpairs {
+    let residuals = residuals(&values, vectors.as_ref(), products);
+    fix_signs(&mut vectors);
+    let converged = residuals.iter().filter(|&&r| r <= bound).count();
     let all = converged == values.len();
-    Ok(Eigenpairs {
+    Eigenpairs {
         matvecs: values.len(),
         values,
         vectors,
@@ -352,5 +287,6 @@ pub fn verified(
         converged,
         iterations: 0,
         stop_reason: if all { StopReason::Converged } else { StopReason::PrecisionReached },
-    })
+        solver: Solver::Lanczos,
+    }
 }

@@ -16,8 +16,10 @@ pub(crate) fn project_out(basis: MatRef<'_, f64>, mut w: MatMut<'_, f64>) -> Mat
 }
 
 /// w = Q B with orthonormal Q ⊥ `basis`, Q replacing w, which must be orthogonal to `basis` already.
-/// A column that is numerically dependent (shorter than `tiny`) is replaced by a random direction
-/// with a zero row in B: that is how an invariant subspace is left.
+///
+/// A column that is numerically dependent (shorter than `tiny`) is replaced by a random direction with a zero row in
+/// B: that is how an invariant subspace is left. A column of which little is left beside its block is projected on
+/// the complement of `basis` again: what its roundings hold of the basis has not become shorter with it.
 pub(crate) fn orthonormalise(
     basis: MatRef<'_, f64>,
     mut w: MatMut<'_, f64>,
@@ -28,32 +30,53 @@ pub(crate) fn orthonormalise(
     let mut factor = Mat::zeros(b, b);
     for j in 0..b {
         let (done, mut rest) = w.as_mut().split_at_col_mut(j);
-        let mut column = rest.as_mut().subcols_mut(0, 1);
-        let against = project_out(done.as_ref(), column.as_mut());
-        for i in 0..j {
-            factor[(i, j)] = against[(i, 0)];
-        }
-        let mut norm = column.norm_l2();
+        let (done, mut column) = (done.as_ref(), rest.as_mut().subcols_mut(0, 1));
+        let mut norm = shorten(basis, done, column.as_mut(), tiny, |along| {
+            (0..j).for_each(|i| factor[(i, j)] += along[(i, 0)]);
+        });
         if norm > tiny {
             factor[(j, j)] = norm;
         } else {
-            for attempt in 0.. {
+            for _ in 0..ATTEMPTS {
                 fill_random(column.as_mut(), rng);
                 project_out(basis, column.as_mut());
-                project_out(done.as_ref(), column.as_mut());
-                norm = column.norm_l2();
+                norm = shorten(basis, done, column.as_mut(), 0.0, |_| ());
                 // A random direction keeps a part of about sqrt(free dimensions / n).
-                if norm > 1e-8 || attempt == 9 {
+                if norm > 1e-8 {
                     break;
                 }
             }
         }
-        column *= faer::Scale(1.0 / norm);
+        column.col_mut(0).iter_mut().for_each(|x| *x /= norm);
     }
     factor
 }
 
-/// Independent standard normal numbers, column by column.
+/// Random directions that are tried: one is enough unless the complement is nearly nothing.
+const ATTEMPTS: usize = 10;
+
+/// Projects a column, orthogonal to `basis`, on the complement of `done` too, and of both again for as long as it loses
+/// half of its length and is longer than `tiny`; gives the length. `along` hears the coefficients of `done`.
+fn shorten(
+    basis: MatRef<'_, f64>,
+    done: MatRef<'_, f64>,
+    mut column: MatMut<'_, f64>,
+    tiny: f64,
+    mut along: impl FnMut(&Mat<f64>),
+) -> f64 {
+    let mut norm = column.norm_l2();
+    loop {
+        along(&project_out(done, column.as_mut()));
+        let before = norm;
+        norm = column.norm_l2();
+        if norm > 0.5 * before || norm <= tiny {
+            return norm;
+        }
+        project_out(basis, column.as_mut());
+    }
+}
+
+/// Independent standard normal numbers over √n, column by column: columns of length about one.
 pub(crate) fn fill_random(mut x: MatMut<'_, f64>, rng: &mut ChaCha8Rng) {
     for column in x.as_mut().col_iter_mut() {
         let n = column.nrows() as f64;

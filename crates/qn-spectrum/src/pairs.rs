@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use faer::Mat;
+use faer::{Mat, MatRef};
 
 use crate::OperatorError;
 
@@ -70,6 +70,42 @@ impl Which {
     }
 }
 
+impl Which {
+    /// The ends that k pairs are taken from, and how many from each.
+    pub(crate) fn ends(self, k: usize) -> Vec<(Self, usize)> {
+        match self {
+            Self::Be if k > 1 => vec![(Self::La, k.div_ceil(2)), (Self::Sa, k / 2)],
+            Self::Be => vec![(Self::La, 1)],
+            end => vec![(end, k)],
+        }
+    }
+
+    /// The k most wanted of some values, most wanted first; for a single end.
+    pub(crate) fn choose_values(self, values: &[f64], k: usize) -> Vec<f64> {
+        let mut ascending = values.to_vec();
+        ascending.sort_by(f64::total_cmp);
+        self.order(&ascending)[..k].iter().map(|&i| ascending[i]).collect()
+    }
+
+    /// By how much one value is more wanted than another; for a single end.
+    pub(crate) fn gain(self, value: f64, other: f64) -> f64 {
+        match self {
+            Self::La | Self::Be => value - other,
+            Self::Sa => other - value,
+            Self::Lm => value.abs() - other.abs(),
+        }
+    }
+}
+
+/// Who has found eigenpairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solver {
+    /// Products and Lanczos.
+    Lanczos,
+    /// The matrix, from a product with each unit vector, and the dense solver.
+    Dense,
+}
+
 /// Why a solver ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -99,17 +135,8 @@ pub struct Eigenpairs {
     pub iterations: usize,
     /// Why it ended.
     pub stop_reason: StopReason,
-}
-
-impl Eigenpairs {
-    /// The first pair that a computation from another start contradicts: the intervals of value ± residual, in one of
-    /// which an eigenvalue lies, do not meet. A missed copy of a repeated eigenvalue shows so.
-    pub fn contradicted_by(&self, other: &Self) -> Option<usize> {
-        let scale = self.values.iter().chain(&other.values).fold(0.0f64, |a, v| a.max(v.abs()));
-        let rounding = 100.0 * f64::EPSILON * scale;
-        let pairs = self.values.iter().zip(&self.residuals).zip(other.values.iter().zip(&other.residuals));
-        pairs.into_iter().position(|((a, r), (b, s))| (a - b).abs() > r + s + rounding)
-    }
+    /// How they were found.
+    pub solver: Solver,
 }
 
 /// What can go wrong in a solver.
@@ -137,6 +164,12 @@ pub enum SpectrumError {
         block: usize,
         /// The smallest that works.
         least: usize,
+    },
+    /// The tolerance is negative or not finite.
+    #[error("tol = {tol}: it must be a finite number of at least 0")]
+    Tolerance {
+        /// As asked.
+        tol: f64,
     },
     /// The operator is not symmetric.
     #[error(
@@ -168,6 +201,13 @@ pub enum SpectrumError {
     /// The dense solver gave up.
     #[error("the dense eigensolver did not converge")]
     Dense,
+}
+
+/// |A v_i − λ_i v_i| for given products A v_i.
+pub(crate) fn residuals(values: &[f64], vectors: MatRef<'_, f64>, products: MatRef<'_, f64>) -> Vec<f64> {
+    let residual =
+        |(i, &value): (usize, &f64)| (products.col(i) - faer::Scale(value) * vectors.col(i)).norm_l2();
+    values.iter().enumerate().map(residual).collect()
 }
 
 /// Makes the entry of largest magnitude of every column positive.

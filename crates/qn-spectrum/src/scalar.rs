@@ -2,6 +2,9 @@ use faer::traits::RealField;
 
 /// The precision in which a matrix is stored: f32 or f64.
 pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
+    /// Numbers up to this, and down to its inverse, can be squared and divided by each other: about
+    /// √(eps / smallest normal number).
+    const SAFE: f64;
     /// Rounds to this precision.
     fn of(x: f64) -> Self;
     /// Exactly this number as a double.
@@ -9,6 +12,7 @@ pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
 }
 
 impl Scalar for f32 {
+    const SAFE: f64 = 1e15;
     fn of(x: f64) -> Self {
         x as Self
     }
@@ -18,6 +22,7 @@ impl Scalar for f32 {
 }
 
 impl Scalar for f64 {
+    const SAFE: f64 = 1e145;
     fn of(x: f64) -> Self {
         x
     }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::operator::multiply;
 use crate::orthogonal::{orthonormalise, project_out};
+use crate::scaling::safe_power;
 use crate::{SpectrumError, SymmetricOperator};
 
 /// A mean of independent samples.
@@ -22,9 +23,11 @@ impl Estimate {
     /// Mean and standard error of at least two samples.
     pub fn from_samples(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
-        let mean = samples.iter().sum::<f64>() / n;
-        let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        Self { value: mean, standard_error: (variance / n).sqrt() }
+        // By a power of two, so that squares stay in range.
+        let power = safe_power::<f64>(samples.iter().fold(0.0f64, |a, x| a.max(x.abs())));
+        let mean = samples.iter().map(|x| power * x).sum::<f64>() / n;
+        let variance = samples.iter().map(|x| (power * x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        Self { value: mean / power, standard_error: (variance / n).sqrt() / power }
     }
 }
 

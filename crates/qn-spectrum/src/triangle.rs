@@ -2,6 +2,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use crate::scaling::safe_power;
 use crate::update::UpdateRef;
 use crate::{OperatorError, Scalar, SymmetricOperator};
 
@@ -86,11 +87,19 @@ impl<T: Scalar> Triangle<T> {
 
     /// The Frobenius norm.
     pub fn norm_l2(&self) -> f64 {
-        let column = |j: usize| {
-            let below: f64 = (j + 1..self.n).map(|i| self.get(i, j).f64().powi(2)).sum();
-            2.0 * below + self.get(j, j).f64().powi(2)
-        };
-        (0..self.n).map(column).sum::<f64>().sqrt()
+        // By a power of two, so that squares stay in range.
+        let power = safe_power::<f64>(self.norm_max());
+        let square = |i: usize, j: usize| (power * self.get(i, j).f64()).powi(2);
+        let column = |j: usize| 2.0 * (j + 1..self.n).map(|i| square(i, j)).sum::<f64>() + square(j, j);
+        (0..self.n).map(column).sum::<f64>().sqrt() / power
+    }
+
+    /// Multiplies every entry by a factor.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        let times = |x: &mut T| *x = T::of(x.f64() * factor);
+        self.columns.par_iter_mut().flat_map(|column| column.par_col_iter_mut()).for_each(|column| {
+            column.iter_mut().for_each(times);
+        });
     }
 
     /// The whole matrix, in double precision.

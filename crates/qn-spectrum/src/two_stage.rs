@@ -71,13 +71,14 @@ impl<T: Scalar> Reduction<T> {
         let (n, band) = (self.order(), self.band());
         let tridiagonal = bulge::tridiagonalise(band.clone(), |done| observe(Stage::Tridiagonal(done)))?;
         observe(Stage::Eigenvalues)?;
-        let values = tridiagonal.eigenvalues()?;
+        let mut values = tridiagonal.eigenvalues()?;
         let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
         observe(Stage::Eigenvectors)?;
         let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
         let mut vectors = settled(&band, band_eigenvectors(&band, &wanted, 0))?;
         self.transform_back(&mut vectors);
         fix_signs(&mut vectors);
+        values.iter_mut().for_each(|v| *v /= self.power());
         Ok(PartialSpectrum { values, chosen, vectors })
     }
 }

@@ -233,7 +233,7 @@ fn bad_requests_are_refused() {
     let base = LanczosOptions::default;
     assert!(message(LanczosOptions { k: 0, ..base() }).contains("1 to 100"));
     assert!(message(LanczosOptions { k: 101, ..base() }).contains("k = 101"));
-    assert!(message(LanczosOptions { ncv: Some(5), ..base() }).contains("at least 12"));
+    assert!(message(LanczosOptions { ncv: Some(5), ..base() }).contains("at least 14"));
     let asymmetric = Mat::from_fn(3, 3, |i, j| (i as f64) - (j as f64));
     assert!(matches!(DenseSymmetric::new(asymmetric), Err(SpectrumError::Asymmetric { .. })));
 }
@@ -262,16 +262,4 @@ fn an_operator_that_is_not_symmetric_is_refused() {
     let error = lanczos(&Skewed(20.0), &options, |_| ()).unwrap_err();
     assert!(matches!(error, SpectrumError::Asymmetric { .. }), "{error}");
     assert!(lanczos(&Skewed(0.0), &options, |_| ()).is_ok());
-}
-
-#[test]
-fn another_start_shows_a_missed_copy() {
-    let mut values: Vec<f64> = (0..100).map(|i| f64::from(i) / 100.0).collect();
-    values.extend([5.0, 5.0, 5.0]);
-    let options = LanczosOptions { k: 4, block: 3, tol: 1e-10, ..LanczosOptions::default() };
-    let right = solve(&values, &options);
-    let again = solve(&values, &LanczosOptions { seed: 1, ..options });
-    assert_eq!(right.contradicted_by(&again), None);
-    let missed = Eigenpairs { values: vec![5.0, 5.0, 0.99, 0.98], ..right.clone() };
-    assert_eq!(missed.contradicted_by(&right), Some(2));
 }
