@@ -104,8 +104,11 @@ fn targets(sandbox: &Sandbox) -> Vec<Target> {
         let folder = file.parent().unwrap().parent().unwrap();
         Dataset::load(DataName::Mnist, Split::Train, folder, None).map(|d| d.sha256())
     };
-    let pickle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/state_dict.pth");
-    std::fs::copy(pickle, sandbox.path("state_dict.pth")).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    for file in ["state_dict.pth", "checkpoints/nested.tar", "checkpoints/bfloat16.safetensors"] {
+        sandbox.write(file, std::fs::read(golden.join(file)).unwrap());
+    }
+    let tensors = |f: &Path| qn_run::read_tensors(f).map(|t| t.tensors);
     let (for_checkpoint, for_snapshot) = (layout.clone(), layout);
     vec![
         target(checkpoint, true, move |f| Checkpoint::read(f, &for_checkpoint)),
@@ -115,7 +118,9 @@ fn targets(sandbox: &Sandbox) -> Vec<Target> {
         }),
         target(sandbox.path("run/metrics.jsonl"), false, qn_run::read_metrics),
         target(sandbox.path("arch.json"), false, Architecture::from_file),
-        target(sandbox.path("state_dict.pth"), false, |f: &Path| qn_train::read_pickle(f).map(|t| t.tensors)),
+        target(sandbox.path("state_dict.pth"), false, tensors),
+        target(sandbox.path("checkpoints/nested.tar"), false, tensors),
+        target(sandbox.path("checkpoints/bfloat16.safetensors"), false, tensors),
         target(sandbox.path(&images), false, mnist),
         target(sandbox.path(&labels), false, mnist),
     ]

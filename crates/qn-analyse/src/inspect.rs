@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use qn_model::{Architecture, Graph};
-use qn_run::{Metric, RunDirectory, TensorFile, read_metrics};
+use qn_run::{Metric, RunDirectory, TensorFile, read_metrics, read_tensors};
 use qn_train::Usage;
 use qn_train::ui::bytes;
 use serde_json::Value;
@@ -13,7 +13,6 @@ use serde_json::Value;
 use crate::recipe::Recipe;
 use crate::report::{self, EigenReport, OverlapReport};
 use crate::table;
-use crate::target::read_tensors;
 
 /// Say what a file is and what is in it: a run directory, a snapshot, a checkpoint, a report, a log, a recipe or an
 /// architecture. Checksums are verified.
@@ -33,14 +32,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         match extension {
             _ if path.is_dir() => directory(path)?,
-            "safetensors" | "pth" | "pt" => tensors(path)?,
             "json" => json(path)?,
             "jsonl" => log(&read_metrics(path)?, path),
             "toml" => recipe_or_architecture(path)?,
-            _ => bail!(Usage(format!(
-                "{}: give a run directory, or a .safetensors, .pth, .json, .jsonl or .toml file",
-                path.display()
-            ))),
+            _ => tensors(path)?,
         }
     }
     Ok(())

@@ -212,6 +212,7 @@ impl Problem {
             },
             samples: args.samples,
         })?;
+        target.notes.iter().for_each(|note| verbosity.say(note));
         check(target.graph.layout().len())?;
         let memory = match args.memory {
             Some(gib) if gib >= 0.0 => (gib * (1u64 << 30) as f64) as usize,

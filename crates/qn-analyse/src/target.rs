@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use qn_data::{DataName, Dataset, Split};
 use qn_model::{Architecture, Graph};
-use qn_run::{RunDirectory, TensorFile, state_dict};
-use qn_train::{Usage, read_pickle};
+use qn_run::{RunDirectory, StateDict, TensorFile, read_parameters, state_dict};
+use qn_train::Usage;
 
 /// A trained network and the samples over which its loss is taken.
 pub(crate) struct Target {
@@ -16,6 +16,8 @@ pub(crate) struct Target {
     pub(crate) checkpoint: PathBuf,
     /// Steps of training, where it is known.
     pub(crate) step: Option<u64>,
+    /// How the parameters were found in a file of another program.
+    pub(crate) notes: Vec<String>,
 }
 
 /// The step of the run's checkpoint that was asked for with --step, or of its last.
@@ -32,14 +34,6 @@ pub(crate) fn checkpoint_step(run: &RunDirectory, asked: Option<u64>) -> Result<
         )));
     }
     Ok(step)
-}
-
-/// A .safetensors file, or a .pth or .pt of PyTorch's.
-pub(crate) fn read_tensors(path: &Path) -> Result<TensorFile> {
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("pth" | "pt") => read_pickle(path),
-        _ => Ok(TensorFile::read(path)?),
-    }
 }
 
 /// How a target is named on the command line.
@@ -77,8 +71,12 @@ impl Target {
             _ => bail!(Usage("give a run directory, or --checkpoint with --arch and --data".into())),
         };
         let graph = Graph::new(&architecture)?;
-        let (theta, buffers) = state_dict(&read_tensors(&checkpoint)?, &checkpoint, graph.layout())?;
+        let layout = graph.layout();
+        let StateDict { parameters, buffers, notes } = match args.run {
+            Some(_) => state_dict(&TensorFile::read(&checkpoint)?, &checkpoint, layout)?,
+            None => read_parameters(&checkpoint, layout)?,
+        };
         let data = Dataset::load(data, args.split, args.data_dir, args.samples)?;
-        Ok(Self { arch: architecture.name, graph, theta, buffers, data, checkpoint, step })
+        Ok(Self { arch: architecture.name, graph, theta: parameters, buffers, data, checkpoint, step, notes })
     }
 }

@@ -1,10 +1,9 @@
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use qn_model::ParamLayout;
 use serde_json::json;
 
-use crate::{RunError, Tensor, TensorFile};
+use crate::{RunError, StateDict, Tensor, TensorFile, state_dict};
 
 const MOMENTUM: &str = "optimizer.momentum";
 const CLASS_GRADIENTS: &str = "optimizer.class_gradients";
@@ -87,7 +86,7 @@ impl Checkpoint {
         if found != layout.hash() {
             return Err(RunError::Layout { path: path.to_owned(), found, expected: layout.hash() });
         }
-        let (parameters, buffers) = state_dict(&file, path, layout)?;
+        let StateDict { parameters, buffers, .. } = state_dict(&file, path, layout)?;
         let class_steps: Vec<u64> = file.meta_field(path, "class_steps")?;
         let (c, p) = (class_steps.len(), layout.len());
         let f32s = |name: &str, shape: &[usize]| -> Result<Vec<f32>, RunError> {
@@ -110,53 +109,6 @@ impl Checkpoint {
             optimizer,
         })
     }
-}
-
-/// θ and buffers, in double precision, of a checkpoint of ours or of a PyTorch state_dict: what was read from `path`.
-///
-/// # Errors
-/// Tensors are missing, surplus, of another shape, or not finite: all are named.
-pub fn state_dict(
-    file: &TensorFile,
-    path: &Path,
-    layout: &ParamLayout,
-) -> Result<(Vec<f64>, Vec<Vec<f64>>), RunError> {
-    let params = layout.params().iter().map(|p| (p.name.as_str(), p.shape.clone()));
-    let buffers = layout.buffers().iter().map(|b| (b.name.as_str(), vec![b.len]));
-    let expected: Vec<(&str, Vec<usize>)> = params.chain(buffers).collect();
-    let known: BTreeSet<&str> = expected.iter().map(|(n, _)| *n).collect();
-    let missing: Vec<&str> =
-        expected.iter().map(|(n, _)| *n).filter(|n| !file.tensors.contains_key(*n)).collect();
-    let surplus: Vec<&str> = file
-        .tensors
-        .keys()
-        .map(String::as_str)
-        .filter(|n| {
-            !known.contains(n) && !n.starts_with("optimizer.") && !n.ends_with(".num_batches_tracked")
-        })
-        .collect();
-    if !missing.is_empty() || !surplus.is_empty() {
-        let reason = format!(
-            "it does not fit the architecture (missing: {}; surplus: {})",
-            list(&missing),
-            list(&surplus)
-        );
-        return Err(RunError::invalid(path, reason));
-    }
-    let mut values = Vec::with_capacity(expected.len());
-    for (name, shape) in &expected {
-        let numbers = file.get(path, name, shape)?.to_f64().unwrap_or_default();
-        if let Some(i) = numbers.iter().position(|v| !v.is_finite()) {
-            return Err(RunError::invalid(path, format!("'{name}' holds {} at entry {i}", numbers[i])));
-        }
-        values.push(numbers);
-    }
-    let buffers = values.split_off(layout.params().len());
-    Ok((values.concat(), buffers))
-}
-
-fn list(names: &[&str]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]

@@ -19,6 +19,14 @@ pub enum RunError {
         /// What is wrong.
         reason: String,
     },
+    /// A file is of a kind that is not read, or holds nothing of what is looked for.
+    #[error("{path} cannot be used: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// The run exists and nothing was said about it.
     #[error(
         "{0} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"
@@ -52,5 +60,9 @@ impl RunError {
 
     pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> Self {
         Self::Invalid { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn unreadable(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Unreadable { path: path.to_owned(), reason: reason.into() }
     }
 }

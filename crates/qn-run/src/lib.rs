@@ -9,21 +9,27 @@ mod directory;
 mod error;
 mod events;
 mod files;
+mod foreign;
 mod manifest;
 mod metrics;
+mod pickle;
 mod snapshot;
+mod state_dict;
 mod stream;
 mod tensors;
+mod torch;
 
-pub use checkpoint::{Checkpoint, OptimizerState, state_dict};
+pub use checkpoint::{Checkpoint, OptimizerState};
 pub use config::{
     Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
 };
 pub use directory::{RunDirectory, RunLock};
 pub use error::RunError;
 pub use files::write_whole;
+pub use foreign::{read_parameters, read_tensors};
 pub use manifest::{Manifest, Versions};
 pub use metrics::{Metric, MetricsLog, read_metrics};
 pub use snapshot::Snapshot;
+pub use state_dict::{StateDict, state_dict};
 pub use stream::{read_stream, write_stream};
 pub use tensors::{Tensor, TensorFile};

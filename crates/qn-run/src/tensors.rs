@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -48,18 +49,31 @@ impl Tensor {
         &self.shape
     }
 
-    /// The numbers in double precision; `None` if they are neither f32 nor f64.
+    /// Numbers that a file holds, row-major; `bytes` must be as many as shape and type say.
+    pub(crate) fn from_bytes(shape: Vec<usize>, bytes: Vec<u8>, dtype: Dtype) -> Self {
+        Self { shape, bytes, dtype }
+    }
+
+    /// Whether the numbers have a fraction and can be read: f64, f32, f16 or bf16.
+    pub fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+
+    /// The numbers in double precision; `None` if they are not f64, f32, f16 or bf16.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
+        let halves = || self.bytes.as_chunks().0.iter();
         match self.dtype {
             Dtype::F32 => {
                 Some(self.bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
             }
             Dtype::F64 => Some(self.bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
+            Dtype::F16 => Some(halves().map(|b| f16::from_le_bytes(*b).to_f64()).collect()),
+            Dtype::BF16 => Some(halves().map(|b| bf16::from_le_bytes(*b).to_f64()).collect()),
             _ => None,
         }
     }
 
-    /// The numbers in single precision, rounded where they are doubles; `None` if they are neither.
+    /// The numbers in single precision, rounded where they are doubles; `None` where there are no doubles either.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         match self.dtype {
             Dtype::F32 => Some(self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
@@ -137,7 +151,7 @@ impl TensorFile {
         Ok(file)
     }
 
-    /// A tensor of doubles or singles with this shape.
+    /// A tensor of this shape whose numbers have a fraction.
     ///
     /// # Errors
     /// It is missing or of another shape or kind.
@@ -150,8 +164,9 @@ impl TensorFile {
             let reason = format!("'{name}' has shape {:?}, expected {shape:?}", tensor.shape);
             return Err(RunError::invalid(path, reason));
         }
-        if !matches!(tensor.dtype, Dtype::F32 | Dtype::F64) {
-            return Err(RunError::invalid(path, format!("'{name}' is {:?}, not F32 or F64", tensor.dtype)));
+        if !tensor.is_float() {
+            let reason = format!("'{name}' is of {}, not of F64, F32, F16 or BF16", tensor.dtype);
+            return Err(RunError::invalid(path, reason));
         }
         Ok(tensor)
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use qn_train::read_pickle;
+use qn_run::read_tensors;
 
 #[test]
 fn a_state_dict_within_a_checkpoint_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/state_dict.pth");
-    let file = read_pickle(&path).unwrap();
+    let file = read_tensors(&path).unwrap();
     let names: Vec<_> = file.tensors.keys().map(String::as_str).collect();
     assert_eq!(names, ["conv.bias", "conv.weight"], "the counter is left out");
     let weight = &file.tensors["conv.weight"];
@@ -21,7 +21,7 @@ fn what_is_no_pickle_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.pth");
     std::fs::write(&path, "not a zip archive").unwrap();
-    let message = format!("{:#}", read_pickle(&path).unwrap_err());
+    let message = format!("{:#}", read_tensors(&path).unwrap_err());
     assert!(message.contains("x.pth") && message.contains("safetensors.torch.save_file"), "{message}");
-    assert!(read_pickle(&dir.path().join("missing.pth")).is_err());
+    assert!(read_tensors(&dir.path().join("missing.pth")).is_err());
 }
