@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::source::MAX_BYTES;
+use crate::source::{MAX_BYTES, find, found_instead, read, without_packing};
 use crate::{DataError, Split};
 
 pub(crate) const PIXELS: usize = 3 * 32 * 32;
@@ -19,7 +19,14 @@ pub(crate) const FILES: [(&str, &str); 6] = [
     ("test_batch.bin", "67eb016db431130d61cd03c7ad570b013799c88c"),
 ];
 
-/// Pixels and labels of as many files as hold `wanted` pictures, or of all.
+/// The official name of one of the files, whether it is packed or not.
+pub(crate) fn naming(name: &str) -> Option<String> {
+    let name = without_packing(name);
+    FILES.iter().any(|(file, _)| *file == name).then(|| name.to_owned())
+}
+
+/// Pixels and labels of as many files as hold `wanted` pictures, or of all, from `DATA/cifar10` or the official archive's
+/// `DATA/cifar-10-batches-bin`.
 pub(crate) fn load(data_dir: &Path, split: Split, wanted: usize) -> Result<(Vec<u8>, Vec<u8>), DataError> {
     let files = match split {
         Split::Train => &FILES[..5],
@@ -28,17 +35,19 @@ pub(crate) fn load(data_dir: &Path, split: Split, wanted: usize) -> Result<(Vec<
     let files = &files[..wanted.div_ceil(PER_FILE).clamp(1, files.len())];
     let mut pixels = Vec::with_capacity(files.len() * PER_FILE * PIXELS);
     let mut labels = Vec::with_capacity(files.len() * PER_FILE);
+    let folders =
+        ["cifar10", "cifar-10-batches-bin", "cifar-10-batches-py"].map(|folder| data_dir.join(folder));
     for (name, _) in files {
-        let path = data_dir.join("cifar10").join(name);
-        if !path.is_file() {
-            return Err(DataError::Missing { path, dataset: "cifar10", dir: data_dir.to_owned() });
+        let path = find(&folders, name, naming)?.ok_or_else(|| DataError::Missing {
+            path: folders[0].join(name),
+            dataset: "cifar10",
+            dir: data_dir.to_owned(),
+            instead: found_instead(&folders),
+        })?;
+        let bytes = read(&path)?;
+        if bytes.len() != RECORD * PER_FILE {
+            return Err(DataError::invalid(&path, other_size(&bytes)));
         }
-        let size = std::fs::metadata(&path).map_err(DataError::io(&path))?.len();
-        if size != (RECORD * PER_FILE) as u64 {
-            let reason = format!("it has {size} bytes where {} are expected", RECORD * PER_FILE);
-            return Err(DataError::invalid(&path, reason));
-        }
-        let bytes = std::fs::read(&path).map_err(DataError::io(&path))?;
         for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
             if record[0] > 9 {
                 return Err(DataError::invalid(
@@ -51,6 +60,18 @@ pub(crate) fn load(data_dir: &Path, split: Split, wanted: usize) -> Result<(Vec<
         }
     }
     Ok((pixels, labels))
+}
+
+/// Why a file is none of the binary batches.
+fn other_size(bytes: &[u8]) -> String {
+    let what = if bytes.starts_with(b"\x80") {
+        "; it is a Python pickle, as in cifar-10-python.tar.gz: take cifar-10-binary.tar.gz"
+    } else if bytes.len().is_multiple_of(RECORD + 1) && !bytes.is_empty() {
+        "; its records may be CIFAR-100's, which is none of the data sets"
+    } else {
+        ""
+    };
+    format!("it has {} bytes where {} are expected{what}", bytes.len(), RECORD * PER_FILE)
 }
 
 /// Makes binary batches from a picture with one sample a row (1024 RGB pixels) and its labels.

@@ -7,7 +7,7 @@ pub enum DataError {
     #[error("unknown data set '{0}': use digits, mnist or cifar10")]
     UnknownDataset(String),
     /// A file is not there.
-    #[error("{path} is missing: run `qn-train fetch {dataset} --data-dir {dir}` to get it")]
+    #[error("{path} is missing: run `qn-train fetch {dataset} --data-dir {dir}` to get it{instead}")]
     Missing {
         /// The file.
         path: PathBuf,
@@ -15,6 +15,8 @@ pub enum DataError {
         dataset: &'static str,
         /// The data directory.
         dir: PathBuf,
+        /// What is there in its place, in words that go on from the rest; or nothing.
+        instead: String,
     },
     /// A file cannot be read or written.
     #[error("{path}: {source}")]

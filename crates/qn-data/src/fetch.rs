@@ -1,7 +1,7 @@
 //! Bringing MNIST and CIFAR-10 into the data directory.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,8 +10,8 @@ use md5::Md5;
 use sha1::{Digest, Sha1};
 
 use crate::dataset::hex;
-use crate::source::{MAX_BYTES, collect};
-use crate::{DataError, DataName, cifar};
+use crate::source::{Collected, collect};
+use crate::{DataError, DataName, cifar, idx};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -90,35 +90,28 @@ fn npm_pack(name: DataName, package: &str) -> Result<(tempfile::TempDir, PathBuf
 }
 
 fn mnist_files(source: &Path) -> Result<Files, DataError> {
-    let mut found = collect(source, |name| {
-        let name = name.strip_suffix(".gz").unwrap_or(name);
-        MNIST_MD5.iter().any(|(n, _)| *n == name)
-    })?;
+    let mut found = collect(source, idx::naming)?;
     let mut files = Files::new();
     for (name, digest) in MNIST_MD5 {
-        let bytes = match found.remove(name) {
-            Some(bytes) => bytes,
-            None => {
-                let packed = found.remove(&format!("{name}.gz"));
-                gunzip(&packed.ok_or_else(|| DataError::invalid(source, format!("it has no {name}")))?)
-                    .map_err(|e| DataError::invalid(source, format!("{name}.gz: {e}")))?
-            }
-        };
+        let bytes = found.files.remove(name).ok_or_else(|| found.lacks(source, name))?;
         verify(source, name, &hex(&Md5::digest(&bytes)), digest)?;
         files.insert(name.into(), bytes);
     }
     Ok(files)
 }
 
+/// The official name of a file of CIFAR-10, or of one that it can be made from.
+fn cifar10_naming(name: &str) -> Option<String> {
+    let source = name.ends_with("_lables.json")
+        || (name.ends_with(".png") && (name.starts_with("data_batch_") || name == "test_batch.png"));
+    if source { Some(name.to_owned()) } else { cifar::naming(name) }
+}
+
 fn cifar10_files(source: &Path) -> Result<Files, DataError> {
-    let mut found = collect(source, |name| {
-        cifar::FILES.iter().any(|(file, _)| *file == name)
-            || name.ends_with("_lables.json")
-            || (name.ends_with(".png") && (name.starts_with("data_batch_") || name == "test_batch.png"))
-    })?;
+    let mut found = collect(source, cifar10_naming)?;
     let mut files = Files::new();
     for (index, (name, digest)) in cifar::FILES.into_iter().enumerate() {
-        let bytes = match found.remove(name) {
+        let bytes = match found.files.remove(name) {
             Some(bytes) => bytes,
             None => cifar10_from_png(source, &found, index)?,
         };
@@ -128,12 +121,15 @@ fn cifar10_files(source: &Path) -> Result<Files, DataError> {
     Ok(files)
 }
 
-fn cifar10_from_png(source: &Path, found: &Files, index: usize) -> Result<Vec<u8>, DataError> {
+fn cifar10_from_png(source: &Path, found: &Collected, index: usize) -> Result<Vec<u8>, DataError> {
     let name = cifar::FILES[index].0;
     let picture = name.replace(".bin", ".png");
     let (labels_file, at) = if index < 5 { ("train_lables.json", index) } else { ("test_lables.json", 0) };
     let get = |file: &str| {
-        found.get(file).ok_or_else(|| DataError::invalid(source, format!("it has neither {name} nor {file}")))
+        found
+            .files
+            .get(file)
+            .ok_or_else(|| found.lacks(source, &format!("{name}, nor {file} to make it from")))
     };
     let labels: Vec<u8> = serde_json::from_slice(get(labels_file)?)
         .map_err(|e| DataError::invalid(source, format!("{labels_file}: {e}")))?;
@@ -142,12 +138,6 @@ fn cifar10_from_png(source: &Path, found: &Files, index: usize) -> Result<Vec<u8
     })?;
     cifar::batch_from_png(get(&picture)?, labels)
         .map_err(|e| DataError::invalid(source, format!("{picture}: {e}")))
-}
-
-fn gunzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    flate2::read::GzDecoder::new(bytes).take(MAX_BYTES).read_to_end(&mut out)?;
-    Ok(out)
 }
 
 fn verify(source: &Path, name: &str, found: &str, expected: &str) -> Result<(), DataError> {

@@ -1,11 +1,8 @@
 //! IDX files, the format of MNIST: big-endian magic and sizes, then bytes.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use flate2::read::GzDecoder;
-
-use crate::source::MAX_BYTES;
+use crate::source::{find, found_instead, read, without_packing};
 use crate::{DataError, Split};
 
 const IMAGES_MAGIC: u32 = 0x0803;
@@ -19,21 +16,27 @@ fn mnist_files(split: Split) -> [&'static str; 2] {
     }
 }
 
+/// The official name of one of MNIST's files, whether it is packed or has the dot of some mirrors
+/// (`train-images.idx3-ubyte`).
+pub(crate) fn naming(name: &str) -> Option<String> {
+    let name = without_packing(name).replacen(".idx", "-idx", 1);
+    let known = [Split::Train, Split::Test].into_iter().flat_map(mnist_files);
+    known.into_iter().any(|n| n == name).then_some(name)
+}
+
+/// Pixels and labels of a split, from `DATA/mnist` or torchvision's `DATA/MNIST` (its `raw` included).
 pub(crate) fn load_mnist(data_dir: &Path, split: Split) -> Result<(Vec<u8>, Vec<u8>), DataError> {
-    let dir = data_dir.join("mnist");
-    let [images, labels] = mnist_files(split);
-    let find = |name: &str| -> Result<PathBuf, DataError> {
-        let plain = dir.join(name);
-        let packed = dir.join(format!("{name}.gz"));
-        if plain.is_file() {
-            Ok(plain)
-        } else if packed.is_file() {
-            Ok(packed)
-        } else {
-            Err(DataError::Missing { path: plain, dataset: "mnist", dir: data_dir.to_owned() })
-        }
+    let folders = ["mnist", "MNIST"].map(|folder| data_dir.join(folder));
+    let path_of = |name: &str| -> Result<PathBuf, DataError> {
+        find(&folders, name, naming)?.ok_or_else(|| DataError::Missing {
+            path: folders[0].join(name),
+            dataset: "mnist",
+            dir: data_dir.to_owned(),
+            instead: found_instead(&folders),
+        })
     };
-    let (image_path, label_path) = (find(images)?, find(labels)?);
+    let [images, labels] = mnist_files(split);
+    let (image_path, label_path) = (path_of(images)?, path_of(labels)?);
     let pixels = parse(&read(&image_path)?, IMAGES_MAGIC, &[28, 28])
         .map_err(|r| DataError::invalid(&image_path, r))?
         .to_vec();
@@ -51,22 +54,6 @@ pub(crate) fn load_mnist(data_dir: &Path, split: Split) -> Result<(Vec<u8>, Vec<
         ));
     }
     Ok((pixels, labels))
-}
-
-/// Reads a plain or gzipped file, up to [`MAX_BYTES`].
-fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    let file = std::fs::File::open(path).map_err(DataError::io(path))?;
-    let mut bytes = Vec::new();
-    let result = if path.extension().is_some_and(|e| e == "gz") {
-        GzDecoder::new(file).take(MAX_BYTES + 1).read_to_end(&mut bytes)
-    } else {
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)
-    };
-    result.map_err(DataError::io(path))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(DataError::invalid(path, format!("it is larger than {MAX_BYTES} bytes")));
-    }
-    Ok(bytes)
 }
 
 /// Checks magic, item shape and length, and gives the payload.
