@@ -199,6 +199,20 @@ impl Graph {
         self.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm2d { .. }))
     }
 
+    /// The name of a batch normalisation's layer, or none for another operation.
+    pub fn batch_norm_name(&self, node: &Node) -> Option<&str> {
+        let Op::BatchNorm2d { weight, .. } = node.op else { return None };
+        let name = self.layout.param(weight).name.as_str();
+        Some(name.strip_suffix(".weight").unwrap_or(name))
+    }
+
+    /// The first batch normalisation over planes of one position: a batch of one sample gives it one value a channel,
+    /// which has no variance.
+    pub fn batch_norm_of_one_position(&self) -> Option<&str> {
+        let single = self.nodes.iter().filter(|node| node.shape.positions() == 1);
+        single.filter_map(|node| self.batch_norm_name(node)).next()
+    }
+
     /// The epsilon added to variances.
     pub fn batch_norm_eps(&self) -> f64 {
         BATCH_NORM_EPS

@@ -259,6 +259,12 @@ impl Network {
                         Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
                         Mode::Train => {
                             let (mean, variance, count) = self.batch_statistics(x)?;
+                            ensure!(
+                                count > 1.0,
+                                "the batch normalisation '{}' is given one value a channel, which has no variance: \
+                                 train on batches of at least two samples",
+                                self.graph.batch_norm_name(node).unwrap_or_default()
+                            );
                             let (seen, spread) = (mean.detach(), variance.detach());
                             let seen =
                                 ChannelStatistics { buffer: *stats, mean: seen, variance: spread, count };
@@ -356,6 +362,20 @@ mod tests {
         assert!(none.is_empty());
         let difference = (trained - evaluated).unwrap().abs().unwrap().max_all().unwrap();
         assert!(difference.to_scalar::<f64>().unwrap() > 1e-3, "running and batch statistics differ");
+    }
+
+    #[test]
+    fn one_value_a_channel_has_no_statistics() {
+        let graph = Graph::new(&Preset::Resnet9 { width: 1 }.architecture([1, 8, 8], 2)).unwrap();
+        assert!(graph.batch_norm_of_one_position().is_some());
+        let theta = vec![0.3; graph.layout().len()];
+        let buffers: Vec<Vec<f32>> =
+            graph.layout().buffers().iter().map(|b| vec![b.initial; b.len]).collect();
+        let network = Network::new(graph, &theta, &buffers, DType::F64, &Device::Cpu).unwrap();
+        let x = Tensor::ones((1, 1, 8, 8), DType::F64, &Device::Cpu).unwrap();
+        let message = network.forward(&x, Mode::Train).unwrap_err().to_string();
+        assert!(message.contains("one value a channel") && message.contains("two samples"), "{message}");
+        assert!(network.forward(&x, Mode::Eval).is_ok());
     }
 
     /// Candle's own operations, which a GPU uses, and ours on the CPU.

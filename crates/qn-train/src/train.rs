@@ -14,7 +14,7 @@ use qn_run::{
 use crate::optimizer::keeps_averages;
 use crate::trainer::Trainer;
 use crate::ui::{Verbosity, bytes};
-use crate::{Interrupt, Network, Optimizer, parse_device};
+use crate::{Interrupt, Network, Optimizer, Usage, parse_device};
 
 /// Why a run ended before its last step.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let test_set = Dataset::load(name, Split::Test, launch.data_dir, None)?;
     let graph = Graph::new(&config.architecture)?;
     let layout = graph.layout().clone();
+    check_batches(config, &graph, train_set.len())?;
 
     let (run, _lock) = if launch.resume {
         let run = RunDirectory::open(launch.out)?;
@@ -158,6 +159,23 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         device,
     };
     trainer.run()
+}
+
+/// Refuses a run that would come to a batch of one sample where batch normalisation has one position a channel. The last
+/// snapshot takes the batch after the last step.
+fn check_batches(config: &TrainConfig, graph: &Graph, samples: usize) -> Result<(), Usage> {
+    let Some(layer) = graph.batch_norm_of_one_position() else { return Ok(()) };
+    let size = config.batch_size.unwrap_or(samples).clamp(1, samples);
+    let before_last = (samples.div_ceil(size) - 1) as u64;
+    let (which, first) =
+        if size == 1 { ("every batch", 0) } else { ("the last batch of an epoch", before_last) };
+    if samples - before_last as usize * size > 1 || config.steps < first {
+        return Ok(());
+    }
+    Err(Usage(format!(
+        "{which} has one sample ({samples} samples in batches of {size}), which gives the batch normalisation '{layer}' \
+         one value a channel, and that has no variance: choose --batch-size or --samples so that two or more are left"
+    )))
 }
 
 /// The newest checkpoint that is whole, or none.
