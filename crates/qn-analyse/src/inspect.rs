@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use qn_model::{Architecture, Graph};
-use qn_run::{Metric, RunDirectory, TensorFile, read_metrics, read_tensors};
+use qn_run::{Metric, RunDirectory, RunError, TensorFile, read_metrics, read_tensors};
 use qn_train::Usage;
 use qn_train::ui::bytes;
 use serde_json::Value;
@@ -124,7 +124,12 @@ fn outcome(metrics: &[Metric]) {
 }
 
 fn tensors(path: &Path) -> Result<()> {
-    let TensorFile { tensors, meta } = read_tensors(path)?;
+    let TensorFile { tensors, meta } = read_tensors(path).map_err(|e| match e {
+        RunError::Unreadable { .. } => anyhow!(Usage(format!(
+            "{e}; a run directory and .json, .jsonl and .toml files can be inspected, too"
+        ))),
+        e => e.into(),
+    })?;
     match meta.get("kind").and_then(Value::as_str) {
         Some(kind) => println!("{}: {kind}, checksum right", path.display()),
         None => println!("{}: tensors of another program, no checksum", path.display()),

@@ -82,7 +82,7 @@ pub(crate) struct ProblemArgs {
     /// Which of the run's checkpoints: that of step N [default: the last].
     #[arg(long, value_name = "N", requires = "run")]
     pub(crate) step: Option<u64>,
-    /// Instead of a run: a PyTorch state_dict in a .safetensors, .pth or .pt file.
+    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save.
     #[arg(long, conflicts_with = "run", value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// With --checkpoint: a preset's name, or a .toml/.json file.
