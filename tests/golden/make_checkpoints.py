@@ -83,13 +83,15 @@ def strided():
 
 
 def shared():
-    """Every tensor a piece of one storage, as flattening optimisers leave it; no ending; the newest protocol."""
+    """Every tensor a piece of one storage, as flattening optimisers leave it, one with an attribute; no ending; the
+    newest protocol."""
     state = {name: t for name, t in network().state_dict().items() if t.dim()}
     flat = torch.cat([torch.ones(5)] + [t.flatten() for t in state.values()])
     at = 5
     for name, t in state.items():
         state[name] = flat[at : at + t.numel()].reshape(t.shape)
         at += t.numel()
+    state["fc.bias"].tag = "head"
     torch.save({"model_state_dict": state}, HERE / "shared", pickle_protocol=5)
 
 

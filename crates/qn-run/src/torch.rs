@@ -161,10 +161,15 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The tensor that a call of one of PyTorch's functions would make, or none if it is something else.
+    /// The tensor that an object is, or none if it is something else.
     fn tensor(&mut self, id: Id, depth: usize) -> Result<Option<Tensor>, String> {
         let Value::Object { class, args, .. } = *self.pickle.get(id) else { return Ok(None) };
-        let (Some(function), Some(args)) = (self.pickle.global(class), self.pickle.sequence(args)) else {
+        self.rebuild(class, args, depth)
+    }
+
+    /// The tensor that a call of one of PyTorch's functions would make, or none if it makes something else.
+    fn rebuild(&mut self, function: Id, args: Id, depth: usize) -> Result<Option<Tensor>, String> {
+        let (Some(function), Some(args)) = (self.pickle.global(function), self.pickle.sequence(args)) else {
             return Ok(None);
         };
         if depth == 0 {
@@ -181,6 +186,10 @@ impl Walk<'_> {
             ) => self.view(storage, offset, shape, strides, None).map(Some),
             ("torch._utils._rebuild_tensor_v3", &[storage, offset, shape, strides, _, _, dtype, ..]) => {
                 self.view(storage, offset, shape, strides, self.pickle.global(dtype)).map(Some)
+            }
+            // A tensor with attributes, or of a class derived from it.
+            ("torch._tensor._rebuild_from_type_v2", &[function, _, args, ..]) => {
+                self.rebuild(function, args, depth - 1)
             }
             (name, _) if name.starts_with("torch._utils._rebuild") => {
                 let kind = name.rsplit("_rebuild_").next().unwrap_or(name);
