@@ -55,7 +55,7 @@ impl DenseSymmetric {
             }
         }
         let asymmetry = f64::sqrt(asymmetry / size);
-        if norm > 0.0 && !(asymmetry <= ASYMMETRY) {
+        if norm > 0.0 && asymmetry > ASYMMETRY {
             return Err(SpectrumError::Asymmetric { asymmetry, bound: ASYMMETRY });
         }
         Ok(Self { matrix })
