@@ -7,9 +7,8 @@ const LINEAR: &str = "name = 'one'\ninput = [1, 8, 8]\nclasses = 10\nlayers = [{
 
 /// A checkpoint of [`LINEAR`].
 fn linear_checkpoint(sandbox: &Sandbox, weight: impl Fn(usize) -> f32) {
-    let bytes = |n: usize, f: &dyn Fn(usize) -> f32| -> Vec<u8> {
-        (0..n).flat_map(|i| f(i).to_le_bytes()).collect()
-    };
+    let bytes =
+        |n: usize, f: &dyn Fn(usize) -> f32| -> Vec<u8> { (0..n).flat_map(|i| f(i).to_le_bytes()).collect() };
     let (w, b) = (bytes(640, &weight), bytes(10, &|_| 0.0));
     let view = |shape: Vec<usize>, bytes| {
         safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap()

@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::{self, Destination, Report};
 use crate::problem::{Derivatives, Problem, ProblemArgs};
-use crate::report::{self, Destination, Subject};
+use crate::report::Subject;
 use crate::table;
 
 /// The largest and the smallest eigenvalue of minibatches, against those of all samples.
@@ -62,9 +63,14 @@ pub struct BatchEnds {
     pub unconverged: usize,
 }
 
+impl Report for BatchesReport {
+    const KIND: &'static str = "batches";
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
+    let to = args.problem.destination::<BatchesReport>("batches.json")?;
     let problem = Problem::load(&args.problem, |_| Ok(()))?;
     let n = problem.target.data.len();
     for &size in &args.sizes {
@@ -107,8 +113,7 @@ pub(crate) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
         sizes,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let to = args.problem.destination("batches.json")?;
-    report::write(&report, &to)?;
+    output::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_batches(&report);
         problem.verbosity.say(format_args!("report: {}", path.display()));

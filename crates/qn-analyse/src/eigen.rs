@@ -1,6 +1,6 @@
 //! `qn-analyse eigen`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -16,8 +16,9 @@ use qn_train::{Interrupt, Usage};
 
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::{self, Destination, Output};
 use crate::problem::{Dtype, Problem, ProblemArgs};
-use crate::report::{self, Destination, EigenReport, FullSpectrumReport, Subject};
+use crate::report::{EigenReport, FullSpectrumReport, Subject};
 use crate::table;
 
 /// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
@@ -111,9 +112,10 @@ const F32_FLOOR: f64 = 3e-6;
 /// Runs the command; gives the report and whether everything converged.
 pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenReport, bool)> {
     let started = Instant::now();
+    let to = args.problem.destination::<EigenReport>("eigen.json")?;
+    let companions = Companions::claim(&to, args.full)?;
     let problem = Problem::load(&args.problem, |p| check(&args.resolved(p), p))?;
     let args = &args.resolved(problem.derivatives.dim());
-    let to = args.problem.destination("eigen.json")?;
     let single = args.problem.dtype == Dtype::F32;
     let tol = args.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
     if single && tol < F32_FLOOR {
@@ -130,8 +132,8 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         let (pairs, verified) = solve_iteratively(args, &problem, (tol, block), interrupt)?;
         (pairs, verified, None)
     };
-    if let (Destination::File(path), Some(spectrum)) = (&to, &mut spectrum) {
-        write_values(&path.with_file_name("full_spectrum.safetensors"), spectrum, single)?;
+    if let (Some(files), Some(spectrum)) = (&companions, &mut spectrum) {
+        write_values(&files.values, spectrum, single)?;
         if spectrum.eigenvalues.len() > LISTED_UP_TO {
             spectrum.eigenvalues.clear();
         }
@@ -159,13 +161,13 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         accuracy: start.accuracy,
         gradient_norm: start.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
     };
-    if let Destination::File(path) = &to {
-        write_vectors(&path.with_extension("safetensors"), &report, &pairs.vectors)?;
+    if let Some(files) = companions {
+        write_vectors(&files.vectors, &report, &pairs.vectors)?;
         if let Some(spectrum) = &spectrum {
-            report::write(spectrum, &Destination::File(path.with_file_name("full_spectrum.json")))?;
+            output::write(spectrum, &Destination::File(files.spectrum))?;
         }
     }
-    report::write(&report, &to)?;
+    output::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_eigen(&report);
         spectrum.iter().for_each(table::print_full_spectrum);
@@ -173,6 +175,33 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     }
     let converged = report.converged == report.eigenvalues.len() && report.verified != Some(false);
     Ok((report, converged))
+}
+
+/// The files that belong to a report in a file.
+struct Companions {
+    vectors: PathBuf,
+    /// Of all eigenvalues: the report, and the numbers.
+    spectrum: PathBuf,
+    values: PathBuf,
+}
+
+impl Companions {
+    /// Refuses a place where something else stands; those of all eigenvalues only with `full`.
+    fn claim(report: &Destination, full: bool) -> Result<Option<Self>> {
+        let (Some(vectors), Some(spectrum), Some(values)) = (
+            report.beside("eigenvectors.safetensors"),
+            report.beside("full_spectrum.json"),
+            report.beside("full_spectrum.safetensors"),
+        ) else {
+            return Ok(None);
+        };
+        Output::Tensors("eigenvectors").claim(&vectors)?;
+        if full {
+            Output::report::<FullSpectrumReport>().claim(&spectrum)?;
+            Output::Tensors("eigenvalues").claim(&values)?;
+        }
+        Ok(Some(Self { vectors, spectrum, values }))
+    }
 }
 
 /// What can be refused knowing only P.

@@ -13,11 +13,11 @@ use qn_spectrum::{
     DenseSymmetric, DensityOptions, Estimate, SymmetricOperator as _, density, hutch_plus_plus, hutchinson,
 };
 use qn_train::{Interrupt, Usage};
-use serde::Serialize;
 
 use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::{self, Destination, Report};
 use crate::problem::{OperatorArg, Problem, ProblemArgs};
-use crate::report::{self, Blocks, DecomposeReport, DensityReport, Destination, TraceReport};
+use crate::report::{Blocks, DecomposeReport, DensityReport, TraceReport};
 
 /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +66,7 @@ const BLOCK_PROBES: usize = 10;
 
 pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
+    let to = args.problem.destination::<DensityReport>("density.json")?;
     if args.sigma.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
         bail!(Usage("--sigma must be a positive number".into()));
     }
@@ -92,7 +93,7 @@ pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
         matvecs: found.matvecs,
         seconds: started.elapsed().as_secs_f64(),
     };
-    finish(&problem, &args.problem, "density.json", &report, || {
+    finish(&problem, &to, &report, || {
         let (low, high) = (report.grid[0], report.grid[report.grid.len() - 1]);
         println!(
             "density of {} on [{low:.4}, {high:.4}], sigma {:.2e}",
@@ -104,6 +105,7 @@ pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
 
 pub(crate) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
+    let to = args.problem.destination::<TraceReport>("trace.json")?;
     let problem = Problem::load(&args.problem, |_| Ok(()))?;
     let bar = problem.verbosity.bar(2 * args.probes as u64, "products");
     let operator = watched(&problem, args.problem.operator.operator(), &bar, interrupt);
@@ -119,7 +121,7 @@ pub(crate) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
         matvecs: plain.matvecs + better.matvecs,
         seconds: started.elapsed().as_secs_f64(),
     };
-    finish(&problem, &args.problem, "trace.json", &report, || {
+    finish(&problem, &to, &report, || {
         let line =
             |name: &str, e: Estimate| println!("{name:<26} {:>12.6} ± {:.1e}", e.value, e.standard_error);
         line("trace (Hutch++)", report.hutch_plus_plus);
@@ -131,6 +133,7 @@ pub(crate) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
 
 pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
+    let to = args.problem.destination::<DecomposeReport>("decompose.json")?;
     if args.problem.operator != OperatorArg::Hessian {
         bail!(Usage("decompose splits the Hessian: leave --operator out".into()));
     }
@@ -170,7 +173,7 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
         blocks,
         seconds: started.elapsed().as_secs_f64(),
     };
-    finish(&problem, &args.problem, "decompose.json", &report, || {
+    finish(&problem, &to, &report, || {
         let line =
             |name: &str, e: Estimate| println!("{name:<10} {:>9.6} ± {:.1e}", e.value, e.standard_error);
         println!("|H|_F {:.6} ({}, {} products each)", report.hessian_norm, report.method, report.probes);
@@ -269,16 +272,9 @@ fn norm_ratio(a: &[f64], b: &[f64]) -> Estimate {
     Estimate { value, standard_error: 0.5 * value * Estimate::from_samples(&differences).standard_error }
 }
 
-fn finish(
-    problem: &Problem,
-    args: &ProblemArgs,
-    name: &str,
-    report: &impl Serialize,
-    table: impl FnOnce(),
-) -> Result<()> {
-    let to = args.destination(name)?;
-    report::write(report, &to)?;
-    if let Destination::File(path) = &to {
+fn finish(problem: &Problem, to: &Destination, report: &impl Report, table: impl FnOnce()) -> Result<()> {
+    output::write(report, to)?;
+    if let Destination::File(path) = to {
         table();
         problem.verbosity.say(format_args!("report: {}", path.display()));
     }

@@ -4,6 +4,7 @@ use qn_run::{Metric, TrainConfig, Versions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::output::Report;
 use crate::recipe::{PaperNumbers, Recipe, RecipeRun};
 use crate::report::SCHEMA_VERSION;
 
@@ -100,6 +101,10 @@ pub struct Comparison {
 
 /// Windows of a curve.
 const WINDOWS: u64 = 50;
+
+impl Report for ExperimentReport {
+    const KIND: &'static str = "experiment";
+}
 
 impl ExperimentReport {
     /// With the comparisons that the recipe asks for, seed by seed.

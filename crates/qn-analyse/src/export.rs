@@ -9,6 +9,7 @@ use qn_run::{RunDirectory, Tensor, TensorFile};
 use qn_train::Usage;
 use serde_json::Value;
 
+use crate::output::Output;
 use crate::target::checkpoint_step;
 
 /// Write a run's parameters, or the eigenvectors that `eigen` found, as tensors by the names of PyTorch's state_dict:
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
         bail!(Usage(format!("--output {}: give a .safetensors file", args.output.display())));
     }
+    Output::Tensors("export").claim(&args.output)?;
     let mut file = match args.what {
         What::Parameters => parameters(&run, layout, args.step)?,
         What::Eigenvectors if args.step.is_some() => {

@@ -16,9 +16,10 @@ use crate::assembling::{Assembly, CHECKS, disagreement};
 use crate::eigen::EigenArgs;
 use crate::memory::{free_memory, peak_memory};
 use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::Destination;
 use crate::partial::{Assembled, Begun, Partial};
 use crate::problem::{Derivatives, Dtype, Problem};
-use crate::report::{Destination, FullSpectrumReport, Histogram, StageSeconds};
+use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
 
 /// Parameters up to which the library's solver is used, which gives every vector. Above it is slower than
 /// the two stages are (n = 2,000: 0.9 s against 0.7 s).
@@ -59,9 +60,9 @@ pub(crate) fn solve(
     report: &Destination,
     interrupt: &Interrupt,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
-    let partial = match report {
-        Destination::File(path) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
-            Partial::beside(path, problem, args, interrupt)
+    let partial = match report.beside("full_spectrum.partial") {
+        Some(path) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
+            Partial::at(path, problem, args, interrupt)
         }
         _ => Partial::nowhere(problem, interrupt),
     };

@@ -15,6 +15,7 @@ mod full;
 mod inspect;
 mod memory;
 mod operator;
+mod output;
 mod overlap;
 mod page;
 mod partial;

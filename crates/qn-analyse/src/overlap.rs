@@ -6,17 +6,19 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use nalgebra::DMatrix;
 use qn_model::{Graph, ParamLayout};
-use qn_run::{RunDirectory, RunError, Snapshot, TensorFile, Versions};
+use qn_run::{RunDirectory, RunError, Snapshot, StateDict, TensorFile, Versions, state_dict};
 use qn_train::Usage;
 use qn_train::ui::Talk;
 
+use crate::output::{self, Destination};
 use crate::problem::destination;
-use crate::report::{self, Destination, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap};
+use crate::report::{self, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap, Subject};
 use crate::subspace::{
     Rank, assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap,
     unit_columns,
 };
 use crate::table;
+use crate::target::fingerprint;
 
 /// Which class gradients of a snapshot are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,6 +63,7 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
     let config = run.read_config()?;
     let graph = Graph::new(&config.architecture)?;
     let (layout, classes) = (graph.layout(), graph.classes());
+    let to = destination::<OverlapReport>(args.json.as_deref(), Some(&args.run), "overlap.json")?;
     let eigen_path = run.report_path("eigen.json");
     if !eigen_path.is_file() {
         bail!("{} is missing: run `qn-analyse eigen {}` first", eigen_path.display(), args.run.display());
@@ -81,7 +84,8 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
     if k < classes {
         bail!(Usage(format!("--k {k}: there are {classes} classes, and each needs an eigenvector")));
     }
-    let vectors = read_vectors(&run, layout, k)?;
+    check_subject(&run, layout, &eigen.subject)?;
+    let vectors = read_vectors(&run, layout, &eigen, k)?;
     let steps = run.snapshot_steps()?;
     ensure!(!steps.is_empty(), "{} has no snapshots: train it with --snapshot-every N", args.run.display());
 
@@ -112,8 +116,7 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
         layout_hash: layout.hash(),
         versions: Versions::current(),
     };
-    let to = destination(args.json.as_deref(), Some(&args.run), "overlap.json")?;
-    report::write(&report, &to)?;
+    output::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_overlap(&report);
         verbosity.say(format_args!("report: {}", path.display()));
@@ -133,8 +136,37 @@ fn choose(snapshot: &Snapshot, which: GradientsArg) -> Result<(&[f32], bool)> {
     }
 }
 
+/// Refuses a spectrum of another network than this run's, as far as it can be told: its layout, and the parameters where
+/// the checkpoint is still there.
+fn check_subject(run: &RunDirectory, layout: &ParamLayout, subject: &Subject) -> Result<()> {
+    let path = run.report_path("eigen.json");
+    if subject.layout_hash != layout.hash() {
+        let (found, expected) = (subject.layout_hash.clone(), layout.hash());
+        return Err(RunError::Layout { path, found, expected }.into());
+    }
+    let Some((step, expected)) = subject.step.zip(subject.parameters_sha256.as_ref()) else { return Ok(()) };
+    let checkpoint = run.checkpoint_path(step);
+    if !checkpoint.is_file() {
+        return Ok(());
+    }
+    let StateDict { parameters, buffers, .. } =
+        state_dict(&TensorFile::read(&checkpoint)?, &checkpoint, layout)?;
+    ensure!(
+        fingerprint(&parameters, &buffers) == *expected,
+        "{} is about other parameters than those of step {step} of this run: run `qn-analyse eigen {}` again",
+        path.display(),
+        run.path().display()
+    );
+    Ok(())
+}
+
 /// The first k eigenvectors as columns.
-fn read_vectors(run: &RunDirectory, layout: &ParamLayout, k: usize) -> Result<DMatrix<f64>> {
+fn read_vectors(
+    run: &RunDirectory,
+    layout: &ParamLayout,
+    eigen: &EigenReport,
+    k: usize,
+) -> Result<DMatrix<f64>> {
     let path = run.report_path("eigen.safetensors");
     let file = TensorFile::read(&path)?;
     let found = file.meta.get("layout_hash").and_then(|v| v.as_str()).unwrap_or("none").to_owned();
@@ -146,9 +178,10 @@ fn read_vectors(run: &RunDirectory, layout: &ParamLayout, k: usize) -> Result<DM
         .get("eigenvectors")
         .with_context(|| format!("{} has no eigenvectors", path.display()))?;
     let (rows, p) = (tensor.shape().first().copied().unwrap_or(0), layout.len());
+    let values = file.tensors.get("eigenvalues").and_then(qn_run::Tensor::to_f64);
     ensure!(
-        rows >= k && tensor.shape() == [rows, p],
-        "{} does not fit eigen.json; run `qn-analyse eigen` again",
+        rows >= k && tensor.shape() == [rows, p] && values.as_deref() == Some(&eigen.eigenvalues[..]),
+        "{} does not belong to the eigen.json beside it; run `qn-analyse eigen` again",
         path.display()
     );
     let values =

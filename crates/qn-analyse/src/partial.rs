@@ -1,7 +1,7 @@
 //! A full spectrum under way, on disk: a killed computation goes on from it.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -76,13 +76,8 @@ impl<'a> Partial<'a> {
         Self { path: None, key: String::new(), every, last, interrupt, verbosity }
     }
 
-    /// Beside the report at `report`.
-    pub(crate) fn beside(
-        report: &Path,
-        problem: &Problem,
-        args: &EigenArgs,
-        interrupt: &'a Interrupt,
-    ) -> Self {
+    /// In the file at `path`.
+    pub(crate) fn at(path: PathBuf, problem: &Problem, args: &EigenArgs, interrupt: &'a Interrupt) -> Self {
         let subject = problem.subject(&args.problem);
         let mut hash = Sha256::new();
         // The program's version too: another one may divide the work in another way.
@@ -91,7 +86,7 @@ impl<'a> Partial<'a> {
             hash.update(x.to_le_bytes());
         }
         Self {
-            path: Some(report.with_file_name("full_spectrum.partial")),
+            path: Some(path),
             key: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
             every: Duration::from_secs(args.save_every),
             ..Self::nowhere(problem, interrupt)

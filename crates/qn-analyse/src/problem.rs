@@ -15,8 +15,9 @@ use qn_train::ui::{Talk, Verbosity, bytes};
 use serde::Deserialize;
 
 use crate::memory::free_memory;
-use crate::report::{Destination, SCHEMA_VERSION, Subject};
-use crate::target::{Target, TargetArgs};
+use crate::output::{Destination, Report};
+use crate::report::{SCHEMA_VERSION, Subject};
+use crate::target::{Target, TargetArgs, fingerprint};
 
 /// A precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -77,7 +78,7 @@ pub(crate) enum SplitArg {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ProblemArgs {
-    /// A run directory.
+    /// A run directory; a file of parameters is given with --checkpoint.
     pub(crate) run: Option<PathBuf>,
     /// Which of the run's checkpoints: that of step N [default: the last].
     #[arg(long, value_name = "N", requires = "run")]
@@ -103,6 +104,9 @@ pub(crate) struct ProblemArgs {
     /// The first N samples of the split [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) samples: Option<usize>,
+    /// Go on although a run's data are not those that it was trained on.
+    #[arg(long, requires = "run")]
+    changed_data: bool,
     /// Precision of the products.
     #[arg(long, value_enum, default_value = "f64")]
     pub(crate) dtype: Dtype,
@@ -118,7 +122,8 @@ pub(crate) struct ProblemArgs {
     /// Seed of the random vectors.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Where the report goes, "-" for stdout [default: reports/ in the run].
+    /// Where the report goes, "-" for stdout [default: reports/ in the run; needed with --checkpoint]. What else is
+    /// written is beside it, as NAME.eigenvectors.safetensors; only older outputs of the same kind are replaced.
     #[arg(long, value_name = "PATH|-")]
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
@@ -211,6 +216,7 @@ impl Problem {
                 SplitArg::Test => Split::Test,
             },
             samples: args.samples,
+            changed_data: args.changed_data,
         })?;
         target.notes.iter().for_each(|note| verbosity.say(note));
         check(target.graph.layout().len())?;
@@ -257,6 +263,7 @@ impl Problem {
             data_sha256: target.data.sha256(),
             checkpoint: target.checkpoint.display().to_string(),
             step: target.step,
+            parameters_sha256: Some(fingerprint(&target.theta, &target.buffers)),
             params: self.derivatives.dim(),
             dtype: args.dtype.as_str().into(),
             microbatch: self.derivatives.microbatch(),
@@ -268,20 +275,28 @@ impl Problem {
 }
 
 impl ProblemArgs {
-    /// Where the report goes: `name` in the run's reports unless said otherwise.
-    pub(crate) fn destination(&self, name: &str) -> Result<Destination> {
-        destination(self.json.as_deref(), self.run.as_deref(), name)
+    /// Where the report goes, `name` in the run's reports unless said otherwise; refused where something else stands.
+    pub(crate) fn destination<R: Report>(&self, name: &str) -> Result<Destination> {
+        destination::<R>(self.json.as_deref(), self.run.as_deref(), name)
     }
 }
 
-/// stdout for `-`, else the path, else the run's report of that name.
-pub(crate) fn destination(json: Option<&Path>, run: Option<&Path>, name: &str) -> Result<Destination> {
-    match (json, run) {
-        (Some(path), _) if path.as_os_str() == "-" => Ok(Destination::Stdout),
-        (Some(path), _) => Ok(Destination::File(path.to_owned())),
-        (None, Some(run)) => Ok(Destination::File(RunDirectory::open(run)?.report_path(name))),
-        (None, None) => bail!(Usage("give --json PATH or --json -".into())),
-    }
+/// stdout for `-`, else the path, else the run's report of that name; refused where something else stands.
+pub(crate) fn destination<R: Report>(
+    json: Option<&Path>,
+    run: Option<&Path>,
+    name: &str,
+) -> Result<Destination> {
+    let to = match (json, run) {
+        (Some(path), _) if path.as_os_str() == "-" => Destination::Stdout,
+        (Some(path), _) => Destination::File(path.to_owned()),
+        (None, Some(run)) => Destination::File(RunDirectory::open(run)?.report_path(name)),
+        (None, None) => {
+            bail!(Usage("with --checkpoint, --json PATH or --json - says where the report goes".into()))
+        }
+    };
+    to.claim::<R>()?;
+    Ok(to)
 }
 
 fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use qn_run::{Versions, write_whole};
+use qn_run::Versions;
 use qn_spectrum::{Estimate, StopReason};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::output::Report;
 
 /// Version of the formats below.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -37,6 +39,9 @@ pub struct Subject {
     pub params: usize,
     /// Precision of the products: `f64` or `f32`.
     pub dtype: String,
+    /// SHA-256 of the parameters and buffers, as little-endian doubles in layout order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters_sha256: Option<String>,
     /// Samples in a microbatch.
     pub microbatch: usize,
     /// Hash of the parameter layout.
@@ -344,24 +349,21 @@ pub struct SnapshotOverlap {
     pub singular_values_raw: Vec<f64>,
 }
 
-/// Where a report goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// Printed instead of a table.
-    Stdout,
-    /// Written whole.
-    File(std::path::PathBuf),
+macro_rules! reports {
+    ($($report:ty: $kind:literal),* $(,)?) => {
+        $(impl Report for $report {
+            const KIND: &'static str = $kind;
+        })*
+    };
 }
 
-/// Writes a report as JSON.
-pub(crate) fn write(report: &impl Serialize, to: &Destination) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(report).context("cannot write the report as JSON")?;
-    text.push('\n');
-    match to {
-        Destination::Stdout => print!("{text}"),
-        Destination::File(path) => write_whole(path, text.as_bytes())?,
-    }
-    Ok(())
+reports! {
+    EigenReport: "eigen",
+    FullSpectrumReport: "full_spectrum",
+    DensityReport: "density",
+    TraceReport: "trace",
+    DecomposeReport: "decompose",
+    OverlapReport: "overlap",
 }
 
 /// Reads a report back.

@@ -10,11 +10,12 @@ use qn_train::{Interrupt, Launch, Settings, TrainError, train};
 
 use crate::eigen::{self, EigenArgs};
 use crate::experiment::{ExperimentReport, RunSummary};
+use crate::output::{self, Destination, Output};
 use crate::overlap::{self, OverlapArgs};
 use crate::page;
 use crate::problem::{Dtype, ProblemArgs};
 use crate::recipe::{EigenRecipe, Recipe, TrackRecipe};
-use crate::report::{self, Destination, EigenReport, OverlapReport};
+use crate::report::{self, EigenReport, OverlapReport};
 use crate::table;
 use crate::track::{self, TrackArgs, TrackReport};
 
@@ -65,6 +66,9 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     let verbosity = args.talk.verbosity();
     verbosity.say(format_args!("{}: {}", recipe.name, recipe.description));
     let folder = args.out.join(&recipe.name);
+    let (report, page) = (folder.join("experiment.json"), folder.join("report.html"));
+    Output::report::<ExperimentReport>().claim(&report)?;
+    Output::Marked.claim(&page)?;
     let (mut finished, mut converged) = (Vec::new(), true);
     for run in &recipe.runs {
         let path = folder.join(&run.name);
@@ -90,8 +94,7 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     }
     let summaries: Vec<RunSummary> = finished.iter().map(|f| f.summary.clone()).collect();
     let experiment = ExperimentReport::new(&recipe, summaries);
-    let report = folder.join("experiment.json");
-    report::write(&experiment, &Destination::File(report.clone()))?;
+    output::write(&experiment, &Destination::File(report.clone()))?;
     table::print_experiment(&experiment);
     if recipe.eigen.is_some() {
         let runs = finished.iter().filter_map(|f| {
@@ -101,7 +104,6 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
         table::print_spectra(runs);
     }
     let paths: Vec<PathBuf> = finished.iter().map(|f| f.path.clone()).collect();
-    let page = folder.join("report.html");
     page::write(&page, &recipe.name, Some(&experiment), &paths)?;
     println!("\nreports:\n  {}", report.display());
     for f in finished.iter().filter(|_| recipe.eigen.is_some() || recipe.track.is_some()) {
@@ -140,6 +142,7 @@ fn train_run(
         data_dir: &args.data_dir,
         out: path,
         resume,
+        changed_data: false,
         overwrite: args.overwrite,
         verbosity,
         interrupt: interrupt.clone(),

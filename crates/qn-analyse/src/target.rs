@@ -5,6 +5,7 @@ use qn_data::{DataName, Dataset, Split};
 use qn_model::{Architecture, Graph};
 use qn_run::{RunDirectory, StateDict, TensorFile, read_parameters, state_dict};
 use qn_train::Usage;
+use sha2::{Digest as _, Sha256};
 
 /// A trained network and the samples over which its loss is taken.
 pub(crate) struct Target {
@@ -36,6 +37,23 @@ pub(crate) fn checkpoint_step(run: &RunDirectory, asked: Option<u64>) -> Result<
     Ok(step)
 }
 
+/// Refuses data that are not those that the run's manifest tells of.
+fn check_data(run: &RunDirectory, data: &Dataset) -> Result<()> {
+    let Some(manifest) = run.read_manifest()? else { return Ok(()) };
+    let (samples, expected) = match data.split() {
+        Split::Train => (manifest.train_samples, manifest.train_sha256),
+        Split::Test => (data.len(), manifest.test_sha256),
+    };
+    qn_train::refuse_changed_data(run.path(), data, samples, &expected)
+}
+
+/// SHA-256 of parameters and buffers: what tells one network's report from another's.
+pub(crate) fn fingerprint(theta: &[f64], buffers: &[Vec<f64>]) -> String {
+    let mut hash = Sha256::new();
+    theta.iter().chain(buffers.iter().flatten()).for_each(|x| hash.update(x.to_le_bytes()));
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// How a target is named on the command line.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetArgs<'a> {
@@ -47,6 +65,8 @@ pub(crate) struct TargetArgs<'a> {
     pub(crate) data_dir: &'a Path,
     pub(crate) split: Split,
     pub(crate) samples: Option<usize>,
+    /// Whether a run's data may be others than it was trained on.
+    pub(crate) changed_data: bool,
 }
 
 impl Target {
@@ -76,7 +96,14 @@ impl Target {
             Some(_) => state_dict(&TensorFile::read(&checkpoint)?, &checkpoint, layout)?,
             None => read_parameters(&checkpoint, layout)?,
         };
-        let data = Dataset::load(data, args.split, args.data_dir, args.samples)?;
+        let data = Dataset::load(data, args.split, args.data_dir, None)?;
+        if let (Some(run), false) = (args.run, args.changed_data) {
+            check_data(&RunDirectory::open(run)?, &data)?;
+        }
+        let data = match args.samples {
+            Some(samples) => data.first(samples)?,
+            None => data,
+        };
         Ok(Self { arch: architecture.name, graph, theta: parameters, buffers, data, checkpoint, step, notes })
     }
 }

@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::estimates::residual_ratio;
 use crate::operator::{CurvatureOperator, Outside, Watched, explain};
+use crate::output::{self, Destination, Report};
 use crate::problem::{Problem, ProblemArgs};
-use crate::report::{self, Destination, Subject};
+use crate::report::Subject;
 use crate::subspace::{assign, column_space, cosines, subspace_overlap, unit_columns};
 use crate::table;
 
@@ -122,9 +123,14 @@ impl TrackArgs {
     }
 }
 
+impl Report for TrackReport {
+    const KIND: &'static str = "track";
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport> {
     let started = Instant::now();
+    let to = args.problem.destination::<TrackReport>("track.json")?;
     let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
     let TrainConfig { lr, momentum, .. } = run.read_config()?;
     let steps = match args.problem.step {
@@ -156,8 +162,7 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
         points,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let to = args.problem.destination("track.json")?;
-    report::write(&report, &to)?;
+    output::write(&report, &to)?;
     if let Destination::File(path) = &to {
         table::print_track(&report);
         verbosity.say(format_args!("report: {}", path.display()));

@@ -108,27 +108,32 @@ impl Dataset {
         data_dir: &Path,
         samples: Option<usize>,
     ) -> Result<Self, DataError> {
-        let (mut pixels, mut labels) = match name {
+        let (pixels, labels) = match name {
             DataName::Digits => digits::load(split),
             DataName::Mnist => idx::load_mnist(data_dir, split)?,
             DataName::Cifar10 => cifar::load(data_dir, split, samples.unwrap_or(usize::MAX))?,
         };
-        let have = labels.len();
-        let keep = samples.unwrap_or(have);
-        if keep == 0 || keep > have {
-            return Err(DataError::Samples {
-                asked: keep,
-                have,
-                split: split.as_str(),
-                dataset: name.as_str(),
-            });
-        }
-        labels.truncate(keep);
-        pixels.truncate(keep * name.shape().iter().product::<usize>());
-        pixels.shrink_to_fit();
         let (divisor, channels) = name.normalisation();
         let table = |(mean, std): (f64, f64)| std::array::from_fn(|p| (p as f64 / divisor - mean) / std);
-        Ok(Self { name, split, pixels, labels, tables: channels.into_iter().map(table).collect() })
+        let all = Self { name, split, pixels, labels, tables: channels.into_iter().map(table).collect() };
+        let keep = samples.unwrap_or(all.len());
+        all.first(keep)
+    }
+
+    /// The first `samples` of these pictures.
+    ///
+    /// # Errors
+    /// `samples` is 0 or more than there are.
+    pub fn first(mut self, samples: usize) -> Result<Self, DataError> {
+        let have = self.len();
+        if samples == 0 || samples > have {
+            let (split, dataset) = (self.split.as_str(), self.name.as_str());
+            return Err(DataError::Samples { asked: samples, have, split, dataset });
+        }
+        self.labels.truncate(samples);
+        self.pixels.truncate(samples * self.name.shape().iter().product::<usize>());
+        self.pixels.shrink_to_fit();
+        Ok(self)
     }
 
     /// Which data set.
@@ -187,10 +192,16 @@ impl Dataset {
 
     /// SHA-256 of the bytes that a result depends on: labels, then pixels.
     pub fn sha256(&self) -> String {
+        self.sha256_of_first(self.len()).unwrap_or_default()
+    }
+
+    /// [`Self::sha256`] of the first `samples` pictures; `None` if there are fewer.
+    pub fn sha256_of_first(&self, samples: usize) -> Option<String> {
+        let pixels = samples.checked_mul(self.sample_len())?;
         let mut hasher = Sha256::new();
-        hasher.update(&self.labels);
-        hasher.update(&self.pixels);
-        hex(&hasher.finalize())
+        hasher.update(self.labels.get(..samples)?);
+        hasher.update(self.pixels.get(..pixels)?);
+        Some(hex(&hasher.finalize()))
     }
 }
 

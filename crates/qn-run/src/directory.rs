@@ -2,7 +2,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::files::{read_toml, write_json, write_toml};
-use crate::{Manifest, RunError, TrainConfig};
+use crate::{Manifest, RunError, TensorFile, TrainConfig, Versions};
 
 /// Paths and whole-file access of `runs/NAME`.
 #[derive(Clone, Debug)]
@@ -23,6 +23,9 @@ impl RunDirectory {
     /// # Errors
     /// There is no `config.toml`.
     pub fn open(path: &Path) -> Result<Self, RunError> {
+        if path.is_file() {
+            return Err(RunError::IsAFile(path.to_owned()));
+        }
         let run = Self { path: path.to_owned() };
         if run.config_path().is_file() { Ok(run) } else { Err(RunError::NotARun(path.to_owned())) }
     }
@@ -41,7 +44,19 @@ impl RunDirectory {
             }
             run.clear()?;
         }
-        Ok((run, lock))
+        match run.foreign() {
+            Some(file) => Err(RunError::Foreign(file)),
+            None => Ok((run, lock)),
+        }
+    }
+
+    /// Something with the name of what a run writes, in a folder that holds no run.
+    fn foreign(&self) -> Option<PathBuf> {
+        let mut files = [self.metrics_path(), self.events_path()].into_iter().filter(|path| path.exists());
+        files.next().or_else(|| {
+            let steps = |name: &str| steps_in(&self.path.join(name)).is_ok_and(|steps| !steps.is_empty());
+            ["snapshots", "checkpoints"].into_iter().find(|name| steps(name)).map(|name| self.path.join(name))
+        })
     }
 
     /// Takes the run for this process.
@@ -58,14 +73,19 @@ impl RunDirectory {
         }
     }
 
-    /// Removes what a run writes, and nothing else that a user may have put there.
+    /// Removes what a run writes and what was written about it, and nothing else that a user may have put there.
     fn clear(&self) -> Result<(), RunError> {
         // config.toml goes last: a folder without it counts as no run.
-        for name in ["snapshots", "checkpoints", "reports", "figures"] {
-            let dir = self.path.join(name);
-            if dir.is_dir() {
-                std::fs::remove_dir_all(&dir).map_err(RunError::io(&dir))?;
+        for (name, paths) in [
+            ("snapshots", self.snapshot_steps()?.into_iter().map(|s| self.snapshot_path(s)).collect()),
+            ("checkpoints", self.checkpoint_steps()?.into_iter().map(|s| self.checkpoint_path(s)).collect()),
+            ("reports", self.reports()?),
+        ] {
+            for path in paths {
+                std::fs::remove_file(&path).map_err(RunError::io(&path))?;
             }
+            // What is left there is not ours, or nothing.
+            let _ = std::fs::remove_dir(self.path.join(name));
         }
         for name in ["metrics.jsonl", "manifest.json", "events.out.tfevents.qn", "report.html", "config.toml"]
         {
@@ -75,6 +95,23 @@ impl RunDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Files in `reports` that were written by us: reports, tensors with our metadata, and what is under way.
+    fn reports(&self) -> Result<Vec<PathBuf>, RunError> {
+        let dir = self.path.join("reports");
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let ours = |path: &PathBuf| match path.extension().and_then(|e| e.to_str()) {
+            Some("json") => {
+                std::fs::read(path).is_ok_and(|text| serde_json::from_slice::<ReportHead>(&text).is_ok())
+            }
+            Some("safetensors") => TensorFile::kind_of(path).is_some(),
+            extension => extension == Some("partial"),
+        };
+        let entries = std::fs::read_dir(&dir).map_err(RunError::io(&dir))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(ours).collect())
     }
 
     /// The folder.
@@ -144,6 +181,19 @@ impl RunDirectory {
         read_toml(&self.config_path())
     }
 
+    /// Reads `manifest.json`; `None` where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no manifest.
+    pub fn read_manifest(&self) -> Result<Option<Manifest>, RunError> {
+        let path = self.path.join("manifest.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read(&path).map_err(RunError::io(&path))?;
+        serde_json::from_slice(&text).map(Some).map_err(|e| RunError::invalid(&path, e.to_string()))
+    }
+
     /// Writes `manifest.json`.
     ///
     /// # Errors
@@ -151,6 +201,15 @@ impl RunDirectory {
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), RunError> {
         write_json(&self.path.join("manifest.json"), manifest)
     }
+}
+
+/// What every report of ours has.
+#[derive(serde::Deserialize)]
+struct ReportHead {
+    #[serde(rename = "schema_version")]
+    _schema_version: u32,
+    #[serde(rename = "versions")]
+    _versions: Versions,
 }
 
 fn step_file(dir: &Path, step: u64) -> PathBuf {
@@ -185,9 +244,20 @@ mod tests {
         assert!(matches!(RunDirectory::open(&path), Err(RunError::NotARun(_))));
         std::fs::write(run.config_path(), "x").unwrap();
         std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        for name in ["reports/mine.json", "reports/thesis.safetensors", "checkpoints/best.pth"] {
+            std::fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+            std::fs::write(path.join(name), "{}").unwrap();
+        }
+        crate::write_whole(&run.checkpoint_path(3), b"").unwrap();
         assert!(matches!(RunDirectory::create(&path, false), Err(RunError::Exists(_))));
         RunDirectory::create(&path, true).unwrap();
         assert!(!run.config_path().exists() && path.join("notes.txt").exists());
+        for name in ["reports/mine.json", "reports/thesis.safetensors", "checkpoints/best.pth"] {
+            assert!(path.join(name).exists(), "{name} is not ours");
+        }
+        assert!(!run.checkpoint_path(3).exists());
+        std::fs::write(path.join("metrics.jsonl"), "of another program").unwrap();
+        assert!(matches!(RunDirectory::create(&path, true), Err(RunError::Foreign(_))));
     }
 
     #[test]

@@ -70,7 +70,10 @@ struct TrainArgs {
     /// Go on with the run in --out; every option but --epochs/--steps comes from its config.toml.
     #[arg(long, conflicts_with = "overwrite", requires = "out")]
     resume: bool,
-    /// Replace the run in --out.
+    /// With --resume: go on although the data have changed since the run was begun.
+    #[arg(long, requires = "resume")]
+    changed_data: bool,
+    /// Replace the run in --out; files that no run writes stay.
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -171,6 +174,7 @@ fn start(args: &TrainArgs) -> Result<u8> {
         data_dir: &args.data_dir,
         out: &out,
         resume: args.resume,
+        changed_data: args.changed_data,
         overwrite: args.overwrite,
         verbosity,
         interrupt,

@@ -29,4 +29,4 @@ pub use interrupt::Interrupt;
 pub use network::{ChannelStatistics, Mode, Network};
 pub use optimizer::Optimizer;
 pub use settings::{Settings, Usage};
-pub use train::{Launch, Outcome, TrainError, train};
+pub use train::{Launch, Outcome, TrainError, refuse_changed_data, train};

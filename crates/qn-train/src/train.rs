@@ -69,6 +69,8 @@ pub struct Launch<'a> {
     pub out: &'a Path,
     /// Go on with the run that is there.
     pub resume: bool,
+    /// Go on with other data than the run was begun with.
+    pub changed_data: bool,
     /// Replace the run that is there.
     pub overwrite: bool,
     /// How much to say.
@@ -107,6 +109,10 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let (run, _lock) = if launch.resume {
         let run = RunDirectory::open(launch.out)?;
         let lock = run.lock()?;
+        if let (Some(manifest), false) = (run.read_manifest()?, launch.changed_data) {
+            refuse_changed_data(run.path(), &train_set, train_set.len(), &manifest.train_sha256)?;
+            refuse_changed_data(run.path(), &test_set, test_set.len(), &manifest.test_sha256)?;
+        }
         (run, lock)
     } else {
         check_disk(launch, &graph)?;
@@ -176,6 +182,23 @@ fn check_batches(config: &TrainConfig, graph: &Graph, samples: usize) -> Result<
         "{which} has one sample ({samples} samples in batches of {size}), which gives the batch normalisation '{layer}' \
          one value a channel, and that has no variance: choose --batch-size or --samples so that two or more are left"
     )))
+}
+
+/// Refuses data whose first `samples` have another SHA-256 than the run's manifest says.
+///
+/// # Errors
+/// They have.
+pub fn refuse_changed_data(run: &Path, data: &Dataset, samples: usize, expected: &str) -> Result<()> {
+    if data.sha256_of_first(samples).as_deref() == Some(expected) {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the {} split of {} has changed since {} was begun: its SHA-256 is not the one in manifest.json; bring the data \
+         back (`qn-train fetch` checks them), or go on with --changed-data",
+        data.split().as_str(),
+        data.name().as_str(),
+        run.display()
+    )
 }
 
 /// The newest checkpoint that is whole, or none.

@@ -18,6 +18,8 @@ use draw::Theme;
 use panel::Panel;
 pub(crate) use source::Source;
 
+use crate::output::{MARK, Output};
+
 /// Draw a figure from reports: F.svg, or F.png.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FigureArgs {
@@ -86,11 +88,12 @@ pub(crate) fn run(args: &FigureArgs) -> Result<()> {
     if !(args.scale > 0.0 && args.scale <= 20.0) {
         bail!(Usage(format!("--scale {}: give a number above 0 and up to 20", args.scale)));
     }
+    Output::Marked.claim(&args.output)?;
     let sources: Vec<Source> = args.sources.iter().map(|path| Source::new(path)).collect();
     let theme = if args.dark { Theme::Dark } else { Theme::Light };
     let svg = draw::svg(&panels(args.name, &sources, args.step)?, theme)?;
     let bytes = match args.output.extension().and_then(|e| e.to_str()) {
-        Some("svg") => svg.into_bytes(),
+        Some("svg") => format!("{svg}<!-- {MARK} -->\n").into_bytes(),
         Some("png") => png(&svg, args.scale)?,
         _ => bail!(Usage(format!("--output {}: give a .svg or a .png", args.output.display()))),
     };
@@ -149,5 +152,19 @@ fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     let size = tree.size().to_int_size().scale_by(scale).context("--scale is too small")?;
     let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("--scale is too large")?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
-    pixels.encode_png().context("cannot write the PNG")
+    encoded(pixels).context("cannot write the PNG")
+}
+
+/// A PNG with [`MARK`] as its text.
+fn encoded(pixels: resvg::tiny_skia::Pixmap) -> Result<Vec<u8>> {
+    let (width, height) = (pixels.width(), pixels.height());
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.add_text_chunk("Software".into(), MARK.into())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&pixels.take_demultiplied())?;
+    writer.finish()?;
+    Ok(bytes)
 }

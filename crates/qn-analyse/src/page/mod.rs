@@ -12,6 +12,7 @@ use qn_train::ui::Talk;
 
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::figure::{self, Name, Source};
+use crate::output::{MARK, Output};
 
 /// Put runs and their reports on one page: one file that needs no network.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &PageArgs) -> Result<()> {
         [one] => Source::new(one).label,
         several => format!("{} runs", several.len()),
     };
+    Output::Marked.claim(&output)?;
     write(&output, &title, None, &args.runs)?;
     verbosity.say(format_args!("report: {}", output.display()));
     Ok(())
@@ -70,6 +72,7 @@ pub(crate) fn write(
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
+                meta name="generator" content=(MARK);
                 style { (PreEscaped(include_str!("style.css"))) }
             }
             body {
