@@ -201,9 +201,6 @@ impl Problem {
         if args.microbatch == Some(0) {
             bail!(Usage("--microbatch 0: give at least 1".into()));
         }
-        if args.run.is_none() && args.checkpoint.is_some() && args.json.is_none() {
-            bail!(Usage("--checkpoint needs --json PATH or --json -".into()));
-        }
         let target = Target::load(&TargetArgs {
             run: args.run.as_deref(),
             step: args.step,
@@ -277,6 +274,8 @@ impl Problem {
 impl ProblemArgs {
     /// Where the report goes, `name` in the run's reports unless said otherwise; refused where something else stands.
     pub(crate) fn destination<R: Report>(&self, name: &str) -> Result<Destination> {
+        // Colours are as they were asked for before anything is said.
+        self.talk.verbosity();
         destination::<R>(self.json.as_deref(), self.run.as_deref(), name)
     }
 }
@@ -292,7 +291,9 @@ pub(crate) fn destination<R: Report>(
         (Some(path), _) => Destination::File(path.to_owned()),
         (None, Some(run)) => Destination::File(RunDirectory::open(run)?.report_path(name)),
         (None, None) => {
-            bail!(Usage("with --checkpoint, --json PATH or --json - says where the report goes".into()))
+            bail!(Usage(
+            "give a run directory, or --checkpoint with --arch, --data and --json (where the report goes)".into()
+        ))
         }
     };
     to.claim::<R>()?;
