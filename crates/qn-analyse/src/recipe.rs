@@ -133,6 +133,7 @@ impl Recipe {
         for (group, own) in tables {
             let mut table = common.clone();
             table.extend(own);
+            qn_run::convert_former_options(&mut table);
             let settings: Settings = table.try_into().map_err(|e| format!("[runs.{group}]: {}", words(e)))?;
             if seeds.is_empty() {
                 runs.push(RecipeRun { name: group.clone(), group, settings });

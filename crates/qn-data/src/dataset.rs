@@ -4,6 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::augment::CropFlip;
 use crate::{DataError, cifar, digits, idx};
 
 /// The data sets there are.
@@ -186,6 +187,20 @@ impl Dataset {
         let mut images = Vec::with_capacity(indices.len() * self.sample_len());
         for plane in indices.iter().flat_map(|&i| self.planes(i)) {
             images.extend(plane.map(|x| x as f32));
+        }
+        (images, indices.iter().map(|&i| u32::from(self.labels[i])).collect())
+    }
+
+    /// As [`Self::batch`] for pictures that are cropped at random after four black pixels have been added on each side,
+    /// and mirrored half of the time; seed and step decide how.
+    pub fn varied_batch(&self, indices: &[usize], seed: u64, step: u64) -> (Vec<f32>, Vec<u32>) {
+        let (n, [_, _, width]) = (self.sample_len(), self.name.shape());
+        let mut images = Vec::with_capacity(indices.len() * n);
+        for (&index, how) in indices.iter().zip(CropFlip::draw(indices.len(), seed, step)) {
+            let planes = self.pixels[index * n..(index + 1) * n].chunks(n / self.tables.len());
+            for (plane, table) in planes.zip(&self.tables) {
+                images.extend(how.pixels(plane, width).map(|p| table[usize::from(p)] as f32));
+            }
         }
         (images, indices.iter().map(|&i| u32::from(self.labels[i])).collect())
     }

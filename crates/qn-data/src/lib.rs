@@ -3,6 +3,7 @@
 //! A [`Dataset`] keeps pixels as bytes and normalises on the way out, so all of CIFAR-10 takes
 //! 153 MB. Files are checked whole before anything is believed.
 
+mod augment;
 mod batches;
 mod cifar;
 mod dataset;

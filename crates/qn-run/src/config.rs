@@ -1,93 +1,10 @@
 use qn_model::Architecture;
 use serde::{Deserialize, Serialize};
 
-/// How the parameters are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Stochastic gradient descent with momentum.
-    Sgd,
-    /// Newton steps along the class gradients, gradient descent elsewhere: eq. (15).
-    Qn,
-}
-
-impl OptimizerKind {
-    /// The name on the command line and in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sgd => "sgd",
-            Self::Qn => "qn",
-        }
-    }
-}
-
-/// What the momentum buffer accumulates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MomentumOn {
-    /// The whole preconditioned update.
-    Update,
-    /// The gradient, before it is preconditioned.
-    Gradient,
-}
-
-/// The vectors v_k along which Newton steps are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Basis {
-    /// The normalised class gradients themselves, as in the paper.
-    Paper,
-    /// Their orthonormal basis (Gram–Schmidt in class order).
-    Orthonormal,
-}
-
-/// Where the curvatures along the class gradients come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CurvatureSource {
-    /// λ_k, eq. (12), as in the paper.
-    #[default]
-    Lambda,
-    /// QᵀGQ: the minibatch's Gauss-Newton matrix in an orthonormal basis Q of the class gradients.
-    Ggn,
-    /// QᵀHQ: the minibatch's Hessian there; a step divides by the magnitudes of its eigenvalues.
-    Hessian,
-}
-
-/// What SGD keeps of the gradient.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Projection {
-    /// All of it.
-    #[default]
-    None,
-    /// Its part in a subspace.
-    Dominant,
-    /// What is left without that part.
-    Bulk,
-}
-
-/// Which subspace a projection is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Subspace {
-    /// The span of the averaged class gradients.
-    #[default]
-    Class,
-    /// The Hessian's C top eigenvectors, found anew every so many steps.
-    Hessian,
-}
-
-/// What class gradients take batch normalisation's statistics for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassStatistics {
-    /// Functions of the whole batch, which they are: C + 1 backward passes.
-    #[default]
-    Exact,
-    /// Constants: two backward passes.
-    Frozen,
-}
+use crate::{
+    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
+    Projection, Schedule, Subspace,
+};
 
 fn every_fifty() -> u64 {
     50
@@ -114,8 +31,20 @@ pub struct TrainConfig {
     pub optimizer: OptimizerKind,
     /// η.
     pub lr: f64,
-    /// Momentum coefficient.
+    /// How η changes from step to step.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Added to the gradient, times θ.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Momentum coefficient β.
     pub momentum: f64,
+    /// τ: the momentum buffer takes in 1 − τ of what is new, and all of it in the first step.
+    #[serde(default)]
+    pub dampening: f64,
+    /// Whether momentum is Nesterov's.
+    #[serde(default)]
+    pub nesterov: bool,
     /// What momentum acts on.
     pub momentum_on: MomentumOn,
     /// Decay γ of the running averages (16), (17).
@@ -126,7 +55,16 @@ pub struct TrainConfig {
     pub basis: Basis,
     /// Curvatures of the Newton steps.
     #[serde(default)]
-    pub curvature: CurvatureSource,
+    pub lambda: LambdaSource,
+    /// Each direction's Newton step for itself, or all together.
+    #[serde(default)]
+    pub newton: Newton,
+    /// What the Newton steps are multiplied by.
+    #[serde(default)]
+    pub newton_scale: NewtonScale,
+    /// The largest 1/(λ + d) that is used; any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_newton_step: Option<f64>,
     /// What SGD keeps of the gradient.
     #[serde(default)]
     pub project: Projection,
@@ -142,6 +80,9 @@ pub struct TrainConfig {
     /// What class gradients take batch statistics for.
     #[serde(default)]
     pub class_statistics: ClassStatistics,
+    /// How training pictures are varied.
+    #[serde(default)]
+    pub augment: Augment,
     /// Samples a step; absent for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
@@ -165,4 +106,164 @@ pub struct TrainConfig {
     pub tensorboard: bool,
     /// The network.
     pub architecture: Architecture,
+}
+
+impl TrainConfig {
+    /// The learning rate of the step that follows `step` others.
+    ///
+    /// With T steps in all, [`Schedule::Cosine`] is η (1 + cos(π t/T))/2; [`Schedule::OneCycle`] goes by half cosines
+    /// from η/25 at t = 0 to η at t = 0.3 T − 1, and from there to η/250,000 at t = T − 1.
+    pub fn lr_at(&self, step: u64) -> f64 {
+        self.lr * self.schedule_factor(step)
+    }
+
+    /// [`Self::lr_at`] divided by η.
+    pub fn schedule_factor(&self, step: u64) -> f64 {
+        let (t, total) = (step as f64, self.steps as f64);
+        let half_cosine = |from: f64, to: f64, part: f64| {
+            to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos())
+        };
+        match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => half_cosine(1.0, 0.0, t / total),
+            Schedule::OneCycle => {
+                let (top, end) = (0.3 * total - 1.0, total - 1.0);
+                let (first, last) = (1.0 / 25.0, 1.0 / 25.0 / 1e4);
+                if t <= top {
+                    half_cosine(first, 1.0, t / top)
+                } else {
+                    half_cosine(1.0, last, (t - top) / (end - top))
+                }
+            }
+        }
+    }
+
+    /// The curvature at which a step of length one along a direction, with this momentum, no longer shrinks it:
+    /// 2 without momentum β, 2 (1 + β)/(1 − τ) with dampening τ, 2 (1 + β)/(1 + 2β) with Nesterov's.
+    pub fn stability_limit(&self) -> f64 {
+        let beta = self.momentum;
+        match (beta > 0.0, self.nesterov) {
+            (false, _) => 2.0,
+            (true, false) => 2.0 * (1.0 + beta) / (1.0 - self.dampening),
+            (true, true) => 2.0 * (1.0 + beta) / (1.0 + 2.0 * beta),
+        }
+    }
+
+    /// The value of ρ, the largest eigenvalue of D V G Vᵀ with D = diag(1/λ_k), beyond which the Newton steps of the
+    /// step that follows `step` others diverge: [`Self::stability_limit`], divided by η where that multiplies them.
+    pub fn rho_limit(&self, step: u64) -> f64 {
+        match self.newton_scale {
+            NewtonScale::Unit => self.stability_limit(),
+            NewtonScale::Lr => self.stability_limit() / self.lr_at(step),
+        }
+    }
+}
+
+/// Puts today's options into a table of options in which a former version wrote `curvature`: `lambda` now says where
+/// the curvatures come from, `newton` how they are used.
+pub fn convert_former_options(table: &mut toml::Table) {
+    let (lambda, newton) = match table.get("curvature").and_then(toml::Value::as_str) {
+        Some("lambda") => ("own", "diagonal"),
+        Some("ggn") => ("exact", "span"),
+        Some("hessian") => ("hessian", "span"),
+        _ => return,
+    };
+    table.remove("curvature");
+    table.insert("lambda".into(), lambda.into());
+    table.insert("newton".into(), newton.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunDirectory;
+
+    /// As a version without schedules, augmentation and readings of the method wrote it.
+    const FORMER: &str = r#"
+data = "digits"
+optimizer = "qn"
+lr = 0.1
+momentum = 0.9
+momentum_on = "update"
+gamma = 0.9
+damping = 10.0
+basis = "paper"
+curvature = "ggn"
+steps = 100
+seed = 0
+device = "cpu"
+snapshot_every = 0
+checkpoint_every = 10
+log_every = 10
+[architecture]
+name = "mine"
+input = [1, 8, 8]
+classes = 10
+layers = [{ type = "flatten" }, { type = "linear", name = "a", out_features = 10 }]
+"#;
+
+    fn former(change: impl Fn(&str) -> String) -> Result<TrainConfig, crate::RunError> {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, _lock) = RunDirectory::create(dir.path(), false).unwrap();
+        std::fs::write(run.config_path(), change(FORMER)).unwrap();
+        run.read_config()
+    }
+
+    #[test]
+    fn a_former_configuration_keeps_its_meaning() {
+        let config = former(str::to_owned).unwrap();
+        assert_eq!((config.lambda, config.newton), (LambdaSource::Exact, Newton::Span));
+        assert_eq!((config.newton_scale, config.max_newton_step), (NewtonScale::Unit, None));
+        assert_eq!((config.schedule, config.augment), (Schedule::Constant, Augment::None));
+        assert_eq!((config.dampening, config.nesterov, config.weight_decay), (0.0, false, 0.0));
+        let of = |word: &str| former(|text| text.replace("\"ggn\"", word));
+        assert_eq!(of("\"hessian\"").unwrap().lambda, LambdaSource::Hessian);
+        assert_eq!(of("\"lambda\"").unwrap().newton, Newton::Diagonal);
+        assert!(of("\"fisher\"").unwrap_err().to_string().contains("curvature"));
+        let none = former(|text| text.replace("curvature = \"ggn\"", "")).unwrap();
+        assert_eq!((none.lambda, none.newton), (LambdaSource::Own, Newton::Diagonal));
+    }
+
+    /// x ← x − step on f = h x²/2, in PyTorch's order of operations.
+    fn shrinks(config: &TrainConfig, h: f64) -> bool {
+        let (mut x, mut buffer) = (1.0, None);
+        for _ in 0..20_000 {
+            let g = h * x;
+            let b = buffer.map_or(g, |b: f64| config.momentum * b + (1.0 - config.dampening) * g);
+            buffer = Some(b);
+            x -= if config.nesterov { g + config.momentum * b } else { b };
+        }
+        f64::abs(x) < 1e-3
+    }
+
+    #[test]
+    fn a_direction_shrinks_just_below_the_stability_limit_and_not_above() {
+        let base = former(str::to_owned).unwrap();
+        for (momentum, dampening, nesterov, expected) in [
+            (0.0, 0.0, false, 2.0),
+            (0.9, 0.0, false, 3.8),
+            (0.9, 0.9, false, 38.0),
+            (0.9, 0.0, true, 3.8 / 2.8),
+        ] {
+            let config = TrainConfig { momentum, dampening, nesterov, ..base.clone() };
+            let limit = config.stability_limit();
+            assert!((limit / expected - 1.0).abs() < 1e-12, "{limit} for {expected}");
+            assert!(shrinks(&config, 0.99 * limit) && !shrinks(&config, 1.01 * limit), "{expected}");
+        }
+        let scaled = TrainConfig { newton_scale: NewtonScale::Lr, ..base };
+        assert!((scaled.rho_limit(0) - 38.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn schedules_start_turn_and_end_where_they_should() {
+        let base = TrainConfig { lr: 0.5, steps: 100, ..former(str::to_owned).unwrap() };
+        let at = |schedule, step| TrainConfig { schedule, ..base.clone() }.lr_at(step);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} for {b}");
+        close(at(Schedule::Constant, 99), 0.5);
+        close(at(Schedule::Cosine, 0), 0.5);
+        close(at(Schedule::Cosine, 50), 0.25);
+        close(at(Schedule::OneCycle, 0), 0.02);
+        close(at(Schedule::OneCycle, 29), 0.5);
+        close(at(Schedule::OneCycle, 99), 2e-6);
+    }
 }

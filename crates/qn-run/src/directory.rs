@@ -2,7 +2,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::files::{read_toml, write_json, write_toml};
-use crate::{Manifest, RunError, TensorFile, TrainConfig, Versions};
+use crate::{Manifest, RunError, TensorFile, TrainConfig, Versions, convert_former_options};
 
 /// Paths and whole-file access of `runs/NAME`.
 #[derive(Clone, Debug)]
@@ -178,7 +178,10 @@ impl RunDirectory {
     /// # Errors
     /// It cannot be read or has other fields than a [`TrainConfig`].
     pub fn read_config(&self) -> Result<TrainConfig, RunError> {
-        read_toml(&self.config_path())
+        let path = self.config_path();
+        let mut table: toml::Table = read_toml(&path)?;
+        convert_former_options(&mut table);
+        table.try_into().map_err(|e| RunError::invalid(&path, e.to_string().trim().to_owned()))
     }
 
     /// Reads `manifest.json`; `None` where there is none.

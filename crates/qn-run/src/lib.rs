@@ -12,6 +12,7 @@ mod files;
 mod foreign;
 mod manifest;
 mod metrics;
+mod options;
 mod pickle;
 mod snapshot;
 mod state_dict;
@@ -20,15 +21,17 @@ mod tensors;
 mod torch;
 
 pub use checkpoint::{Checkpoint, OptimizerState};
-pub use config::{
-    Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
-};
+pub use config::{TrainConfig, convert_former_options};
 pub use directory::{RunDirectory, RunLock};
 pub use error::RunError;
 pub use files::write_whole;
 pub use foreign::{read_parameters, read_tensors};
 pub use manifest::{Manifest, Versions};
 pub use metrics::{Metric, MetricsLog, read_metrics};
+pub use options::{
+    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
+    Projection, Schedule, Subspace,
+};
 pub use snapshot::Snapshot;
 pub use state_dict::{StateDict, state_dict};
 pub use stream::{read_stream, write_stream};

@@ -32,6 +32,16 @@ pub struct Metric {
     /// Largest |v_j · v_k| of two classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_coherence: Option<f64>,
+    /// ρ, the largest eigenvalue of D V G Vᵀ: D holds the Newton steps 1/λ_k that are taken, V their directions; G is the
+    /// model matrix Σ_jl M_jl ĉ_j ĉ_lᵀ of the averaged class gradients, M the batch's mean of diag p − p pᵀ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho: Option<f64>,
+    /// The ρ beyond which the Newton steps diverge, by momentum, dampening and scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho_limit: Option<f64>,
+    /// v_k · G v_k / λ_k of every direction, with that G and that λ_k.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newton_ratios: Option<Vec<f64>>,
     /// Mean cross-entropy of the test split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use crate::planes::{Classes, squares};
-use qn_run::ClassStatistics;
+use qn_run::{ClassStatistics, LambdaSource};
 
 use crate::network::ChannelStatistics;
 use crate::{Mode, Network};
@@ -30,8 +30,41 @@ pub struct ClassPass {
     pub class_gradients: Tensor,
     /// λ_k = (1/|B|) Σ y_k p_k (1 − p_k) |c_k|², [C], f64.
     pub lambda: Tensor,
+    /// M, the mean over all samples of diag p − p pᵀ, [C, C], f64.
+    pub logit_hessian: Tensor,
     /// How many of the batch's samples are of each class.
     pub counts: Vec<usize>,
+}
+
+impl ClassPass {
+    /// Each class's curvature by one of the readings of eq. (12), [C], f64; zero for absent classes. Those that take
+    /// products with a matrix are not known here: eq. (12) itself stands for them.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn lambda_by(&self, source: LambdaSource) -> Result<Tensor> {
+        let (classes, device) = (self.counts.len(), self.lambda.device());
+        match source {
+            LambdaSource::Own | LambdaSource::Exact | LambdaSource::Hessian => Ok(self.lambda.clone()),
+            LambdaSource::Class => {
+                let n: usize = self.counts.iter().sum();
+                let per_class = self.counts.iter().map(|&k| n as f64 / k.max(1) as f64).collect();
+                Ok((&self.lambda * Tensor::from_vec(per_class, classes, device)?)?)
+            }
+            LambdaSource::All => {
+                let spreads = (&self.logit_hessian * Tensor::eye(classes, DType::F64, device)?)?.sum(1)?;
+                Ok((spreads * squares(&self.class_gradients)?)?)
+            }
+            LambdaSource::Model => {
+                let rows = &self.class_gradients;
+                let gram = rows.matmul(&rows.t()?)?.to_dtype(DType::F64)?;
+                let squares = squares(rows)?;
+                let along = (gram.matmul(&self.logit_hessian)? * &gram)?.sum(1)?;
+                let none = squares.eq(0.0)?.to_dtype(DType::F64)?;
+                Ok((along / (squares + none)?)?)
+            }
+        }
+    }
 }
 
 /// Loss and gradient.
@@ -93,10 +126,10 @@ fn parted(network: &Network, images: &Tensor, labels: &[u32], members: &[Vec<u32
     let share = Tensor::from_vec(share, (1, classes), device)?;
     let weights = own_classes(labels, classes, device)?.broadcast_mul(&share)?.to_dtype(dtype)?;
     let class_gradients = pass.gradients(&(&pass.logits * weights)?.sum_all()?)?;
-    let spreads = spreads(&pass.logits, labels)?;
+    let softmax = softmax_statistics(&pass.logits, labels)?;
     let correct = count_correct(&pass.logits, &target)?;
     let plain = PlainPass { loss: loss.detach(), correct, gradient, statistics: Vec::new() };
-    finish(plain, class_gradients, &spreads, members)
+    finish(plain, class_gradients, softmax, members)
 }
 
 fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> Result<ClassPass> {
@@ -129,8 +162,8 @@ fn class_by_class(network: &Network, images: &Tensor, members: &[Vec<u32>]) -> R
         gradient: sum(&gradients)?,
         statistics: Vec::new(),
     };
-    let spreads = spreads(&Tensor::cat(&all_logits, 0)?, &labels)?;
-    finish(plain, Tensor::stack(&rows, 0)?, &spreads, members)
+    let softmax = softmax_statistics(&Tensor::cat(&all_logits, 0)?, &labels)?;
+    finish(plain, Tensor::stack(&rows, 0)?, softmax, members)
 }
 
 /// With batch statistics: the loss by the batch's own, and each class's logit either through them as well or, its
@@ -160,48 +193,72 @@ fn whole_batch(
         let own_logit = own.narrow(1, class, 1)?.mean_all()?;
         rows.push(network.flat_gradient(&own_logit.backward()?)?);
     }
-    finish(plain, Tensor::stack(&rows, 0)?, &spreads(&logits, labels)?, members)
+    finish(plain, Tensor::stack(&rows, 0)?, softmax_statistics(&logits, labels)?, members)
 }
 
-/// λ_k = spread_k |c_k|².
+/// λ_k = own_k |c_k|².
 fn finish(
     plain: PlainPass,
     class_gradients: Tensor,
-    spreads: &Tensor,
+    SoftmaxStatistics { own, mean }: SoftmaxStatistics,
     members: &[Vec<u32>],
 ) -> Result<ClassPass> {
-    let lambda = (spreads * squares(&class_gradients)?)?;
-    Ok(ClassPass { plain, class_gradients, lambda, counts: members.iter().map(Vec::len).collect() })
+    let lambda = (own * squares(&class_gradients)?)?;
+    let counts = members.iter().map(Vec::len).collect();
+    Ok(ClassPass { plain, class_gradients, lambda, logit_hessian: mean, counts })
 }
 
-/// (1/|B|) Σ y_k p_k (1 − p_k) of every class, [C], in f64. 1 − p_k is summed from the other classes: as p_k → 1 the
-/// difference would round to zero and 1/λ_k to infinity.
-fn spreads(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    if logits.device().is_cpu() { spreads_on_host(logits, labels) } else { spreads_on_device(logits, labels) }
+/// What the curvatures of a batch take from its probabilities p, in f64. 1 − p_k is summed from the other classes: as
+/// p_k → 1 the difference would round to zero and 1/λ_k to infinity.
+struct SoftmaxStatistics {
+    /// (1/|B|) Σ y_k p_k (1 − p_k) of every class, [C].
+    own: Tensor,
+    /// (1/|B|) Σ (diag p − p pᵀ), [C, C].
+    mean: Tensor,
 }
 
-fn spreads_on_device(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+fn softmax_statistics(logits: &Tensor, labels: &[u32]) -> Result<SoftmaxStatistics> {
+    if logits.device().is_cpu() { softmax_on_host(logits, labels) } else { softmax_on_device(logits, labels) }
+}
+
+fn softmax_on_device(logits: &Tensor, labels: &[u32]) -> Result<SoftmaxStatistics> {
     let (n, classes) = logits.dims2()?;
     let own = own_classes(labels, classes, logits.device())?;
     let p = Network::log_softmax(&logits.detach().to_dtype(DType::F64)?)?.exp()?;
     let others = (&p * own.affine(-1.0, 1.0)?)?.sum_keepdim(1)?;
-    Ok(((p * own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?)
+    let one = Tensor::eye(classes, DType::F64, logits.device())?;
+    let products = (p.t()?.matmul(&p)? * one.affine(-1.0, 1.0)?)?;
+    let mean = ((one.broadcast_mul(&products.sum_keepdim(1)?)? - products)? * (1.0 / n as f64))?;
+    let own = ((p * own)?.broadcast_mul(&others)?.sum(0)? * (1.0 / n as f64))?;
+    Ok(SoftmaxStatistics { own, mean })
 }
 
-/// The same where a loop is faster than tensors so small.
-fn spreads_on_host(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
+/// [`softmax_on_device`] where loops are faster than tensors so small.
+fn softmax_on_host(logits: &Tensor, labels: &[u32]) -> Result<SoftmaxStatistics> {
     let (n, classes) = logits.dims2()?;
     let logits: Vec<f64> = logits.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    let mut spreads = vec![0.0; classes];
+    let (mut own, mut mean) = (vec![0.0; classes], vec![0.0; classes * classes]);
     for (z, &label) in logits.chunks_exact(classes).zip(labels) {
+        let label = label as usize;
         let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let own = (z[label as usize] - max).exp();
-        let others: f64 =
-            z.iter().enumerate().filter(|(k, _)| *k != label as usize).map(|(_, z)| (z - max).exp()).sum();
-        let total = own + others;
-        spreads[label as usize] += own / total * (others / total) / n as f64;
+        let mut p: Vec<f64> = z.iter().map(|z| (z - max).exp()).collect();
+        let others: f64 = p.iter().enumerate().filter(|(k, _)| *k != label).map(|(_, p)| p).sum();
+        let total = p[label] + others;
+        own[label] += p[label] / total * (others / total) / n as f64;
+        p.iter_mut().for_each(|p| *p /= total);
+        for (row, a) in mean.chunks_exact_mut(classes).zip(&p) {
+            row.iter_mut().zip(&p).for_each(|(entry, b)| *entry -= a * b / n as f64);
+        }
     }
-    Ok(Tensor::from_vec(spreads, classes, &Device::Cpu)?)
+    for (k, row) in mean.chunks_exact_mut(classes).enumerate() {
+        row[k] = 0.0;
+        row[k] = -row.iter().sum::<f64>();
+    }
+    let cpu = &Device::Cpu;
+    Ok(SoftmaxStatistics {
+        own: Tensor::from_vec(own, classes, cpu)?,
+        mean: Tensor::from_vec(mean, (classes, classes), cpu)?,
+    })
 }
 
 /// One at each sample's class and zero elsewhere, [N, C], in f64.
@@ -251,14 +308,20 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_the_spreads_agree() {
+    fn both_ways_to_the_softmax_statistics_agree() {
         let logits: Vec<f64> = (0..15).map(|i| (i as f64 * 1.7).sin() * 9.0).collect();
         let logits = Tensor::from_vec(logits, (5, 3), &Device::Cpu).unwrap();
         let labels = [0, 2, 2, 0, 2];
-        let host: Vec<f64> = spreads_on_host(&logits, &labels).unwrap().to_vec1().unwrap();
-        let device: Vec<f64> = spreads_on_device(&logits, &labels).unwrap().to_vec1().unwrap();
-        assert!(host.iter().zip(&device).all(|(a, b)| (a - b).abs() <= 1e-14 * b), "{host:?} {device:?}");
-        assert!(host[1] == 0.0 && host[0] > 0.0);
+        let [host, device] = [softmax_on_host, softmax_on_device].map(|statistics| {
+            let SoftmaxStatistics { own, mean } = statistics(&logits, &labels).unwrap();
+            let own: Vec<f64> = own.to_vec1().unwrap();
+            [own, mean.flatten_all().unwrap().to_vec1().unwrap()].concat()
+        });
+        assert!(
+            host.iter().zip(&device).all(|(a, b)| (a - b).abs() <= 1e-14 * b.abs()),
+            "{host:?} {device:?}"
+        );
+        assert!(host[1] == 0.0 && host[0] > 0.0 && host[3] > 0.0 && host[4] < 0.0);
     }
 
     #[test]

@@ -5,15 +5,12 @@
 //! [`qn_model::initial_parameters`] and [`qn_data::epoch_batches`].
 
 mod arrangement;
-mod averages;
 mod class_pass;
 pub mod cli;
-mod curvatures;
 mod device;
-mod directions;
 mod interrupt;
 mod network;
-mod optimizer;
+mod optim;
 mod planes;
 mod pooling;
 mod settings;
@@ -22,11 +19,10 @@ mod train;
 mod trainer;
 pub mod ui;
 
-pub use averages::Averages;
 pub use class_pass::{ClassPass, PlainPass, class_pass, plain_pass};
 pub use device::parse_device;
 pub use interrupt::Interrupt;
 pub use network::{ChannelStatistics, Mode, Network};
-pub use optimizer::Optimizer;
+pub use optim::{Averages, Optimizer, Stability};
 pub use settings::{Settings, Usage};
 pub use train::{Launch, Outcome, TrainError, refuse_changed_data, train};

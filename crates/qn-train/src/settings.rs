@@ -4,9 +4,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use qn_data::{DataName, Dataset, Split};
-use qn_model::{Architecture, Graph};
+use qn_model::{Architecture, Graph, Layer};
 use qn_run::{
-    Basis, ClassStatistics, CurvatureSource, MomentumOn, OptimizerKind, Projection, Subspace, TrainConfig,
+    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
+    Projection, Schedule, Subspace, TrainConfig,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -33,9 +34,22 @@ pub struct Settings {
     /// Learning rate eta.
     #[arg(long, default_value_t = 0.1)]
     pub lr: f64,
+    /// How the learning rate changes: not, by half a cosine to zero (PyTorch's CosineAnnealingLR), or up and down again
+    /// (PyTorch's OneCycleLR with momentum left alone, --lr being the largest), step by step.
+    #[arg(long, value_parser = words::<Schedule>(["constant", "cosine", "one-cycle"]), default_value = "constant")]
+    pub schedule: Schedule,
+    /// Times the parameters, added to the gradient (PyTorch's SGD).
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    pub weight_decay: f64,
     /// Momentum coefficient.
     #[arg(long, default_value_t = 0.9)]
     pub momentum: f64,
+    /// The momentum buffer takes in 1 - D of what is new, all of it in the first step (PyTorch's SGD).
+    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    pub dampening: f64,
+    /// Nesterov's momentum (PyTorch's SGD).
+    #[arg(long)]
+    pub nesterov: bool,
     /// What momentum acts on: the whole preconditioned update, or the gradient before it.
     #[arg(long, value_parser = words::<MomentumOn>(["update", "gradient"]), default_value = "update")]
     pub momentum_on: MomentumOn,
@@ -48,10 +62,21 @@ pub struct Settings {
     /// Directions of the Newton steps: the normalised class gradients, or an orthonormal basis of them.
     #[arg(long, value_parser = words::<Basis>(["paper", "orthonormal"]), default_value = "paper")]
     pub basis: Basis,
-    /// Curvature of the Newton steps: the paper's lambda_k, or the minibatch's Gauss-Newton matrix or Hessian in the
-    /// span of the class gradients, which takes C products a step.
-    #[arg(long, value_parser = words::<CurvatureSource>(["lambda", "ggn", "hessian"]), default_value = "lambda")]
-    pub curvature: CurvatureSource,
+    /// Curvature of the Newton steps. own: the paper's lambda_k, eq. (12), over samples of class k; class: its mean over
+    /// those instead of all; all: p_k(1 - p_k) over all samples; model: along v_k, of the matrix that the class gradients
+    /// and all samples' probabilities give; exact, hessian: of the minibatch's Gauss-Newton matrix or Hessian (C products
+    /// a step).
+    #[arg(long, value_parser = words::<LambdaSource>(["own", "class", "all", "model", "exact", "hessian"]), default_value = "own")]
+    pub lambda: LambdaSource,
+    /// Newton steps along each class gradient for itself, or in their span together, with --lambda model, exact or hessian.
+    #[arg(long, value_parser = words::<Newton>(["diagonal", "span"]), default_value = "diagonal")]
+    pub newton: Newton,
+    /// What the Newton steps are multiplied by: 1, as eq. (15) is printed, or the learning rate, as all of the step.
+    #[arg(long, value_parser = words::<NewtonScale>(["unit", "lr"]), default_value = "unit")]
+    pub newton_scale: NewtonScale,
+    /// The largest 1/(lambda + d) that is used.
+    #[arg(long, value_name = "X")]
+    pub max_newton_step: Option<f64>,
     /// SGD with only the part of the gradient in a subspace of high curvature, or without that part.
     #[arg(long, value_parser = words::<Projection>(["none", "dominant", "bulk"]), default_value = "none")]
     pub project: Projection,
@@ -68,6 +93,12 @@ pub struct Settings {
     /// these held constant (2).
     #[arg(long, value_parser = words::<ClassStatistics>(["exact", "frozen"]), default_value = "exact")]
     pub class_statistics: ClassStatistics,
+    /// Multiplies the logits: a scale layer behind the architecture's last.
+    #[arg(long, value_name = "S")]
+    pub logit_scale: Option<f64>,
+    /// Vary the training pictures: a random crop with four black pixels added on each side, mirrored half of the time.
+    #[arg(long, value_parser = words::<Augment>(["none", "crop-flip"]), default_value = "none")]
+    pub augment: Augment,
     /// Samples a step, or "full".
     #[arg(long, default_value = "128", value_name = "N|full")]
     pub batch_size: String,
@@ -119,7 +150,10 @@ impl Settings {
     /// A value makes no sense, or the data set is missing.
     pub fn configure(&self, data_dir: &Path) -> Result<TrainConfig> {
         let name: DataName = self.data.parse()?;
-        let architecture = Architecture::named(&self.arch, name.shape(), name.classes())?;
+        let mut architecture = Architecture::named(&self.arch, name.shape(), name.classes())?;
+        if let Some(factor) = self.logit_scale {
+            architecture.layers.push(Layer::Scale { factor });
+        }
         let batch_size = match self.batch_size.as_str() {
             "full" => None,
             n => match n.parse::<usize>() {
@@ -127,41 +161,32 @@ impl Settings {
                 _ => bail!(Usage(format!("--batch-size {n}: give a number of samples or \"full\""))),
             },
         };
-        let check = |good: bool, flag: &str, value: f64, want: &str| {
-            if good { Ok(()) } else { Err(Usage(format!("{flag} {value}: give {want}"))) }
-        };
-        check(self.lr.is_finite() && self.lr > 0.0, "--lr", self.lr, "a positive number")?;
-        let share = "a number from 0 to below 1";
-        check((0.0..1.0).contains(&self.momentum), "--momentum", self.momentum, share)?;
-        check((0.0..1.0).contains(&self.gamma), "--gamma", self.gamma, share)?;
-        let good = self.damping.is_finite() && self.damping >= 0.0;
-        check(good, "--damping", self.damping, "a number of at least 0")?;
-        let exact = self.curvature != CurvatureSource::Lambda || self.project != Projection::None;
-        if exact && Graph::new(&architecture)?.has_batch_statistics() {
-            bail!(Usage(format!(
-                "--curvature and --project need a network without batch normalisation, and {} has it",
-                architecture.name
-            )));
-        }
-        if self.optimizer == OptimizerKind::Qn && self.project != Projection::None {
-            bail!(Usage("--project is for --optimizer sgd".into()));
-        }
+        self.check_numbers()?;
+        self.check_combinations(&architecture)?;
         let mut config = TrainConfig {
             data: self.data.clone(),
             samples: self.samples,
             optimizer: self.optimizer,
             lr: self.lr,
+            schedule: self.schedule,
+            weight_decay: self.weight_decay,
             momentum: self.momentum,
+            dampening: self.dampening,
+            nesterov: self.nesterov,
             momentum_on: self.momentum_on,
             gamma: self.gamma,
             damping: self.damping,
             basis: self.basis,
-            curvature: self.curvature,
+            lambda: self.lambda,
+            newton: self.newton,
+            newton_scale: self.newton_scale,
+            max_newton_step: self.max_newton_step,
             project: self.project,
             subspace: self.subspace,
             subspace_every: at_least_one("--subspace-every", self.subspace_every)?,
             subspace_samples: self.subspace_samples,
             class_statistics: self.class_statistics,
+            augment: self.augment,
             batch_size,
             steps: 0,
             seed: self.seed,
@@ -180,6 +205,56 @@ impl Settings {
         config.snapshot_every = self.snapshot_every.unwrap_or(epoch);
         config.checkpoint_every = at_least_one("--checkpoint-every", self.checkpoint_every.unwrap_or(epoch))?;
         Ok(config)
+    }
+}
+
+impl Settings {
+    /// Each number for itself.
+    fn check_numbers(&self) -> Result<(), Usage> {
+        let check = |good: bool, flag: &str, value: f64, want: &str| {
+            if good { Ok(()) } else { Err(Usage(format!("{flag} {value}: give {want}"))) }
+        };
+        let positive = |flag: &str, value: f64| {
+            check(value.is_finite() && value > 0.0, flag, value, "a positive number")
+        };
+        let share = |flag: &str, value: f64| {
+            check((0.0..1.0).contains(&value), flag, value, "a number from 0 to below 1")
+        };
+        let not_negative = |flag: &str, value: f64| {
+            check(value.is_finite() && value >= 0.0, flag, value, "a number of at least 0")
+        };
+        positive("--lr", self.lr)?;
+        self.max_newton_step.map_or(Ok(()), |x| positive("--max-newton-step", x))?;
+        self.logit_scale.map_or(Ok(()), |s| positive("--logit-scale", s))?;
+        share("--momentum", self.momentum)?;
+        share("--dampening", self.dampening)?;
+        share("--gamma", self.gamma)?;
+        not_negative("--damping", self.damping)?;
+        not_negative("--weight-decay", self.weight_decay)
+    }
+
+    /// What does not go together.
+    fn check_combinations(&self, architecture: &Architecture) -> Result<()> {
+        let products = self.lambda.takes_products() || self.project != Projection::None;
+        if products && Graph::new(architecture)?.has_batch_statistics() {
+            bail!(Usage(format!(
+                "--lambda exact or hessian and --project need a network without batch normalisation, and {} has it",
+                architecture.name
+            )));
+        }
+        let by_class = matches!(self.lambda, LambdaSource::Own | LambdaSource::Class | LambdaSource::All);
+        if self.newton == Newton::Span && by_class {
+            bail!(Usage(
+                "--newton span goes by a matrix: give --lambda model, exact or hessian with it".into()
+            ));
+        }
+        if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
+            bail!(Usage("--nesterov needs a --momentum above 0 and no --dampening".into()));
+        }
+        if self.optimizer == OptimizerKind::Qn && self.project != Projection::None {
+            bail!(Usage("--project is for --optimizer sgd".into()));
+        }
+        Ok(())
     }
 }
 

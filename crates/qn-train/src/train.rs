@@ -11,7 +11,7 @@ use qn_run::{
     Checkpoint, Manifest, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig, Versions,
 };
 
-use crate::optimizer::keeps_averages;
+use crate::optim::keeps_averages;
 use crate::trainer::Trainer;
 use crate::ui::{Verbosity, bytes};
 use crate::{Interrupt, Network, Optimizer, Usage, parse_device};
@@ -133,7 +133,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         }
     };
     let network = Network::new(graph, &theta, &buffers, DType::F32, &device)?;
-    let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| &c.optimizer))?;
+    let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
     let events = config.tensorboard.then(|| run.events_path());
     let log = MetricsLog::open(&run.metrics_path(), step, events.as_deref())?;

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
 use qn_curvature::Operator;
 use qn_data::{Dataset, epoch_batches};
-use qn_run::{Checkpoint, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
+use qn_run::{Augment, Checkpoint, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
 
-use crate::curvatures::Curvatures;
 use crate::network::to_f32s;
-use crate::optimizer::keeps_averages;
+use crate::optim::{Curvatures, keeps_averages};
 use crate::{
-    ClassPass, Launch, Mode, Network, Optimizer, Outcome, PlainPass, TrainError, class_pass, plain_pass,
+    ClassPass, Launch, Mode, Network, Optimizer, Outcome, PlainPass, Stability, TrainError, class_pass,
+    plain_pass,
 };
 
 /// A run under way.
@@ -93,16 +93,25 @@ impl Trainer<'_> {
         epoch_batches(self.train_set.len(), self.batch_size, self.config.seed, epoch)
     }
 
-    fn batch(&self, data: &Dataset, indices: &[usize]) -> Result<(Tensor, Vec<u32>)> {
-        let (images, labels) = data.batch(indices);
-        let [c, h, w] = data.name().shape();
-        Ok((Tensor::from_vec(images, (indices.len(), c, h, w), &self.device)?, labels))
+    /// Images and labels of a step of training, varied where that was asked.
+    fn training_batch(&self, indices: &[usize]) -> Result<(Tensor, Vec<u32>)> {
+        let set = &self.train_set;
+        self.on_device(match self.config.augment {
+            Augment::None => set.batch(indices),
+            Augment::CropFlip => set.varied_batch(indices, self.config.seed, self.step),
+        })
+    }
+
+    /// Images [N, channels, height, width] and labels where the network is.
+    fn on_device(&self, (images, labels): (Vec<f32>, Vec<u32>)) -> Result<(Tensor, Vec<u32>)> {
+        let [c, h, w] = self.train_set.name().shape();
+        Ok((Tensor::from_vec(images, (labels.len(), c, h, w), &self.device)?, labels))
     }
 
     /// One step; gives the batch's loss and accuracy before it. A GPU is asked for them only when they are logged:
     /// it would have to be waited for.
     fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<Option<(f64, f64)>> {
-        let (images, labels) = self.batch(&self.train_set, indices)?;
+        let (images, labels) = self.training_batch(indices)?;
         let every = self.config.snapshot_every;
         let snapshot = every > 0 && self.step.is_multiple_of(every);
         let pass = if keeps_averages(self.config) || snapshot {
@@ -117,13 +126,13 @@ impl Trainer<'_> {
         };
         let PlainPass { loss, correct, gradient, statistics } = pass;
         let logged = self.step.is_multiple_of(self.config.log_every);
-        let mut seen = None;
+        let (mut seen, mut line) = (None, None);
         if logged || self.device.is_cpu() {
             let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
             let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
             self.check_finite("the loss", epoch, &[loss])?;
             if logged {
-                self.log_step(epoch, loss, accuracy)?;
+                line = Some(self.measure(epoch, loss, accuracy)?);
             }
             seen = Some((loss, accuracy));
         }
@@ -133,7 +142,11 @@ impl Trainer<'_> {
             let labels = labels.iter().map(|&l| l as u8);
             Curvatures::new(&self.network, images, labels)?.along(rows, which)
         };
-        let theta = self.optimizer.step(&self.network.theta()?, &gradient, along)?;
+        self.optimizer.prepare(along)?;
+        if let Some(line) = line {
+            self.log_step(line)?;
+        }
+        let theta = self.optimizer.step(&self.network.theta()?, &gradient)?;
         self.network.set_theta(&theta)?;
         self.network.absorb(&statistics)?;
         self.step += 1;
@@ -154,13 +167,14 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn log_step(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<()> {
+    /// What is known before a step: loss, λ_k and the geometry of the class gradients.
+    fn measure(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<Metric> {
         let mut metric = Metric {
             step: self.step,
             epoch,
             loss: Some(loss),
             accuracy: Some(accuracy),
-            lr: Some(self.config.lr),
+            lr: Some(self.config.lr_at(self.step)),
             seconds: self.seconds(),
             ..Metric::default()
         };
@@ -173,6 +187,16 @@ impl Trainer<'_> {
             self.check_finite("the length of a class gradient", epoch, &norms)?;
             metric.class_gradient_norms = Some(norms);
             metric.max_coherence = Some(coherence);
+        }
+        Ok(metric)
+    }
+
+    /// The line of a step that is prepared, with the stability of its Newton steps.
+    fn log_step(&mut self, mut metric: Metric) -> Result<()> {
+        if let Some(Stability { rho, ratios }) = self.optimizer.stability()? {
+            metric.rho = Some(rho);
+            metric.rho_limit = Some(self.config.rho_limit(self.step));
+            metric.newton_ratios = Some(ratios);
         }
         Ok(self.log.append(&metric)?)
     }
@@ -196,7 +220,7 @@ impl Trainer<'_> {
         let (mut loss, mut correct) = (0.0, 0.0);
         let all: Vec<usize> = (0..n).collect();
         for indices in all.chunks(500) {
-            let (images, labels) = self.batch(&self.test_set, indices)?;
+            let (images, labels) = self.on_device(self.test_set.batch(indices))?;
             let (logits, _) = self.network.forward(&images, Mode::Eval)?;
             let target = Tensor::from_slice(&labels, labels.len(), &self.device)?;
             let mean: f32 = candle_nn::loss::cross_entropy(&logits.detach(), &target)?.to_scalar()?;
@@ -229,7 +253,7 @@ impl Trainer<'_> {
     /// Class gradients at the end, over the batch that the next step would have used.
     fn final_snapshot(&mut self, per_epoch: u64) -> Result<()> {
         let batches = self.batches(self.step / per_epoch);
-        let (images, labels) = self.batch(&self.train_set, &batches[(self.step % per_epoch) as usize])?;
+        let (images, labels) = self.training_batch(&batches[(self.step % per_epoch) as usize])?;
         let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
         self.optimizer.observe(&pass)?;
         self.snapshot(&pass)

@@ -28,7 +28,7 @@ impl Curvatures {
         Ok(Self(Curvature::new(graph, &theta, &buffers, samples, &options)?))
     }
 
-    /// Q A Qᵀ for orthonormal rows Q, [k, P].
+    /// V A Vᵀ for rows V, [k, P].
     pub(crate) fn along(&self, rows: &Tensor, which: Operator) -> Result<Mat<f64>> {
         let (k, p) = rows.dims2()?;
         let entries = to_f32s(rows)?;

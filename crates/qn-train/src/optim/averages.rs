@@ -10,7 +10,7 @@ pub struct Averages {
     gamma: f64,
     /// Σ (1 − γ) γ^(t−s) c_k(s), not bias-corrected: [C, P].
     gradients: Tensor,
-    /// The same of λ_k²: [C], f64.
+    /// Σ (1 − γ) γ^(t−s) λ_k(s)², not bias-corrected: [C], f64.
     squares: Tensor,
     /// t_k.
     steps: Vec<u64>,
