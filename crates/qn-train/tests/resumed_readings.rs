@@ -15,6 +15,7 @@ fn run(settings: &Settings, out: &Path, resume: bool) {
         data_dir: Path::new(""),
         out,
         resume,
+        changed_data: false,
         overwrite: false,
         verbosity: Verbosity::Quiet,
         interrupt: Interrupt::default(),
