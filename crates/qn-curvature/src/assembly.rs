@@ -132,7 +132,9 @@ impl<T: Real> Curvature<T> {
             let at = self.tail_at(&layers, samples);
             for m in 0..layers.len() {
                 for l in 0..=m {
-                    let pair = Pair { layers: [&layers[l], &layers[m]], at: [&at[l], &at[m]], same: l == m };
+                    let scale = self.scale();
+                    let pair =
+                        Pair { layers: [&layers[l], &layers[m]], at: [&at[l], &at[m]], same: l == m, scale };
                     if operator != Operator::Residual {
                         pair.gauss_newton(self.network().classes, self.threads(), &mut parts, into)?;
                     }
@@ -180,6 +182,8 @@ struct Pair<'a, T> {
     layers: [&'a TailLayer; 2],
     at: [&'a LayerAt<T>; 2],
     same: bool,
+    /// By which what is found is too large; see [`Curvature::scale`].
+    scale: f64,
 }
 
 impl<T: Real> Pair<'_, T> {
@@ -214,7 +218,7 @@ impl<T: Real> Pair<'_, T> {
             let found = multiply(s.as_ref(), [at_first.a.as_ref(), at_second.a.as_ref()], columns);
             for (column, &(p, q)) in columns.iter().enumerate() {
                 for (&(j, k), x) in outputs.iter().zip(found.col_as_slice(column)) {
-                    let x = x.f64();
+                    let x = x.f64() / self.scale;
                     add_ordered(into, second.row(k, q), first.row(j, p), x);
                     if self.same && j != k && p != q {
                         add_ordered(into, second.row(k, p), first.row(j, q), x);
@@ -234,7 +238,7 @@ impl<T: Real> Pair<'_, T> {
             let found = scaled.transpose() * &at_first.a;
             for p in 0..first.inputs() {
                 for (k, x) in found.col_as_slice(p).iter().enumerate() {
-                    add_ordered(into, second.row(k, *q), first.row(*j, p), x.f64());
+                    add_ordered(into, second.row(k, *q), first.row(*j, p), x.f64() / self.scale);
                 }
             }
         }

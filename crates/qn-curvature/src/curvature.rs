@@ -8,9 +8,10 @@ use qn_model::{Graph, ParamLayout};
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
 use crate::lanes::Group;
-use crate::loss::spread;
+use crate::loss::scale_of;
 use crate::network::{Kernel, Network, Program, Step};
 use crate::primal::Primal;
+use crate::real::norm_l2;
 use crate::sweep::sweep;
 use crate::tangent::{Operator, Pass, Start, Sums, Workspace, product};
 use crate::{CurvatureError, Real, Samples};
@@ -61,6 +62,8 @@ pub struct ClassGradients {
 
 /// Tangents that go through a microbatch together. More do not make the matrix products better.
 pub(crate) const MAX_BLOCK: usize = 16;
+/// What to do about a derivative that is not finite.
+const TOO_LARGE: &str = "the parameters are too large for this precision; try --dtype f64";
 /// Samples in a microbatch of the direct kernels, which go from sample to sample: enough to shape the
 /// matrix products of the layers behind them. Measured with LeNet.
 const DIRECT_MICROBATCH: usize = 32;
@@ -75,6 +78,8 @@ pub struct Curvature<T: Real> {
     cut: Cut,
     cache: Vec<OnceLock<Primal<T>>>,
     program: Program,
+    /// See [`Self::scale`].
+    scale: OnceLock<f64>,
     /// Buffers of threads that have finished, for the next product.
     idle: Mutex<Vec<Workspace<T>>>,
 }
@@ -113,6 +118,7 @@ impl<T: Real> Curvature<T> {
             cut,
             cache,
             program,
+            scale: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
         })
     }
@@ -145,15 +151,44 @@ impl<T: Real> Curvature<T> {
         !self.cache.is_empty()
     }
 
+    /// The power of two by which deltas are multiplied on their way through the network and sums divided at its end:
+    /// see [`scale_of`]. One, without a pass over the data, in double precision, whose range is that of the
+    /// probabilities.
+    pub(crate) fn scale(&self) -> f64 {
+        if size_of::<T>() == size_of::<f64>() {
+            return 1.0;
+        }
+        *self.scale.get_or_init(|| {
+            let cut = self.cut;
+            let largest = sweep(
+                cut.batches(),
+                self.threads,
+                0.0,
+                || (self.task(0, &[]), 0.0),
+                |batch, (state, largest): &mut (Task<'_, T>, f64)| {
+                    let primal = self.forward(cut.samples_of(batch), &mut state.work);
+                    *largest = primal.largest_delta();
+                    primal.recycle(&mut state.work);
+                },
+                |total, (_, largest)| *total = f64::max(*total, *largest),
+            );
+            scale_of(largest)
+        })
+    }
+
+    /// What a sample's deltas are multiplied by: its share 1/N of the mean, times [`Self::scale`].
+    pub(crate) fn weight(&self) -> f64 {
+        self.scale() / self.samples() as f64
+    }
+
     /// Loss, accuracy and gradient.
     ///
     /// # Errors
-    /// The loss is not finite.
+    /// The loss or the gradient is not finite.
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
-        let weight = 1.0 / self.samples() as f64;
-        let cut = self.cut;
-        let (loss, correct, gradient) = sweep(
+        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
+        let (loss, correct, mut gradient) = sweep(
             cut.tasks(),
             self.threads,
             (0.0, 0, vec![0.0; p]),
@@ -173,9 +208,12 @@ impl<T: Real> Curvature<T> {
                 state.move_sums_to(gradient);
             },
         );
-        let loss = loss * weight;
+        gradient.iter_mut().for_each(|g| *g /= scale);
+        let samples = self.samples() as f64;
+        let loss = loss / samples;
         check_finite("the loss", "the parameters have diverged", std::iter::once(loss))?;
-        Ok(LossAndGradient { loss, accuracy: correct as f64 * weight, gradient })
+        check_finite("the gradient", TOO_LARGE, gradient.iter().copied())?;
+        Ok(LossAndGradient { loss, accuracy: correct as f64 / samples, gradient })
     }
 
     /// Class gradients and their λ_k over all samples. Each logit is differentiated over its own class only, so the
@@ -203,7 +241,7 @@ impl<T: Real> Curvature<T> {
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
-                    state.spread += spread(&primal.softmax.probabilities, class, m);
+                    state.spread += primal.softmax.spread(class);
                     primal.pull_back_seed(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
                 },
@@ -212,10 +250,12 @@ impl<T: Real> Curvature<T> {
                     state.move_sums_to(total);
                 },
             );
-            lambda.push(spread / self.samples() as f64 * row.iter().map(|x| x * x).sum::<f64>());
+            let norm = norm_l2(&row);
+            lambda.push(spread / self.samples() as f64 * norm * norm);
             rows.extend(row);
         }
-        check_finite("a class gradient", "the parameters have diverged", rows.iter().copied())?;
+        check_finite("a class gradient", TOO_LARGE, rows.iter().copied())?;
+        check_finite("a class gradient's curvature", TOO_LARGE, lambda.iter().copied())?;
         Ok(ClassGradients { rows, lambda })
     }
 
@@ -259,8 +299,7 @@ impl<T: Real> Curvature<T> {
             }
         }
         for column in y.rb_mut().col_iter_mut() {
-            let remedy = "the parameters are too large for this precision; try --dtype f64";
-            check_finite("a Hessian-vector product", remedy, column.iter().copied())?;
+            check_finite("a Hessian-vector product", TOO_LARGE, column.iter().copied())?;
         }
         Ok(())
     }
@@ -300,8 +339,8 @@ impl<T: Real> Curvature<T> {
         let groups: Vec<_> = trunks.map(|trunk| trunk.pack(&tangents, b)).collect();
         let delta_terms = operator.has_delta_terms();
         let pass = Pass { tangents: &tangents, groups: &groups, b, program, delta_terms, start };
-        let (cut, weight) = (self.cut, 1.0 / self.samples() as f64);
-        sweep(
+        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
+        let mut total = sweep(
             cut.tasks(),
             self.threads,
             vec![0.0; self.dim() * b],
@@ -326,7 +365,9 @@ impl<T: Real> Curvature<T> {
                     trunk.unpack(sums, total, b);
                 }
             },
-        )
+        );
+        total.iter_mut().for_each(|x| *x /= scale);
+        total
     }
 
     fn differentiated(&self, batch: usize, weight: f64, work: &mut Workspace<T>) -> Primal<T> {

@@ -45,6 +45,6 @@ pub use convolution::Convolution;
 pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
 pub use lanes::Lanes;
-pub use real::Real;
+pub use real::{Real, norm_l2};
 pub use samples::Samples;
 pub use tangent::Operator;

@@ -40,7 +40,7 @@ pub(crate) struct Primal<T> {
     /// dL/dvalue, the same, at the outputs of layers with parameters; empty until [`Primal::backward`].
     pub(crate) deltas: Vec<Vec<T>>,
     pub(crate) locals: Vec<Local<T>>,
-    pub(crate) softmax: Softmax<T>,
+    pub(crate) softmax: Softmax,
     labels: Vec<u8>,
 }
 
@@ -96,7 +96,7 @@ impl<T: Real> Primal<T> {
         Self { m, deltas: vec![Vec::new(); values.len()], values, locals, softmax, labels }
     }
 
-    /// The backward pass of the loss weighted by `weight` (1/N): adds the gradient to `sums`, which holds the
+    /// The backward pass of the loss weighted by `weight`: adds the gradient to `sums`, which holds the
     /// parameter tensors in layout order.
     pub(crate) fn gradient(
         &self,
@@ -143,9 +143,14 @@ impl<T: Real> Primal<T> {
         work.give(self.values.into_iter().chain(self.deltas).chain(locals));
     }
 
-    /// dL/dz.
+    /// (p − y) · `weight`.
     fn seed(&self, weight: f64) -> Vec<T> {
-        loss::delta(&self.softmax.probabilities, &self.labels, self.m, weight)
+        self.softmax.delta(&self.labels, weight)
+    }
+
+    /// The largest |p − y|.
+    pub(crate) fn largest_delta(&self) -> f64 {
+        self.softmax.largest_delta(&self.labels)
     }
 
     /// Jᵀ seed, seed being `[class][sample]`: to every value, and added to `sums` if there are some.

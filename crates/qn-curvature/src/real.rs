@@ -57,6 +57,17 @@ pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     lanes.into_iter().sum::<T>() + tail
 }
 
+/// √(Σ x²), whatever the size of the numbers: what is squared is relative to the largest, subnormal numbers included.
+/// Not finite where an entry is not, or where the norm itself is above the range.
+pub fn norm_l2(x: &[f64]) -> f64 {
+    let largest = x.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
+    if largest == 0.0 || largest.is_infinite() {
+        // Σ keeps a NaN, which `max` leaves out.
+        return largest + x.iter().map(|x| 0.0 * x).sum::<f64>();
+    }
+    largest * x.iter().map(|x| (x / largest).powi(2)).sum::<f64>().sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +80,19 @@ mod tests {
             assert_eq!(sum(&x), n * (n + 1.0) / 2.0);
             assert_eq!(dot(&x, &x), n * (n + 1.0) * (2.0 * n + 1.0) / 6.0);
         }
+    }
+
+    #[test]
+    fn norms_of_numbers_whose_squares_leave_the_range() {
+        for size in [1e-320, 1e-200, 1.0, 1e200, 1e307] {
+            let norm = norm_l2(&[3.0 * size, 4.0 * size, 0.0]);
+            assert!(
+                (norm / size / 5.0 - 1.0).abs() < if size < 1e-310 { 1e-3 } else { 1e-14 },
+                "{size} {norm}"
+            );
+        }
+        assert_eq!((norm_l2(&[]), norm_l2(&[0.0])), (0.0, 0.0));
+        let not_finite = [[f64::NAN, 0.0], [1.0, f64::NAN], [f64::INFINITY, 1.0], [f64::MAX, f64::MAX]];
+        assert!(not_finite.iter().all(|x| !norm_l2(x).is_finite()));
     }
 }

@@ -48,11 +48,13 @@ impl TailLayer {
 pub(crate) struct LayerAt<T> {
     /// ã.
     pub(crate) a: Mat<T>,
-    /// dz_c/ds_i in column c · out + i; in place of a further class, their mean Σ_c p_c dz_c/ds_i.
+    /// β_c = d(z_c − z_top)/ds_i in column c · out + i, z_top being the sample's largest logit, so that nothing cancels
+    /// where its probability is almost one; in place of a further class, their mean β̄ = Σ_c p_c β_c.
     pub(crate) b: Mat<T>,
-    /// The same, each column times p_c / N, the mean times −1 / N: with `b`, the factors of S / N.
+    /// The columns of `b`, β_c times p_c w and β̄ times −w, w being [`Curvature::weight`]: with `b`, the factors of
+    /// w S, since S = Σ_c p_c β_c β_cᵀ − β̄ β̄ᵀ whatever the logit that β is relative to.
     pub(crate) weighted: Mat<T>,
-    /// dL/ds.
+    /// dL/ds times [`Curvature::scale`].
     pub(crate) delta: Mat<T>,
     /// ReLU's slope at its inputs, or one.
     pub(crate) gate: Mat<T>,
@@ -132,7 +134,7 @@ impl<T: Real> Curvature<T> {
         work: &mut Workspace<T>,
     ) -> Vec<[Vec<T>; 5]> {
         let (network, m) = (self.network(), samples.len());
-        let (classes, weight) = (network.classes, 1.0 / self.samples() as f64);
+        let (classes, weight) = (network.classes, self.weight());
         let mut primal = self.forward(samples, work);
         primal.backward(network, weight, work);
         let mut found: Vec<[Vec<T>; 5]> = Vec::with_capacity(layers.len());
@@ -143,24 +145,24 @@ impl<T: Real> Curvature<T> {
             let delta = primal.deltas[layer.output].clone();
             found.push([a, Vec::new(), Vec::new(), delta, gate]);
         }
-        let mut means: Vec<Vec<T>> = layers.iter().map(|l| vec![T::of(0.0); l.out * m]).collect();
+        let mut means: Vec<Vec<f64>> = layers.iter().map(|l| vec![0.0; l.out * m]).collect();
+        let mut seed = vec![T::of(0.0); classes * m];
         for class in 0..classes {
-            let mut seed = vec![T::of(0.0); classes * m];
-            seed[class * m..(class + 1) * m].fill(T::of(1.0));
+            primal.softmax.seed_from_top(class, &mut seed);
             primal.pull_back_seed(network, &seed, work, None);
             let p = &primal.softmax.probabilities[class * m..(class + 1) * m];
             for ((layer, [_, b, weighted, ..]), mean) in layers.iter().zip(&mut found).zip(&mut means) {
                 let derivative = &work.deltas[layer.output];
                 b.extend_from_slice(derivative);
                 for (x, mean) in derivative.chunks_exact(m).zip(mean.chunks_exact_mut(m)) {
-                    weighted.extend(x.iter().zip(p).map(|(&x, &p)| x * p * T::of(weight)));
-                    mean.iter_mut().zip(x).zip(p).for_each(|((mean, &x), &p)| *mean += x * p);
+                    weighted.extend(x.iter().zip(p).map(|(x, p)| T::of(x.f64() * p * weight)));
+                    mean.iter_mut().zip(x).zip(p).for_each(|((mean, x), p)| *mean += x.f64() * p);
                 }
             }
         }
         for ([_, b, weighted, ..], mean) in found.iter_mut().zip(means) {
-            weighted.extend(mean.iter().map(|&x| x * T::of(-weight)));
-            b.extend(mean);
+            weighted.extend(mean.iter().map(|x| T::of(-x * weight)));
+            b.extend(mean.into_iter().map(T::of));
         }
         found
     }

@@ -2,7 +2,6 @@
 
 use crate::affine::{Block, BlockMut, DeltaTerms};
 use crate::lanes::Group;
-use crate::loss;
 use crate::network::{Kernel, Network, Program};
 use crate::primal::{Local, Primal};
 use crate::trunk::Buffers;
@@ -164,7 +163,7 @@ impl<'a, T: Real> Pass<'a, T> {
     }
 }
 
-/// Adds (operator · V) of one microbatch to `sums`, weighting each sample by `weight` (1/N). The
+/// Adds (operator · V) of one microbatch to `sums`, weighting each sample by `weight`. The
 /// primal's backward pass must have been done with the same weight, except for G.
 pub(crate) fn product<T: Real>(
     network: &Network<T>,
@@ -179,7 +178,7 @@ pub(crate) fn product<T: Real>(
     push_forward(network, primal, work, pass);
     if let (Some(rz), Some(rdelta)) = (work.values.last(), work.deltas.last_mut()) {
         if operator.has_loss_term() {
-            loss::tangent_delta(&primal.softmax.probabilities, rz, rdelta, primal.m, weight);
+            primal.softmax.tangent_delta(rz, rdelta, weight);
         } else {
             rdelta.fill(T::of(0.0));
         }
