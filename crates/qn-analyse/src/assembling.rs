@@ -86,6 +86,6 @@ pub(crate) fn disagreement(
         anyhow::Ok(y)
     };
     let (exact, found) = (product(operator)?, product(matrix)?);
-    let scale = exact.norm_l2();
+    let scale = exact.norm_l2().max(found.norm_l2());
     Ok(if scale > 0.0 { (found - &exact).norm_l2() / scale } else { 0.0 })
 }

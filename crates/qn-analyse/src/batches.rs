@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Report};
-use crate::problem::{Derivatives, Problem, ProblemArgs};
+use crate::problem::{Derivatives, Problem, ProblemArgs, check_tol};
 use crate::report::Subject;
 use crate::table;
 
@@ -70,6 +70,7 @@ impl Report for BatchesReport {
 /// Runs the command.
 pub(crate) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
     let started = Instant::now();
+    check_tol(args.tol)?;
     let to = args.problem.destination::<BatchesReport>("batches.json")?;
     let problem = Problem::load(&args.problem, |_| Ok(()))?;
     let n = problem.target.data.len();

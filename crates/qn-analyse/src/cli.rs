@@ -1,7 +1,6 @@
 //! The command line of `qn-analyse`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -46,7 +45,7 @@ const EXAMPLES: &str = "Examples:
   qn-analyse figure eigenvalues runs/lenet --output eigenvalues.svg
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 finished but not converged (the report is
-written), 130 interrupted.";
+written), 129, 130 or 143 interrupted by SIGHUP, SIGINT or SIGTERM.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -126,14 +125,14 @@ const NOT_CONVERGED: u8 = 3;
 
 impl Cli {
     /// Runs the command and gives the process's exit code.
-    pub fn run(self) -> ExitCode {
+    pub fn run(self) -> u8 {
         let result =
             Interrupt::catch_signals().context("cannot catch signals").and_then(|i| self.outcome(&i));
         if let Err(error) = &result
             && let Some(interrupted) = error.downcast_ref::<Interrupted>()
         {
             print_error(error);
-            return interrupted.exit_code().into();
+            return interrupted.exit_code();
         }
         qn_train::cli::report(result)
     }

@@ -17,7 +17,7 @@ use qn_train::{Interrupt, Usage};
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Output};
-use crate::problem::{Dtype, Problem, ProblemArgs};
+use crate::problem::{Dtype, Problem, ProblemArgs, check_tol};
 use crate::report::{EigenReport, FullSpectrumReport, Subject};
 use crate::table;
 
@@ -112,6 +112,7 @@ const F32_FLOOR: f64 = 3e-6;
 /// Runs the command; gives the report and whether everything converged.
 pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenReport, bool)> {
     let started = Instant::now();
+    args.tol.map_or(Ok(()), check_tol)?;
     let to = args.problem.destination::<EigenReport>("eigen.json")?;
     let companions = Companions::claim(&to, args.full)?;
     let problem = Problem::load(&args.problem, |p| check(&args.resolved(p), p))?;
@@ -159,7 +160,7 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
         seconds: started.elapsed().as_secs_f64(),
         loss: start.loss,
         accuracy: start.accuracy,
-        gradient_norm: start.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
+        gradient_norm: qn_curvature::norm_l2(&start.gradient),
     };
     if let Some(files) = companions {
         write_vectors(&files.vectors, &report, &pairs.vectors)?;

@@ -12,7 +12,7 @@ use qn_model::ParamLayout;
 use qn_spectrum::{
     DenseSymmetric, DensityOptions, Estimate, SymmetricOperator as _, density, hutch_plus_plus, hutchinson,
 };
-use qn_train::{Interrupt, Usage};
+use qn_train::{Interrupt, Usage, outln};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Report};
@@ -95,11 +95,8 @@ pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
     };
     finish(&problem, &to, &report, || {
         let (low, high) = (report.grid[0], report.grid[report.grid.len() - 1]);
-        println!(
-            "density of {} on [{low:.4}, {high:.4}], sigma {:.2e}",
-            report.subject.operator, report.sigma
-        );
-        println!("{} products, {:.1} s", report.matvecs, report.seconds);
+        outln!("density of {} on [{low:.4}, {high:.4}], sigma {:.2e}", report.subject.operator, report.sigma);
+        outln!("{} products, {:.1} s", report.matvecs, report.seconds);
     })
 }
 
@@ -123,11 +120,11 @@ pub(crate) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
     };
     finish(&problem, &to, &report, || {
         let line =
-            |name: &str, e: Estimate| println!("{name:<26} {:>12.6} ± {:.1e}", e.value, e.standard_error);
+            |name: &str, e: Estimate| outln!("{name:<26} {:>12.6} ± {:.1e}", e.value, e.standard_error);
         line("trace (Hutch++)", report.hutch_plus_plus);
         line("trace (Hutchinson)", report.hutchinson);
         line("squared Frobenius norm", report.frobenius_squared);
-        println!("{} products, {:.1} s; ± is one standard error", report.matvecs, report.seconds);
+        outln!("{} products, {:.1} s; ± is one standard error", report.matvecs, report.seconds);
     })
 }
 
@@ -156,6 +153,9 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
             squared_lengths(&operator, probes, args.problem.seed)?
         });
     }
+    if squares[0].iter().all(|&s| s == 0.0) {
+        bail!("the Hessian is zero here, so that there are no ratios to it: nothing was written");
+    }
     let norms = |which| block_norms(&watched(&problem, which, &bar, interrupt), &layers, args.problem.seed);
     let blocks = Blocks {
         hessian: norms(Operator::Hessian)?,
@@ -174,16 +174,17 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
         seconds: started.elapsed().as_secs_f64(),
     };
     finish(&problem, &to, &report, || {
-        let line =
-            |name: &str, e: Estimate| println!("{name:<10} {:>9.6} ± {:.1e}", e.value, e.standard_error);
-        println!("|H|_F {:.6} ({}, {} products each)", report.hessian_norm, report.method, report.probes);
+        let line = |name: &str, e: Estimate| outln!("{name:<10} {:>9.6} ± {:.1e}", e.value, e.standard_error);
+        outln!("|H|_F {:.6} ({}, {} products each)", report.hessian_norm, report.method, report.probes);
         line("|G| / |H|", report.ggn_ratio);
         line("|F| / |H|", report.residual_ratio);
-        println!("|F_lm| / |H_lm| by layer:");
+        outln!("|F_lm| / |H_lm| by layer:");
         let blocks = &report.blocks;
         for (l, name) in blocks.layers.iter().enumerate() {
-            let row = (0..=l).map(|m| format!("{:>8.3}", blocks.residual[l][m] / blocks.hessian[l][m]));
-            println!("{name:<16} {}", row.collect::<String>());
+            let ratio =
+                |f: f64, h: f64| if h > 0.0 { format!("{:>8.3}", f / h) } else { format!("{:>8}", "-") };
+            let row = (0..=l).map(|m| ratio(blocks.residual[l][m], blocks.hessian[l][m]));
+            outln!("{name:<16} {}", row.collect::<String>());
         }
     })
 }

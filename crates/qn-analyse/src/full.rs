@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use faer::Mat;
-use qn_curvature::{Curvature, Real};
+use qn_curvature::{Curvature, Real, norm_l2};
 use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
     Which, verified,
@@ -147,7 +147,7 @@ impl<T: Real + Scalar> Full<'_, T> {
             trace: assembled.trace,
             trace_of_eigenvalues: values.iter().sum(),
             frobenius: assembled.frobenius,
-            frobenius_of_eigenvalues: values.iter().map(|v| v * v).sum::<f64>().sqrt(),
+            frobenius_of_eigenvalues: norm_l2(&values),
             assembly_products: assembled.products,
             assembly_block_multiply_adds: assembled.block_multiply_adds,
             assembly_error: assembled.error,
@@ -204,8 +204,12 @@ impl<T: Real + Scalar> Full<'_, T> {
         let error = disagreement(operator, &triangle, args.problem.seed)?;
         let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
         if error > allowed {
+            let remedy = match args.problem.dtype {
+                Dtype::F32 => "`--dtype f64` has more digits",
+                Dtype::F64 => "please report it with the command",
+            };
             bail!(
-                "the assembled matrix and the products differ by {error:.1e}, more than {allowed:.0e}: this is a fault of the program"
+                "the assembled matrix and the products differ by {error:.1e} of their size, more than {allowed:.0e}, so that neither is to be trusted: {remedy}"
             );
         }
         problem.verbosity.say(format_args!(

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use qn_model::{Architecture, Graph};
 use qn_run::{Metric, RunDirectory, RunError, TensorFile, read_metrics, read_tensors};
-use qn_train::Usage;
-use qn_train::ui::bytes;
+use qn_train::ui::{bytes, chain};
+use qn_train::{Usage, outln};
 use serde_json::Value;
 
 use crate::recipe::Recipe;
@@ -27,7 +27,7 @@ pub(crate) struct InspectArgs {
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     for (i, path) in args.files.iter().enumerate() {
         if i > 0 {
-            println!();
+            outln!();
         }
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         match extension {
@@ -42,14 +42,14 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 }
 
 fn line(name: &str, what: impl std::fmt::Display) {
-    println!("  {name:<14} {what}");
+    outln!("  {name:<14} {what}");
 }
 
 fn directory(path: &Path) -> Result<()> {
     let run = RunDirectory::open(path)?;
     let config = run.read_config()?;
     let graph = Graph::new(&config.architecture)?;
-    println!("{}: a run", path.display());
+    outln!("{}: a run", path.display());
     line("network", format_args!("{}, {} parameters", config.architecture.name, graph.layout().len()));
     let samples = config.samples.map_or("all".into(), |n| n.to_string());
     line("data", format_args!("{}, {samples} training samples", config.data));
@@ -70,8 +70,9 @@ fn directory(path: &Path) -> Result<()> {
     line("steps", format_args!("{taken} of {} saved", config.steps));
     line("checkpoints", list(&checkpoints));
     line("snapshots", list(&run.snapshot_steps()?));
-    if let Ok(metrics) = read_metrics(&run.metrics_path()) {
-        outcome(&metrics);
+    match read_metrics(&run.metrics_path()) {
+        Ok(metrics) => outcome(&metrics),
+        Err(error) => line("log", chain(&error.into())),
     }
     let reports = path.join("reports");
     let mut names: Vec<String> = std::fs::read_dir(&reports)
@@ -105,7 +106,7 @@ fn size(folder: &Path) -> Result<u64> {
 }
 
 fn log(metrics: &[Metric], path: &Path) {
-    println!("{}: the log of a run, {} lines", path.display(), metrics.len());
+    outln!("{}: the log of a run, {} lines", path.display(), metrics.len());
     outcome(metrics);
 }
 
@@ -131,27 +132,27 @@ fn tensors(path: &Path) -> Result<()> {
         e => e.into(),
     })?;
     match meta.get("kind").and_then(Value::as_str) {
-        Some(kind) => println!("{}: {kind}, checksum right", path.display()),
-        None => println!("{}: tensors of another program, no checksum", path.display()),
+        Some(kind) => outln!("{}: {kind}, checksum right", path.display()),
+        None => outln!("{}: tensors of another program, no checksum", path.display()),
     }
     for key in ["step", "layout_hash"] {
         if let Some(value) = meta.get(key).filter(|v| !v.is_null()) {
             line(key, value);
         }
     }
-    println!("  {:<32} {:>16} {:>11} {:>11} {:>11}", "tensor", "shape", "norm", "smallest", "largest");
+    outln!("  {:<32} {:>16} {:>11} {:>11} {:>11}", "tensor", "shape", "norm", "smallest", "largest");
     for (name, tensor) in &tensors {
         let shape = tensor.shape().iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
         let Some(values) = tensor.to_f64() else {
-            println!("  {name:<32} {shape:>16} (no floating-point numbers)");
+            outln!("  {name:<32} {shape:>16} (no floating-point numbers)");
             continue;
         };
-        let norm = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let norm = qn_curvature::norm_l2(&values);
         let (low, high) =
             values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
         let bad = values.iter().filter(|v| !v.is_finite()).count();
         let note = if bad > 0 { format!("  {bad} NOT FINITE") } else { String::new() };
-        println!("  {name:<32} {shape:>16} {norm:>11.4e} {low:>11.3e} {high:>11.3e}{note}");
+        outln!("  {name:<32} {shape:>16} {norm:>11.4e} {low:>11.3e} {high:>11.3e}{note}");
     }
     Ok(())
 }
@@ -159,18 +160,18 @@ fn tensors(path: &Path) -> Result<()> {
 fn json(path: &Path) -> Result<()> {
     let value: Value = report::read(path)?;
     if let Ok(eigen) = serde_json::from_value::<EigenReport>(value.clone()) {
-        println!("{}: eigenvalues", path.display());
+        outln!("{}: eigenvalues", path.display());
         table::print_eigen(&eigen);
     } else if let Ok(overlap) = serde_json::from_value::<OverlapReport>(value.clone()) {
-        println!("{}: class gradients against eigenvectors", path.display());
+        outln!("{}: class gradients against eigenvectors", path.display());
         table::print_overlap(&overlap);
     } else if let Value::Object(fields) = &value {
-        println!("{}: {} fields", path.display(), fields.len());
+        outln!("{}: {} fields", path.display(), fields.len());
         for (name, field) in fields {
             line(name, summary(field));
         }
     } else {
-        println!("{}: {}", path.display(), summary(&value));
+        outln!("{}: {}", path.display(), summary(&value));
     }
     Ok(())
 }
@@ -197,7 +198,7 @@ fn recipe_or_architecture(path: &Path) -> Result<()> {
         text.parse().map_err(|e| Usage(format!("{} is not valid TOML: {e}", path.display())))?;
     if table.contains_key("runs") {
         let recipe = Recipe::find(&path.display().to_string())?;
-        println!("{}: the recipe {}, {} runs", path.display(), recipe.name, recipe.runs.len());
+        outln!("{}: the recipe {}, {} runs", path.display(), recipe.name, recipe.runs.len());
         line("description", &recipe.description);
         for run in &recipe.runs {
             line("run", &run.name);
@@ -210,13 +211,13 @@ fn recipe_or_architecture(path: &Path) -> Result<()> {
         Usage(format!("{} is neither a recipe nor an architecture: {}", path.display(), e.message()))
     })?;
     let graph = Graph::new(&architecture)?;
-    println!("{}: {kind} architecture {}", path.display(), architecture.name);
+    outln!("{}: {kind} architecture {}", path.display(), architecture.name);
     let [channels, height, width] = architecture.input;
     line("input", format_args!("{channels} x {height} x {width}"));
     line("classes", architecture.classes);
     line("parameters", graph.layout().len());
     for p in graph.layout().params() {
-        println!("  {:<32} {:?}", p.name, p.shape);
+        outln!("  {:<32} {:?}", p.name, p.shape);
     }
     Ok(())
 }

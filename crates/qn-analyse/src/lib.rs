@@ -3,6 +3,9 @@
 //! Numbers come from `qn-curvature` and `qn-spectrum`; this crate chooses what is computed, writes it
 //! down as reports, and prints what a reader wants to know first.
 
+// Both panic when nobody listens: `qn_train::stdout` and `qn_train::ui` are there instead.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod assembling;
 mod batches;
 pub mod cli;

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    qn_train::cli::keep_candle_on_one_thread();
-    qn_analyse::cli::Cli::parse().run()
+    qn_train::shell::run_program(qn_analyse::cli::Cli::run)
 }

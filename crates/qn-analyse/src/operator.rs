@@ -124,9 +124,10 @@ pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
             Ok(interrupted) => anyhow::Error::new(*interrupted),
             Err(other) => anyhow::anyhow!(other),
         },
-        SpectrumError::Count { .. } | SpectrumError::Basis { .. } | SpectrumError::Probes { .. } => {
-            anyhow::Error::new(Usage(error.to_string()))
-        }
+        SpectrumError::Count { .. }
+        | SpectrumError::Basis { .. }
+        | SpectrumError::Probes { .. }
+        | SpectrumError::Sigma { .. } => anyhow::Error::new(Usage(error.to_string())),
         other => other.into(),
     }
 }

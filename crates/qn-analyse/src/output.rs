@@ -6,8 +6,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use qn_run::{TensorFile, write_whole};
+use qn_train::stdout::print;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -115,7 +116,8 @@ impl Destination {
     }
 }
 
-/// Writes a report as JSON, with its `kind`.
+/// Writes a report as JSON, with its `kind`. What a reader would refuse is not written: a number that is not finite
+/// is `null` in JSON.
 pub(crate) fn write<R: Report>(report: &R, to: &Destination) -> Result<()> {
     #[derive(Serialize)]
     struct Named<'a, R> {
@@ -125,9 +127,15 @@ pub(crate) fn write<R: Report>(report: &R, to: &Destination) -> Result<()> {
     }
     let named = Named { kind: R::KIND, report };
     let mut text = serde_json::to_string_pretty(&named).context("cannot write the report as JSON")?;
+    serde_json::from_str::<R>(&text).map_err(|error| {
+        anyhow!(
+            "the report of kind '{}' has a number that is not finite and is not written: {error}",
+            R::KIND
+        )
+    })?;
     text.push('\n');
     match to {
-        Destination::Stdout => print!("{text}"),
+        Destination::Stdout => print(format_args!("{text}")),
         Destination::File(path) => write_whole(path, text.as_bytes())?,
     }
     Ok(())

@@ -196,8 +196,8 @@ pub(crate) struct Problem {
 impl Problem {
     /// Reads parameters and data; `check` may refuse before the data is differentiated, knowing P.
     pub(crate) fn load(args: &ProblemArgs, check: impl FnOnce(usize) -> Result<()>) -> Result<Self> {
-        let threads = qn_train::cli::set_threads(args.threads)?;
         let verbosity = args.talk.verbosity();
+        let threads = qn_train::cli::set_threads(args.threads, verbosity)?;
         if args.microbatch == Some(0) {
             bail!(Usage("--microbatch 0: give at least 1".into()));
         }
@@ -278,6 +278,14 @@ impl ProblemArgs {
         self.talk.verbosity();
         destination::<R>(self.json.as_deref(), self.run.as_deref(), name)
     }
+}
+
+/// Refuses a tolerance that is no positive number.
+pub(crate) fn check_tol(tol: f64) -> Result<()> {
+    if !(tol.is_finite() && tol > 0.0) {
+        bail!(Usage(format!("--tol {tol}: give a positive number")));
+    }
+    Ok(())
 }
 
 /// stdout for `-`, else the path, else the run's report of that name; refused where something else stands.

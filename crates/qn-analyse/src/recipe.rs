@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use qn_run::folder_name;
 use qn_train::{Settings, Usage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,12 @@ impl Recipe {
         if let Some(unknown) = named.into_iter().find(|name| !tables.contains_key(*name)) {
             return Err(format!("there is no [runs.{unknown}]"));
         }
+        // Folders are named after them.
+        if let Some(name) = tables.keys().chain([&name]).find(|name| folder_name(name) != **name) {
+            return Err(format!(
+                "the name '{name}' has more in it than letters, digits, -, _ and ., or begins with a dot"
+            ));
+        }
         let mut runs = Vec::new();
         for (group, own) in tables {
             let mut table = common.clone();
@@ -206,6 +213,9 @@ val-accuracy = 0.9
         assert!(message(r#"["a", "b"]"#, r#"["a", "d"]"#).contains("[runs.d]"));
         assert!(message("lr = 0.25", "rl = 0.25").contains("[runs.a]"));
         assert!(message("seeds", "seed").contains("seed"));
+        assert!(message("[runs.a]", "[runs.\"../a\"]").contains("[runs.a]"), "compare names it");
+        assert!(message("name = \"x\"", "name = \"../x\"").contains("'../x'"));
+        assert!(message("[runs.b]", "[runs.b]\n[runs.\"c/d\"]").contains("'c/d'"));
     }
 
     /// Every recipe of the repository can be read, and its options make sense.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use qn_run::{RunDirectory, read_metrics};
 use qn_train::ui::{Talk, Verbosity};
-use qn_train::{Interrupt, Launch, Settings, TrainError, train};
+use qn_train::{Interrupt, Launch, Settings, TrainError, outln, train};
 
 use crate::eigen::{self, EigenArgs};
 use crate::experiment::{ExperimentReport, RunSummary};
@@ -61,9 +61,9 @@ struct Finished {
 
 /// Runs the command; gives whether every eigenpair converged.
 pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
-    qn_train::cli::set_threads(args.threads)?;
-    let recipe = Recipe::find(&args.recipe)?;
     let verbosity = args.talk.verbosity();
+    qn_train::cli::set_threads(args.threads, verbosity)?;
+    let recipe = Recipe::find(&args.recipe)?;
     verbosity.say(format_args!("{}: {}", recipe.name, recipe.description));
     let folder = args.out.join(&recipe.name);
     let (report, page) = (folder.join("experiment.json"), folder.join("report.html"));
@@ -97,19 +97,16 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     output::write(&experiment, &Destination::File(report.clone()))?;
     table::print_experiment(&experiment);
     if recipe.eigen.is_some() {
-        let runs = finished.iter().filter_map(|f| {
-            let (eigen, overlap) = f.spectrum.as_ref()?;
-            Some((&f.summary, eigen, overlap))
-        });
-        table::print_spectra(runs);
+        table::print_spectra(finished.iter().map(|f| (&f.summary, f.spectrum.as_ref())));
     }
     let paths: Vec<PathBuf> = finished.iter().map(|f| f.path.clone()).collect();
     page::write(&page, &recipe.name, Some(&experiment), &paths)?;
-    println!("\nreports:\n  {}", report.display());
-    for f in finished.iter().filter(|_| recipe.eigen.is_some() || recipe.track.is_some()) {
-        println!("  {}", f.path.join("reports").display());
+    outln!("\nreports:\n  {}", report.display());
+    let analysed = recipe.eigen.is_some() || recipe.track.is_some();
+    for f in finished.iter().filter(|f| analysed && f.summary.diverged_at.is_none()) {
+        outln!("  {}", f.path.join("reports").display());
     }
-    println!("all on one page, for a browser:\n  {}", page.display());
+    outln!("all on one page, for a browser:\n  {}", page.display());
     Ok(converged)
 }
 

@@ -1,6 +1,7 @@
 //! What a reader wants to know first, on stdout.
 
 use qn_spectrum::StopReason;
+use qn_train::outln;
 
 use crate::batches::BatchesReport;
 use crate::experiment::{ExperimentReport, RunSummary};
@@ -10,7 +11,7 @@ use crate::track::TrackReport;
 /// Eigenvalues with residuals, and what they say.
 pub(crate) fn print_eigen(report: &EigenReport) {
     let subject = &report.subject;
-    println!(
+    outln!(
         "{} of {} on {} {} samples of {}: loss {:.5}, accuracy {:.2} %, |gradient| {:.3e}",
         subject.operator,
         subject.arch,
@@ -21,9 +22,9 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         100.0 * report.accuracy,
         report.gradient_norm
     );
-    println!("{:>5}  {:>14}  {:>10}", report.which, "eigenvalue", "residual");
+    outln!("{:>5}  {:>14}  {:>10}", report.which, "eigenvalue", "residual");
     for (i, (value, residual)) in report.eigenvalues.iter().zip(&report.residuals).enumerate() {
-        println!("{:>5}  {value:>14.6}  {residual:>10.1e}", i + 1);
+        outln!("{:>5}  {value:>14.6}  {residual:>10.1e}", i + 1);
     }
     let ending = match report.stop_reason {
         StopReason::Converged => "converged",
@@ -34,7 +35,7 @@ pub(crate) fn print_eigen(report: &EigenReport) {
             "NOT CONVERGED: the products' precision is used up; raise --tol or use --dtype f64"
         }
     };
-    println!(
+    outln!(
         "{} of {} within {:.0e}; {} products, {:.1} s: {ending}",
         report.converged,
         report.eigenvalues.len(),
@@ -43,9 +44,9 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         report.seconds
     );
     match report.verified {
-        Some(true) => println!("verified: nothing better is left when these are projected out"),
+        Some(true) => outln!("verified: nothing better is left when these are projected out"),
         Some(false) => {
-            println!("NOT VERIFIED: the search for what is left ended without an answer; raise --maxiter")
+            outln!("NOT VERIFIED: the search for what is left ended without an answer; raise --maxiter")
         }
         None => {}
     }
@@ -53,7 +54,7 @@ pub(crate) fn print_eigen(report: &EigenReport) {
 
 /// How many eigenvalues there are of each sign, and how far the numbers can be trusted.
 pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
-    println!(
+    outln!(
         "all {}: {} above {:.1e}, {} below -{:.1e}, {} nearer to zero than can be told apart; smallest {:.6}",
         report.positive + report.near_zero + report.negative,
         report.positive,
@@ -63,7 +64,7 @@ pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
         report.near_zero,
         report.smallest,
     );
-    println!(
+    outln!(
         "matrix against products {:.1e}; trace {:.6} and {:.6} from the eigenvalues; Frobenius norm {:.6} and {:.6}",
         report.assembly_error,
         report.trace,
@@ -75,7 +76,7 @@ pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
 
 /// One line a checkpoint.
 pub(crate) fn print_track(report: &TrackReport) {
-    println!(
+    outln!(
         "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>9} {:>8} {:>8} {:>8}",
         "step",
         "loss",
@@ -94,7 +95,7 @@ pub(crate) fn print_track(report: &TrackReport) {
         let mut ratios: Vec<f64> = ratios.collect();
         ratios.sort_by(f64::total_cmp);
         let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
-        println!(
+        outln!(
             "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
             p.step,
             p.loss,
@@ -108,9 +109,10 @@ pub(crate) fn print_track(report: &TrackReport) {
             p.gradient_in_top_space,
         );
     }
-    println!(
+    outln!(
         "inside, outside: largest eigenvalues in and without the class gradients' span; 2/eta is {:.1}, with momentum {:.1}",
-        report.threshold, report.momentum_threshold
+        report.threshold,
+        report.momentum_threshold
     );
 }
 
@@ -119,16 +121,23 @@ pub(crate) fn print_experiment(report: &ExperimentReport) {
     let mut groups: Vec<&str> = report.runs.iter().map(|r| r.group.as_str()).collect();
     groups.dedup();
     let percent = |a: Vec<f64>| spread(&a.iter().map(|a| 100.0 * a).collect::<Vec<f64>>(), 2);
-    println!(
+    outln!(
         "\n{:<24} {:>4} {:>9} {:>16} {:>18} {:>9} {:>7} {:>9}",
-        "run", "runs", "diverged", "test acc / %", "test loss", "seconds", "paper %", "paper"
+        "run",
+        "runs",
+        "diverged",
+        "test acc / %",
+        "test loss",
+        "seconds",
+        "paper %",
+        "paper"
     );
     for group in groups {
         let runs: Vec<&RunSummary> = report.runs.iter().filter(|r| r.group == group).collect();
         let ends: Vec<_> = runs.iter().filter_map(|r| r.last()).collect();
         let paper = runs[0].paper.unwrap_or_default();
         let number = |x: Option<f64>, digits: usize| x.map_or("".into(), |x| format!("{x:.digits$}"));
-        println!(
+        outln!(
             "{group:<24} {:>4} {:>9} {:>16} {:>18} {:>9.1} {:>7} {:>9}",
             runs.len(),
             runs.len() - ends.len(),
@@ -140,16 +149,21 @@ pub(crate) fn print_experiment(report: &ExperimentReport) {
         );
     }
     if report.runs.iter().any(|r| r.seed != report.runs[0].seed) {
-        println!("± is one standard deviation over seeds");
+        outln!("± is one standard deviation over seeds");
     }
     for c in &report.comparisons {
         let ahead = match c.sgd_ahead_from {
             Some(step) => format!("SGD stays ahead from step {step} on"),
             None => "SGD is behind at the end".into(),
         };
-        println!(
+        outln!(
             "{} against {}, seed {}: the latter's loss is lower in {} of {} windows; {ahead}; it takes {:.1} times as long",
-            c.sgd, c.other, c.seed, c.other_ahead.0, c.other_ahead.1, c.time_ratio
+            c.sgd,
+            c.other,
+            c.seed,
+            c.other_ahead.0,
+            c.other_ahead.1,
+            c.time_ratio
         );
     }
 }
@@ -166,11 +180,11 @@ fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// One line a run: its spectrum, and the last snapshot against it.
+/// One line a run: its spectrum, and the last snapshot against it; of one that has diverged, where.
 pub(crate) fn print_spectra<'a>(
-    runs: impl Iterator<Item = (&'a RunSummary, &'a EigenReport, &'a OverlapReport)>,
+    runs: impl Iterator<Item = (&'a RunSummary, Option<&'a (EigenReport, OverlapReport)>)>,
 ) {
-    println!(
+    outln!(
         "\n{:<12} {:>9} {:>10} {:>10} {:>10} {:>13} {:>6} {:>9} {:>5} {:>9}",
         "run",
         "test acc",
@@ -184,13 +198,18 @@ pub(crate) fn print_spectra<'a>(
         "rank raw"
     );
     let mut shown = None;
-    for (summary, eigen, overlap) in runs {
+    for (summary, spectrum) in runs {
+        let Some((eigen, overlap)) = spectrum else {
+            let step = summary.diverged_at.map_or("?".into(), |step| step.to_string());
+            outln!("{:<12} diverged at step {step}", summary.name);
+            continue;
+        };
         let c = overlap.classes;
         let value = |i: usize| eigen.eigenvalues.get(i).map_or("-".into(), |v| format!("{v:.4}"));
         let accuracy = summary.last().map_or("-".into(), |v| format!("{:.2} %", 100.0 * v.accuracy));
         let paper = summary.paper.and_then(|p| p.assigned_cosine).map_or("".into(), |c| format!("{c:.2}"));
         let Some(last) = overlap.snapshots.last() else { continue };
-        println!(
+        outln!(
             "{:<12} {accuracy:>9} {:>10} {:>10} {:>10} {:>13.4} {paper:>6} {:>9.4} {:>5} {:>9}",
             summary.name,
             value(0),
@@ -204,7 +223,7 @@ pub(crate) fn print_spectra<'a>(
         shown = Some(overlap);
     }
     if let Some(overlap) = shown {
-        println!(
+        outln!(
             "random directions have a mean |cos| of {:.4}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
             overlap.random_baseline,
             2 * overlap.classes,
@@ -215,23 +234,31 @@ pub(crate) fn print_spectra<'a>(
 
 /// The ends of minibatches' spectra.
 pub(crate) fn print_batches(report: &BatchesReport) {
-    println!("{:>9} {:>22} {:>22}", "samples", "largest", "smallest");
+    outln!("{:>9} {:>22} {:>22}", "samples", "largest", "smallest");
     for s in &report.sizes {
-        println!("{:>9} {:>22} {:>22}", s.size, spread(&s.largest, 4), spread(&s.smallest, 4));
+        outln!("{:>9} {:>22} {:>22}", s.size, spread(&s.largest, 4), spread(&s.smallest, 4));
     }
-    println!("{:>9} {:>22.4} {:>22.4}", report.subject.samples, report.largest, report.smallest);
-    println!("± is one standard deviation over the minibatches");
+    outln!("{:>9} {:>22.4} {:>22.4}", report.subject.samples, report.largest, report.smallest);
+    outln!("± is one standard deviation over the minibatches");
 }
 
 /// One line a snapshot.
 pub(crate) fn print_overlap(report: &OverlapReport) {
-    println!(
+    outln!(
         "class gradients ({}) against the top {} eigenvectors of the {}",
-        report.class_gradients, report.k, report.operator
+        report.class_gradients,
+        report.k,
+        report.operator
     );
-    println!(
+    outln!(
         "{:>8}  {:>10}  {:>9}  {:>10}  {:>9}  {:>5}  {:>8}",
-        "step", "mean |cos|", "overlap", "max angle", "coherence", "rank", "rank raw"
+        "step",
+        "mean |cos|",
+        "overlap",
+        "max angle",
+        "coherence",
+        "rank",
+        "rank raw"
     );
     let n = report.snapshots.len();
     for (i, s) in report.snapshots.iter().enumerate() {
@@ -240,16 +267,23 @@ pub(crate) fn print_overlap(report: &OverlapReport) {
             continue;
         }
         let angle = s.principal_angles.last().copied().unwrap_or(f64::NAN).to_degrees();
-        println!(
+        outln!(
             "{:>8}  {:>10.4}  {:>9.4}  {angle:>9.1}°  {:>9.4}  {:>5}  {:>8}",
-            s.step, s.mean_assigned_cosine, s.subspace_overlap, s.max_coherence, s.rank, s.rank_raw
+            s.step,
+            s.mean_assigned_cosine,
+            s.subspace_overlap,
+            s.max_coherence,
+            s.rank,
+            s.rank_raw
         );
     }
-    println!("random directions: mean |cos| {:.4}", report.random_baseline);
+    outln!("random directions: mean |cos| {:.4}", report.random_baseline);
     if let Some(s) = report.snapshots.iter().rev().find(|s| s.rank != s.rank_raw) {
-        println!(
+        outln!(
             "warning: at step {} the rank of [V, E] is {} with unit columns and {} without: the tolerance is relative to the largest column, so the raw rank measures |c_k|, not overlap",
-            s.step, s.rank, s.rank_raw
+            s.step,
+            s.rank,
+            s.rank_raw
         );
     }
 }

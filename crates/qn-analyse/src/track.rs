@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::estimates::residual_ratio;
 use crate::operator::{CurvatureOperator, Outside, Watched, explain};
 use crate::output::{self, Destination, Report};
-use crate::problem::{Problem, ProblemArgs};
+use crate::problem::{Problem, ProblemArgs, check_tol};
 use crate::report::Subject;
 use crate::subspace::{assign, column_space, cosines, subspace_overlap, unit_columns};
 use crate::table;
@@ -130,6 +130,7 @@ impl Report for TrackReport {
 /// Runs the command.
 pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport> {
     let started = Instant::now();
+    check_tol(args.tol)?;
     let to = args.problem.destination::<TrackReport>("track.json")?;
     let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
     let TrainConfig { lr, momentum, .. } = run.read_config()?;

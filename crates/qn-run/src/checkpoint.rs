@@ -76,10 +76,26 @@ impl Checkpoint {
         file.write(path)
     }
 
+    /// The first number that is NaN or infinite, and what it is part of; `None` for a state that training can go on from.
+    pub fn not_finite(&self) -> Option<(&'static str, f64)> {
+        let o = &self.optimizer;
+        let first = |values: &[f32]| values.iter().find(|v| !v.is_finite()).map(|&v| f64::from(v));
+        let singles: [(&'static str, Option<f64>); 5] = [
+            ("a parameter", first(&self.parameters)),
+            ("a running statistic", self.buffers.iter().find_map(|b| first(b))),
+            ("the momentum", first(&o.momentum)),
+            ("an average of class gradients", first(&o.class_gradients)),
+            ("a vector of the subspace", first(&o.subspace)),
+        ];
+        let squares = o.lambda_squares.iter().copied().find(|v| !v.is_finite());
+        let mut all = singles.into_iter().chain([("an average of lambda_k squared", squares)]);
+        all.find_map(|(what, value)| Some((what, value?)))
+    }
+
     /// Reads a checkpoint of ours.
     ///
     /// # Errors
-    /// It cannot be read, is damaged, or belongs to another layout.
+    /// It cannot be read, is damaged, belongs to another layout, or holds a number that is not finite.
     pub fn read(path: &Path, layout: &ParamLayout) -> Result<Self, RunError> {
         let file = TensorFile::read(path)?;
         let found: String = file.meta_field(path, "layout_hash")?;
@@ -101,13 +117,17 @@ impl Checkpoint {
         if let Some(&[k, _]) = file.tensors.get(SUBSPACE).map(Tensor::shape) {
             optimizer.subspace = f32s(SUBSPACE, &[k, p])?;
         }
-        Ok(Self {
+        let checkpoint = Self {
             step: file.meta_field(path, "step")?,
             seconds: file.meta_field(path, "seconds")?,
             parameters: parameters.into_iter().map(|v| v as f32).collect(),
             buffers: buffers.into_iter().map(|b| b.into_iter().map(|v| v as f32).collect()).collect(),
             optimizer,
-        })
+        };
+        match checkpoint.not_finite() {
+            Some((what, value)) => Err(RunError::invalid(path, format!("{what} is {value}"))),
+            None => Ok(checkpoint),
+        }
     }
 }
 

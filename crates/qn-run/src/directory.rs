@@ -1,13 +1,24 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::files::{read_toml, write_json, write_toml};
+use crate::files::{link_target, read_toml, remove_stale, write_json, write_toml};
 use crate::{Manifest, RunError, TensorFile, TrainConfig, Versions, convert_former_options};
 
 /// Paths and whole-file access of `runs/NAME`.
 #[derive(Clone, Debug)]
 pub struct RunDirectory {
     path: PathBuf,
+}
+
+/// What a run's training writes into the folder itself, config.toml last.
+const FILES: [&str; 4] = ["metrics.jsonl", "manifest.json", "events.out.tfevents.qn", "config.toml"];
+
+/// A name as that of one folder: what is no letter, digit, `-`, `_` or `.` becomes `-`, and dots at its beginning, which
+/// hide a folder or lead out of it, are left out.
+pub fn folder_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = name.trim_start_matches('.').chars().map(plain).collect();
+    if name.is_empty() { "unnamed".into() } else { name }
 }
 
 /// Held while a process writes to the run; the operating system frees it when the process ends,
@@ -59,7 +70,7 @@ impl RunDirectory {
         })
     }
 
-    /// Takes the run for this process.
+    /// Takes the run for this process, and removes unfinished files that a killed one has left.
     ///
     /// # Errors
     /// Another process has it, or the folder cannot be written.
@@ -67,7 +78,13 @@ impl RunDirectory {
         let path = self.path.join(".lock");
         let file = File::create(&path).map_err(RunError::io(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(RunLock { _file: file }),
+            Ok(()) => {
+                remove_stale(&self.path, |name| FILES.contains(&name));
+                for folder in ["snapshots", "checkpoints"] {
+                    remove_stale(&self.path.join(folder), |name| step_of(name).is_some());
+                }
+                Ok(RunLock { _file: file })
+            }
             Err(std::fs::TryLockError::WouldBlock) => Err(RunError::InUse(self.path.clone())),
             Err(std::fs::TryLockError::Error(e)) => Err(RunError::io(&path)(e)),
         }
@@ -87,11 +104,11 @@ impl RunDirectory {
             // What is left there is not ours, or nothing.
             let _ = std::fs::remove_dir(self.path.join(name));
         }
-        for name in ["metrics.jsonl", "manifest.json", "events.out.tfevents.qn", "report.html", "config.toml"]
-        {
+        // config.toml goes last: a folder without it counts as no run.
+        for name in ["report.html"].into_iter().chain(FILES) {
             let file = self.path.join(name);
             if file.is_file() {
-                std::fs::remove_file(&file).map_err(RunError::io(&file))?;
+                link_target(&file).and_then(std::fs::remove_file).map_err(RunError::io(&file))?;
             }
         }
         Ok(())
@@ -219,6 +236,11 @@ fn step_file(dir: &Path, step: u64) -> PathBuf {
     dir.join(format!("step-{step:08}.safetensors"))
 }
 
+/// The step that a snapshot or checkpoint is of, from the file's name.
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
+}
+
 fn steps_in(dir: &Path) -> Result<Vec<u64>, RunError> {
     if !dir.is_dir() {
         return Ok(Vec::new());
@@ -226,8 +248,7 @@ fn steps_in(dir: &Path) -> Result<Vec<u64>, RunError> {
     let mut steps = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(RunError::io(dir))? {
         let name = entry.map_err(RunError::io(dir))?.file_name();
-        let step = name.to_str().and_then(|n| n.strip_prefix("step-")?.strip_suffix(".safetensors"));
-        steps.extend(step.and_then(|s| s.parse::<u64>().ok()));
+        steps.extend(name.to_str().and_then(step_of));
     }
     steps.sort_unstable();
     Ok(steps)
@@ -261,6 +282,16 @@ mod tests {
         assert!(!run.checkpoint_path(3).exists());
         std::fs::write(path.join("metrics.jsonl"), "of another program").unwrap();
         assert!(matches!(RunDirectory::create(&path, true), Err(RunError::Foreign(_))));
+    }
+
+    #[test]
+    fn names_become_one_folder() {
+        let found = ["lenet", "resnet9-w4", "../../evil", "a b/c", "..", "", "naïve_2.1"].map(folder_name);
+        assert_eq!(
+            found,
+            ["lenet", "resnet9-w4", "-..-evil", "a-b-c", "unnamed", "unnamed", "naïve_2.1"]
+                .map(str::to_owned)
+        );
     }
 
     #[test]

@@ -27,6 +27,16 @@ pub enum RunError {
         /// What it is, and what to do.
         reason: String,
     },
+    /// A line of a log is none.
+    #[error("{path}:{line} is not a line of a training log ({reason}): mend or remove that line")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// The run exists and nothing was said about it.
     #[error(
         "{0} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"

@@ -22,7 +22,7 @@ mod torch;
 
 pub use checkpoint::{Checkpoint, OptimizerState};
 pub use config::{TrainConfig, convert_former_options};
-pub use directory::{RunDirectory, RunLock};
+pub use directory::{RunDirectory, RunLock, folder_name};
 pub use error::RunError;
 pub use files::write_whole;
 pub use foreign::{read_parameters, read_tensors};

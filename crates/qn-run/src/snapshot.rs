@@ -31,6 +31,18 @@ impl Snapshot {
         rows.saturating_mul(params).saturating_mul(4).saturating_add(classes * 8 + 1024)
     }
 
+    /// The first number that is NaN or infinite, and what it is part of.
+    pub fn not_finite(&self) -> Option<(&'static str, f64)> {
+        let first = |values: &[f32]| values.iter().find(|v| !v.is_finite()).map(|&v| f64::from(v));
+        let all = [
+            ("a class gradient", first(&self.class_gradients)),
+            ("an average of class gradients", first(&self.averaged_class_gradients)),
+            ("the gradient", first(&self.gradient)),
+            ("a lambda_k", self.lambda.iter().copied().find(|v| !v.is_finite())),
+        ];
+        all.into_iter().find_map(|(what, value)| Some((what, value?)))
+    }
+
     /// Writes the file whole.
     ///
     /// # Errors

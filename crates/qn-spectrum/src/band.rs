@@ -169,7 +169,8 @@ impl BandFactors {
 pub(crate) fn band_eigenvectors(band: &Band, values: &[f64], seed: u64) -> Mat<f64> {
     use rand::SeedableRng as _;
     let (n, k) = (band.n, values.len());
-    let norm = band.norm().max(f64::MIN_POSITIVE);
+    // The zero matrix has any vectors: its size only has to leave quotients finite.
+    let norm = if band.norm() > 0.0 { band.norm() } else { 1.0 };
     let tiny = f64::EPSILON * norm;
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut vectors = Mat::zeros(n, k);

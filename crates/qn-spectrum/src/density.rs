@@ -48,7 +48,7 @@ const BLOCK: usize = 10;
 /// v give nodes θ_i and weights τ_i with Σ τ_i f(θ_i) ≈ vᵀ f(A) v, whose mean over v is tr f(A) / n.
 ///
 /// # Errors
-/// Fewer than two probes, no steps, fewer than two points, or a product fails.
+/// Fewer than two probes, no steps, fewer than two points, `sigma` below what the points can show, or a product fails.
 pub fn density(
     operator: &impl SymmetricOperator,
     options: &DensityOptions,
@@ -72,6 +72,12 @@ pub fn density(
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let spread = if high > low { high - low } else { high.abs().max(1.0) };
     let sigma = options.sigma.unwrap_or(spread / 100.0);
+    // The trapezoidal sum of a Gaussian is right to 1e-8 where its sigma is no less than the step.
+    let steps = options.points as f64 - 1.0;
+    let least = spread / (steps - 8.0).max(1.0);
+    if !(sigma.is_finite() && sigma >= least * (1.0 - 1e-9)) {
+        return Err(SpectrumError::Sigma { sigma, points: options.points, least });
+    }
     let (from, to) = (low - 4.0 * sigma, high + 4.0 * sigma);
     let at = |i: usize| from + (to - from) * i as f64 / (options.points - 1) as f64;
     let grid: Vec<f64> = (0..options.points).map(at).collect();

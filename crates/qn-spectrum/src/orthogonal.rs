@@ -69,7 +69,8 @@ fn shorten(
         along(&project_out(done, column.as_mut()));
         let before = norm;
         norm = column.norm_l2();
-        if norm > 0.5 * before || norm <= tiny {
+        // What is not finite does not shrink.
+        if norm <= tiny || !norm.is_finite() || norm > 0.5 * before {
             return norm;
         }
         project_out(basis, column.as_mut());

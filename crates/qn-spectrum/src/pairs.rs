@@ -189,6 +189,18 @@ pub enum SpectrumError {
         /// The fewest that work.
         least: usize,
     },
+    /// The grid of a density cannot show Gaussians so narrow.
+    #[error(
+        "sigma = {sigma:e} is below the distance of the {points} points, so that the density would not show: give at least {least:e}, or more points"
+    )]
+    Sigma {
+        /// As asked.
+        sigma: f64,
+        /// Points of the grid.
+        points: usize,
+        /// The smallest that they show.
+        least: f64,
+    },
     /// The matrix has an entry that is infinite or not a number.
     #[error("the matrix has entries that are not finite")]
     NotFinite,

@@ -1,16 +1,15 @@
 //! The command line of `qn-train`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qn_data::DataName;
-use qn_run::{RunDirectory, TrainConfig};
+use qn_run::{RunDirectory, TrainConfig, folder_name};
 
 use crate::settings::{Settings, Usage, steps_in_epoch};
 use crate::shell::ShellCommand;
-use crate::ui::{Talk, chain, print_error};
+use crate::ui::{Talk, Verbosity, chain, print_error};
 use crate::{Interrupt, Launch, TrainError, train};
 
 /// Train a classifier with SGD or the quasi-Newton optimiser, logging class gradients.
@@ -82,8 +81,8 @@ struct TrainArgs {
 
 impl Cli {
     /// Runs the command and gives the process's exit code: 0, 1 for a failure, 2 for wrong usage,
-    /// 130 or 143 when a signal came.
-    pub fn run(self) -> ExitCode {
+    /// 129, 130 or 143 when a signal came.
+    pub fn run(self) -> u8 {
         let result = match self.command {
             Some(Command::Fetch(args)) => fetch(&args),
             Some(Command::Shell(command)) => command.run(Self::command()).map(|()| 0),
@@ -94,13 +93,13 @@ impl Cli {
 }
 
 /// Prints the error, if there is one, and chooses the exit code.
-pub fn report(result: Result<u8>) -> ExitCode {
+pub fn report(result: Result<u8>) -> u8 {
     match result {
-        Ok(code) => code.into(),
+        Ok(code) => code,
         Err(error) => {
             print_error(chain(&error));
             if let Some(TrainError::Interrupted { code, .. }) = error.downcast_ref() {
-                return (*code).into();
+                return *code;
             }
             let usage = error.is::<Usage>()
                 || matches!(
@@ -109,31 +108,17 @@ pub fn report(result: Result<u8>) -> ExitCode {
                 )
                 || error.is::<qn_model::ModelError>()
                 || matches!(error.downcast_ref(), Some(qn_run::RunError::Exists(_)));
-            if usage { 2.into() } else { 1.into() }
+            if usage { 2 } else { 1 }
         }
     }
 }
 
 fn fetch(args: &FetchArgs) -> Result<u8> {
     let name: DataName = args.dataset.parse()?;
-    eprintln!("fetching {} into {}", name.as_str(), args.data_dir.display());
+    Verbosity::Normal.say(format_args!("fetching {} into {}", name.as_str(), args.data_dir.display()));
     let dir = qn_data::fetch(name, &args.data_dir, args.from.as_deref())?;
-    eprintln!("{} is complete and verified", dir.display());
+    Verbosity::Normal.say(format_args!("{} is complete and verified", dir.display()));
     Ok(0)
-}
-
-/// Keeps candle from running elementwise operations on threads of its own, unless the environment says otherwise. They
-/// wait in loops, which on few processors keeps the convolutions' threads waiting: LeNet's quasi-Newton step took 26 ms
-/// instead of 20 on two.
-///
-/// To be called first of all: while there is one thread, nothing can read the environment meanwhile.
-#[allow(unsafe_code)]
-pub fn keep_candle_on_one_thread() {
-    const VARIABLE: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: no other thread has been started.
-        unsafe { std::env::set_var(VARIABLE, "1") };
-    }
 }
 
 /// A command's options as an empty command line gives them.
@@ -146,28 +131,39 @@ pub fn defaults<A: Args>() -> A {
     Empty::parse_from(["defaults"]).options
 }
 
-/// Makes `n` the number of threads of everything that runs in parallel here.
+/// More threads than this many times the processors only wait for each other: 2,000 on two take a minute for a second's work.
+const THREADS_PER_PROCESSOR: usize = 4;
+
+/// Makes `n`, or what the processors can do with, the number of threads of everything that runs in parallel here.
 ///
 /// # Errors
 /// `n` is 0.
-pub fn set_threads(n: Option<usize>) -> Result<usize> {
+pub fn set_threads(n: Option<usize>, verbosity: Verbosity) -> Result<usize> {
     if n == Some(0) {
         return Err(Usage("--threads 0: give at least 1".into()).into());
     }
-    let n = n.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |p| p.get()));
-    // A pool that is there already (in a test) keeps its size; results are the same.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+    let processors = std::thread::available_parallelism().map_or(1, |p| p.get());
+    let asked = n.unwrap_or(processors);
+    let n = asked.min(THREADS_PER_PROCESSOR * processors);
+    // A pool that is there already (in a test, or from the analysis before this one) keeps its size; results are the same.
+    let new = rayon::ThreadPoolBuilder::new().num_threads(n).build_global().is_ok();
+    if new && n < asked {
+        verbosity.warn(format_args!(
+            "--threads {asked}: {n} are used, for {processors} processors; results are the same"
+        ));
+    }
     Ok(n)
 }
 
 fn start(args: &TrainArgs) -> Result<u8> {
-    set_threads(args.threads)?;
-    let interrupt = Interrupt::catch_signals().context("cannot catch signals")?;
     let verbosity = args.talk.verbosity();
+    set_threads(args.threads, verbosity)?;
+    let interrupt = Interrupt::catch_signals().context("cannot catch signals")?;
     let config = if args.resume { resumed(args)? } else { args.settings.configure(&args.data_dir)? };
     let out = args.out.clone().unwrap_or_else(|| {
         let optimizer = config.optimizer.as_str();
-        PathBuf::from(format!("runs/{}-{}-{optimizer}", config.architecture.name, config.data))
+        let name = format!("{}-{}-{optimizer}", config.architecture.name, config.data);
+        PathBuf::from("runs").join(folder_name(&name))
     });
     let outcome = train(&Launch {
         config: &config,

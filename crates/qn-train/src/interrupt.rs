@@ -1,31 +1,38 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Whether the user has asked the process to stop: set by SIGINT and SIGTERM, read between steps.
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+
+/// Whether the process has been asked to stop: set by SIGINT, SIGTERM and SIGHUP, read between steps.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Catches SIGINT and SIGTERM from now on. A second signal of the same kind ends the process at once. When memory
-    /// runs out, the process says what may help and exits with 1.
+    /// Catches SIGINT, SIGTERM and SIGHUP from now on; a SIGHUP that is ignored, as under nohup, stays so. A second SIGINT
+    /// or SIGTERM ends the process at once, a second SIGHUP does not: a closed terminal sends several. When memory runs
+    /// out, the process says what may help and exits with 1.
     ///
     /// # Errors
     /// The operating system refuses.
     pub fn catch_signals() -> std::io::Result<Self> {
         let this = Self::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in [SIGINT, SIGTERM] {
             let code = exit_code(signal);
-            let seen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let seen = Arc::new(AtomicBool::new(false));
             // In this order the first signal passes the conditional exit and arms it.
             signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&seen))?;
             signal_hook::flag::register(signal, seen)?;
             signal_hook::flag::register_usize(signal, Arc::clone(&this.0), code as usize)?;
         }
+        if !hangup_is_ignored() {
+            let code = exit_code(SIGHUP);
+            signal_hook::flag::register_usize(SIGHUP, Arc::clone(&this.0), code as usize)?;
+        }
         explain_aborts()?;
         Ok(this)
     }
 
-    /// The exit code to end with (130 or 143), if a signal has come.
+    /// The exit code to end with (129, 130 or 143), if a signal has come.
     pub fn exit_code(&self) -> Option<u8> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
@@ -36,6 +43,22 @@ impl Interrupt {
 
 fn exit_code(signal: i32) -> i32 {
     128 + signal
+}
+
+/// Lets a write that would exceed the limit on a file's size fail (EFBIG) and be told of, where SIGXFSZ would end the
+/// process without a word.
+pub(crate) fn let_writes_fail() -> std::io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
+}
+
+/// Whether whoever has started the process wants it to outlive the terminal.
+#[allow(unsafe_code)]
+fn hangup_is_ignored() -> bool {
+    // SAFETY: a zeroed sigaction is a valid one, and without a new action the old one is only read.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGHUP, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 const OUT_OF_MEMORY: &str = "error: memory has run out (or the program had to abort for another reason, told above): \

@@ -4,6 +4,9 @@
 //! optimiser as one vector θ ∈ R^P in layout order. All randomness comes from the seed through
 //! [`qn_model::initial_parameters`] and [`qn_data::epoch_batches`].
 
+// Both panic when nobody listens: `stdout` and `ui` are there instead.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod arrangement;
 mod class_pass;
 pub mod cli;
@@ -15,6 +18,7 @@ mod planes;
 mod pooling;
 mod settings;
 pub mod shell;
+pub mod stdout;
 mod train;
 mod trainer;
 pub mod ui;

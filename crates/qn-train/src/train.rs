@@ -19,7 +19,7 @@ use crate::{Interrupt, Network, Optimizer, Usage, parse_device};
 /// Why a run ended before its last step.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The loss, or what the quasi-Newton method goes by, is NaN or infinite.
+    /// The loss, the parameters, or what the optimiser goes by is NaN or infinite.
     #[error(
         "{what} is {value} at step {step} with --lr {lr}: the run has diverged. {checkpoint}; try a smaller --lr or a larger --damping"
     )]
@@ -122,9 +122,6 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     if !launch.resume {
         run.write_manifest(&manifest(config, &layout, &train_set, &test_set))?;
     }
-    // The configuration is written last: a folder that has it is a run. A resumed one may be longer.
-    run.write_config(config)?;
-
     let (theta, buffers) = match &saved {
         Some(c) => (c.parameters.clone(), c.buffers.clone()),
         None => {
@@ -136,7 +133,12 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
     let events = config.tensorboard.then(|| run.events_path());
-    let log = MetricsLog::open(&run.metrics_path(), step, events.as_deref())?;
+    let log = match launch.resume {
+        true => MetricsLog::resume(&run.metrics_path(), step, events.as_deref())?,
+        false => MetricsLog::create(&run.metrics_path(), events.as_deref())?,
+    };
+    // The configuration is written last: a folder that has it is a run. A resumed one may be longer.
+    run.write_config(config)?;
     launch.verbosity.say(format_args!(
         "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
         config.architecture.name,

@@ -38,9 +38,9 @@ impl Trainer<'_> {
     pub(crate) fn run(mut self) -> Result<Outcome> {
         let bar = self.launch.verbosity.bar(self.config.steps, "training");
         bar.set_position(self.step);
-        let per_epoch = self.train_set.len().div_ceil(self.batch_size) as u64;
+        let per_epoch = self.steps_in_epoch();
         let mut order = (u64::MAX, Vec::new());
-        let mut last = (f64::NAN, f64::NAN);
+        let mut last = None;
         if self.step == 0 && self.config.keep_checkpoints == 0 {
             // Who wants all of them wants to see the beginning.
             self.checkpoint()?;
@@ -54,13 +54,13 @@ impl Trainer<'_> {
             let end_of_epoch = self.step.is_multiple_of(per_epoch);
             let done = self.step == self.config.steps;
             if end_of_epoch || done {
-                last = self.validate(self.step / per_epoch)?;
+                let (loss, accuracy) = self.validate(self.step / per_epoch)?;
                 bar.println(format!(
-                    "epoch {:>3}  test loss {:.4}  test accuracy {:.2} %",
+                    "epoch {:>3}  test loss {loss:.4}  test accuracy {:.2} %",
                     self.step.div_ceil(per_epoch),
-                    last.0,
-                    100.0 * last.1
+                    100.0 * accuracy
                 ));
+                last = Some((loss, accuracy));
             }
             if let Some((loss, accuracy)) = seen {
                 bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
@@ -81,12 +81,30 @@ impl Trainer<'_> {
             }
         }
         bar.finish_and_clear();
-        if last.0.is_nan() {
+        let (val_loss, val_accuracy) = match last {
+            Some(last) => last,
             // A run that was already complete when it was resumed.
-            last = self.evaluate()?;
+            None => self.evaluate()?,
+        };
+        self.final_snapshot()?;
+        self.warn_of_huge(val_loss);
+        Ok(Outcome { steps: self.step, val_loss, val_accuracy, seconds: self.seconds() })
+    }
+
+    /// Says that a loss is far above that of who guesses, ln C: the run has not diverged, but nearly.
+    fn warn_of_huge(&self, val_loss: f64) {
+        let guess = (self.network.graph().classes() as f64).ln();
+        if val_loss > 10.0 * guess {
+            self.launch.verbosity.warn(format_args!(
+                "the test loss, {val_loss:.4}, is far above {guess:.4}, which all classes being equally likely would give: \
+                 the run has come near to diverging; try a smaller --lr or a larger --damping"
+            ));
         }
-        self.final_snapshot(per_epoch)?;
-        Ok(Outcome { steps: self.step, val_loss: last.0, val_accuracy: last.1, seconds: self.seconds() })
+    }
+
+    /// Steps of one pass over the training data.
+    fn steps_in_epoch(&self) -> u64 {
+        self.train_set.len().div_ceil(self.batch_size) as u64
     }
 
     fn batches(&self, epoch: u64) -> Vec<Vec<usize>> {
@@ -118,6 +136,7 @@ impl Trainer<'_> {
             let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
             self.optimizer.observe(&pass)?;
             if snapshot {
+                self.check_loss(epoch, &pass.plain.loss)?;
                 self.snapshot(&pass)?;
             }
             pass.plain
@@ -128,9 +147,8 @@ impl Trainer<'_> {
         let logged = self.step.is_multiple_of(self.config.log_every);
         let (mut seen, mut line) = (None, None);
         if logged || self.device.is_cpu() {
-            let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+            let loss = self.check_loss(epoch, &loss)?;
             let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
-            self.check_finite("the loss", epoch, &[loss])?;
             if logged {
                 line = Some(self.measure(epoch, loss, accuracy)?);
             }
@@ -201,6 +219,13 @@ impl Trainer<'_> {
         Ok(self.log.append(&metric)?)
     }
 
+    /// A batch's loss as a number.
+    fn check_loss(&mut self, epoch: u64, loss: &Tensor) -> Result<f64> {
+        let loss = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        self.check_finite("the loss", epoch, &[loss])?;
+        Ok(loss)
+    }
+
     fn validate(&mut self, epoch: u64) -> Result<(f64, f64)> {
         let (loss, accuracy) = self.evaluate()?;
         self.log.append(&Metric {
@@ -215,7 +240,7 @@ impl Trainer<'_> {
     }
 
     /// Loss and accuracy on the test split.
-    fn evaluate(&self) -> Result<(f64, f64)> {
+    fn evaluate(&mut self) -> Result<(f64, f64)> {
         let n = self.test_set.len();
         let (mut loss, mut correct) = (0.0, 0.0);
         let all: Vec<usize> = (0..n).collect();
@@ -229,10 +254,11 @@ impl Trainer<'_> {
                 logits.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?,
             );
         }
+        self.check_finite("the test loss", self.step / self.steps_in_epoch(), &[loss])?;
         Ok((loss / n as f64, correct / n as f64))
     }
 
-    fn snapshot(&self, pass: &ClassPass) -> Result<()> {
+    fn snapshot(&mut self, pass: &ClassPass) -> Result<()> {
         let layout = self.network.graph().layout();
         let averaged = match self.optimizer.averages() {
             Some(averages) => to_f32s(&averages.gradients()?)?,
@@ -247,21 +273,30 @@ impl Trainer<'_> {
             gradient: to_f32s(&pass.plain.gradient)?,
             lambda: pass.lambda.to_vec1()?,
         };
+        if let Some((what, value)) = snapshot.not_finite() {
+            self.check_finite(what, self.step / self.steps_in_epoch(), &[value])?;
+        }
         Ok(snapshot.write(&self.run.snapshot_path(self.step))?)
     }
 
-    /// Class gradients at the end, over the batch that the next step would have used.
-    fn final_snapshot(&mut self, per_epoch: u64) -> Result<()> {
+    /// The batch that the next step uses, or would have used.
+    fn next_batch(&self) -> Result<(Tensor, Vec<u32>)> {
+        let per_epoch = self.steps_in_epoch();
         let batches = self.batches(self.step / per_epoch);
-        let (images, labels) = self.training_batch(&batches[(self.step % per_epoch) as usize])?;
+        self.training_batch(&batches[(self.step % per_epoch) as usize])
+    }
+
+    /// Class gradients at the end.
+    fn final_snapshot(&mut self) -> Result<()> {
+        let (images, labels) = self.next_batch()?;
         let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
         self.optimizer.observe(&pass)?;
         self.snapshot(&pass)
     }
 
-    fn checkpoint(&self) -> Result<()> {
-        self.log.sync()?;
-        let layout = self.network.graph().layout();
+    /// Saves the state, unless it has diverged: what is saved can be gone on from, its numbers and its loss are finite.
+    fn checkpoint(&mut self) -> Result<()> {
+        let epoch = self.step / self.steps_in_epoch();
         let checkpoint = Checkpoint {
             step: self.step,
             seconds: self.seconds(),
@@ -269,7 +304,15 @@ impl Trainer<'_> {
             buffers: self.network.buffers()?,
             optimizer: self.optimizer.state()?,
         };
-        checkpoint.write(&self.run.checkpoint_path(self.step), layout)?;
+        if let Some((what, value)) = checkpoint.not_finite() {
+            self.check_finite(what, epoch, &[value])?;
+        }
+        let (images, labels) = self.next_batch()?;
+        let (logits, _) = self.network.forward(&images, Mode::Train)?;
+        let target = Tensor::new(labels, &self.device)?;
+        self.check_loss(epoch, &candle_nn::loss::cross_entropy(&logits.detach(), &target)?)?;
+        self.log.sync()?;
+        checkpoint.write(&self.run.checkpoint_path(self.step), self.network.graph().layout())?;
         // By default the newest two stay: one to go on with, one in case it is damaged.
         let keep = match self.config.keep_checkpoints {
             0 => usize::MAX,

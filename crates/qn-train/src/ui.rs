@@ -1,6 +1,6 @@
 //! Talking to the user: stderr for talk, progress bars on terminals only.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -46,9 +46,14 @@ impl Talk {
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 
+/// Prints a line to stderr. Nobody may be there to read it (a terminal that was closed, a full disk): that ends nothing.
+fn talk(line: impl std::fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
 /// Prints an error.
 pub fn print_error(words: impl std::fmt::Display) {
-    anstream::eprintln!("{ERROR}error:{ERROR:#} {words}");
+    talk(format_args!("{ERROR}error:{ERROR:#} {words}"));
 }
 
 /// How much is said on stderr.
@@ -66,14 +71,14 @@ impl Verbosity {
     /// Prints a line of talk.
     pub fn say(self, line: impl std::fmt::Display) {
         if self >= Self::Normal {
-            anstream::eprintln!("{line}");
+            talk(line);
         }
     }
 
     /// Prints what only who asks for more wants to see.
     pub fn detail(self, line: impl std::fmt::Display) {
         if self >= Self::Verbose {
-            anstream::eprintln!("{line}");
+            talk(line);
         }
     }
 

@@ -102,7 +102,7 @@ fn draw_head<'a>(area: &Area<'a>, title: &str, entries: &[Entry<'_>], ink: RGBCo
 }
 
 fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
-    let [(x0, x1), (y0, y1)] = chart.extent();
+    let [(x0, x1), (y0, y1)] = chart.extent()?;
     let (ink, grid) = (theme.ink(), theme.grid());
     let text = |size: u32| (FONT, size).into_font().color(&ink);
     let colors = || SERIES.iter().copied().cycle();
@@ -257,6 +257,7 @@ fn tick(scale: Scale, place: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::panel::{Axis, Series};
 
     #[test]
     fn ticks_are_short() {
@@ -264,6 +265,24 @@ mod tests {
         assert_eq!([linear(0.0), linear(0.25), linear(40.0), linear(2e6)], ["0", "0.25", "40", "2e6"]);
         let log = |x| tick(Scale::Log, x);
         assert_eq!([log(-4.0), log(-1.0), log(0.5), log(3.0)], ["1e-4", "0.1", "3.2", "1000"]);
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_drawn_or_refused() {
+        let drawn = |points: [(f64, f64); 2]| {
+            let series = Series { name: String::new(), points: points.to_vec(), mark: Mark::Dots };
+            let (x, y) = (Axis::linear("index"), Axis::linear("value"));
+            let chart = Chart { title: "t".into(), x, y, series: vec![series], references: Vec::new() };
+            svg(&[Panel::Chart(chart)], Theme::Light)
+        };
+        let message = drawn([(0.0, 1e308), (1.0, -1e308)]).unwrap_err().to_string();
+        assert!(message.contains("'value' would reach from -1e308 to 1e308"), "{message}");
+        let next = |x: f64| f64::from_bits(x.to_bits() + 1);
+        for (low, high) in
+            [(-1e307, 8e307), (1e20, next(1e20)), (1.0, next(1.0)), (0.0, 5e-324), (3e-300, 4e-300)]
+        {
+            assert!(drawn([(0.0, low), (1.0, high)]).unwrap().contains("<circle"), "{low} {high}");
+        }
     }
 
     #[test]

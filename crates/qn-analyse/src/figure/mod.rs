@@ -93,7 +93,7 @@ pub(crate) fn run(args: &FigureArgs) -> Result<()> {
     let theme = if args.dark { Theme::Dark } else { Theme::Light };
     let svg = draw::svg(&panels(args.name, &sources, args.step)?, theme)?;
     let bytes = match args.output.extension().and_then(|e| e.to_str()) {
-        Some("svg") => format!("{svg}<!-- {MARK} -->\n").into_bytes(),
+        Some("svg") => svg.replacen("</svg>", &format!("<!-- {MARK} --></svg>"), 1).into_bytes(),
         Some("png") => png(&svg, args.scale)?,
         _ => bail!(Usage(format!("--output {}: give a .svg or a .png", args.output.display()))),
     };

@@ -1,5 +1,7 @@
 //! What a figure shows, before it is drawn.
 
+use anyhow::{Result, ensure};
+
 /// One pair of axes, or a matrix.
 #[derive(Clone, Debug)]
 pub(crate) enum Panel {
@@ -123,8 +125,11 @@ impl Scale {
 }
 
 impl Chart {
-    /// The places that everything takes, in x and in y; stems and steps reach down to `floor`.
-    pub(crate) fn extent(&self) -> [(f64, f64); 2] {
+    /// The places that everything takes, in x and in y, with a margin; stems and steps reach down to zero.
+    ///
+    /// # Errors
+    /// The ends of an axis are so far apart that a double cannot tell how far.
+    pub(crate) fn extent(&self) -> Result<[(f64, f64); 2]> {
         let mut extent = [(f64::INFINITY, f64::NEG_INFINITY); 2];
         let mut widen = |axis: usize, place: Option<f64>| {
             if let Some(place) = place {
@@ -148,13 +153,22 @@ impl Chart {
                 At::Y(y) => widen(1, self.y.scale.place(y)),
             }
         }
-        extent.map(|(low, high)| {
+        let ends = |axis: &Axis, (low, high): (f64, f64)| {
             if low > high {
-                return (0.0, 1.0);
+                return Ok((0.0, 1.0));
             }
             let margin = if high > low { 0.04 * (high - low) } else { 0.5 };
-            (low - margin, high + margin)
-        })
+            // What differs by roundings alone has no ticks in between.
+            let margin = margin.max(1e-9 * low.abs().max(high.abs()));
+            ensure!(
+                (high - low + 2.0 * margin).is_finite(),
+                "the figure '{}' cannot be drawn: its axis '{}' would reach from {low:.0e} to {high:.0e}",
+                self.title,
+                axis.label
+            );
+            Ok((low - margin, high + margin))
+        };
+        Ok([ends(&self.x, extent[0])?, ends(&self.y, extent[1])?])
     }
 }
 
