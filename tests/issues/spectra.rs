@@ -6,10 +6,10 @@ const LINEAR: &str = "name = 'one'\ninput = [1, 8, 8]\nclasses = 10\nlayers = [{
     { type = 'linear', name = 'l', out_features = 10 }]";
 
 /// A checkpoint of [`LINEAR`].
-fn linear_checkpoint(sandbox: &Sandbox, weight: impl Fn(usize) -> f32) {
+fn linear_checkpoint(sandbox: &Sandbox, weight: impl Fn(usize) -> f32, bias: impl Fn(usize) -> f32) {
     let bytes =
         |n: usize, f: &dyn Fn(usize) -> f32| -> Vec<u8> { (0..n).flat_map(|i| f(i).to_le_bytes()).collect() };
-    let (w, b) = (bytes(640, &weight), bytes(10, &|_| 0.0));
+    let (w, b) = (bytes(640, &weight), bytes(10, &bias));
     let view = |shape: Vec<usize>, bytes| {
         safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap()
     };
@@ -36,7 +36,7 @@ const ONE: [&str; 6] = ["--checkpoint", "one.safetensors", "--arch", "one.toml",
 #[test]
 fn nine_equal_eigenvalues_of_a_network_at_zero() {
     let sandbox = Sandbox::new();
-    linear_checkpoint(&sandbox, |_| 0.0);
+    linear_checkpoint(&sandbox, |_| 0.0, |_| 0.0);
     for more in [&["--verify"][..], &[], &["--full"], &["--verify", "--block", "4", "--dtype", "f32"]] {
         let report = eigen(&sandbox, &ONE, &[&["--samples", "100", "--k", "10"], more].concat());
         let found = values(&report);
@@ -51,7 +51,7 @@ fn nine_equal_eigenvalues_of_a_network_at_zero() {
 #[test]
 fn the_null_space_of_the_gauss_newton_matrix() {
     let sandbox = Sandbox::new();
-    linear_checkpoint(&sandbox, |i| ((i * 37 % 101) as f32 - 50.0) / 200.0);
+    linear_checkpoint(&sandbox, |i| ((i * 37 % 101) as f32 - 50.0) / 200.0, |_| 0.0);
     let ask = ["--samples", "8", "--k", "10", "--operator", "ggn", "--which", "SA", "--verify"];
     let report = eigen(&sandbox, &ONE, &ask);
     assert!(values(&report).iter().all(|v| v.abs() < 1e-9), "{report}");
@@ -87,7 +87,7 @@ fn a_network_that_does_not_train() {
 #[test]
 fn the_smallest_pairs_are_found_densely_where_that_costs_less() {
     let sandbox = Sandbox::new();
-    linear_checkpoint(&sandbox, |i| ((i * 37 % 101) as f32 - 50.0) / 20.0);
+    linear_checkpoint(&sandbox, |i| ((i * 37 % 101) as f32 - 50.0) / 20.0, |_| 0.0);
     let ask = ["--operator", "ggn", "--which", "SA", "--k", "10", "--tol", "1e-13"];
     let out = sandbox.analyse(&[&["eigen"], &ONE[..], &["--json", "a.json"], &ask].concat());
     assert!(out.stderr.contains("solved densely"), "{} {}", out.stderr, out.stdout);
@@ -95,4 +95,27 @@ fn the_smallest_pairs_are_found_densely_where_that_costs_less() {
         serde_json::from_slice(&std::fs::read(sandbox.path("a.json")).unwrap()).unwrap();
     assert_eq!(report["method"], "dense");
     assert!(report["matvecs"].as_u64().unwrap() < 4 * 650, "{}", report["matvecs"]);
+}
+
+/// A network that is certain of its only sample: H is far below the range of single precision, whose spectra have the
+/// relative accuracy of its rounded logits all the same.
+#[test]
+fn a_loss_below_the_range_of_single_precision() {
+    let sandbox = Sandbox::new();
+    let right = (0..10).find(|&class| {
+        let bias = |k| if k == class { 160.0 } else { k as f32 };
+        linear_checkpoint(&sandbox, |i| (i % 7) as f32 / 50.0, bias);
+        eigen(&sandbox, &ONE, &["--samples", "1", "--k", "1"])["accuracy"] == 1.0
+    });
+    assert!(right.is_some());
+    let largest = |more: &[&str]| {
+        let report = eigen(&sandbox, &ONE, &[&["--samples", "1", "--k", "1"], more].concat());
+        values(&report)[0]
+    };
+    let exact = largest(&[]);
+    assert!(0.0 < exact && exact < 1e-50, "{exact}");
+    for more in [&["--full"][..], &["--dtype", "f32"], &["--dtype", "f32", "--full"]] {
+        let found = largest(more);
+        assert!((found / exact - 1.0).abs() < 1e-3, "{more:?}: {found} for {exact}");
+    }
 }

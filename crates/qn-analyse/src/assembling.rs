@@ -26,9 +26,9 @@ pub(crate) struct Assembly<T> {
 }
 
 impl<T: Real + Scalar> Assembly<T> {
-    /// None of a matrix of order n.
-    pub(crate) fn new(n: usize) -> Self {
-        Self { triangle: Triangle::zeros(n, STORAGE_WIDTH), parts: 0, seconds: 0.0 }
+    /// None of a matrix of order n, which is `unit` times what will be stored.
+    pub(crate) fn new(n: usize, unit: f64) -> Self {
+        Self { triangle: Triangle::zeros(n, STORAGE_WIDTH).with_unit(unit), parts: 0, seconds: 0.0 }
     }
 
     /// Bytes of a matrix of order n.
@@ -61,7 +61,7 @@ struct Work<'a, 'i, T> {
 impl<T: Real + Scalar> Entries<anyhow::Error> for Work<'_, '_, T> {
     fn add(&mut self, i: usize, j: usize, x: f64) {
         let triangle = &mut self.assembly.triangle;
-        triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x));
+        triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x / triangle.unit()));
     }
 
     fn reached(&mut self, parts: usize, share: f64) -> Result<()> {

@@ -124,7 +124,7 @@ impl<T: Real + Scalar> Full<'_, T> {
                     .say(format_args!("going on with a matrix of which {} parts are there", begun.parts));
                 self.solve_matrix(begun, partial, &watched)?
             }
-            None => self.solve_matrix(Assembly::new(p), partial, &watched)?,
+            None => self.solve_matrix(Assembly::new(p, 1.0 / self.curvature.scale()), partial, &watched)?,
         };
         pairs.matvecs = assembled.products + earlier + watched.products();
         Ok((pairs, self.report(values, assembled)))

@@ -12,19 +12,19 @@ use crate::track::TrackReport;
 pub(crate) fn print_eigen(report: &EigenReport) {
     let subject = &report.subject;
     outln!(
-        "{} of {} on {} {} samples of {}: loss {:.5}, accuracy {:.2} %, |gradient| {:.3e}",
+        "{} of {} on {} {} samples of {}: loss {}, accuracy {:.2} %, |gradient| {:.3e}",
         subject.operator,
         subject.arch,
         subject.samples,
         subject.split,
         subject.data,
-        report.loss,
+        decimal(report.loss, 5),
         100.0 * report.accuracy,
         report.gradient_norm
     );
     outln!("{:>5}  {:>14}  {:>10}", report.which, "eigenvalue", "residual");
     for (i, (value, residual)) in report.eigenvalues.iter().zip(&report.residuals).enumerate() {
-        outln!("{:>5}  {value:>14.6}  {residual:>10.1e}", i + 1);
+        outln!("{:>5}  {:>14}  {residual:>10.1e}", i + 1, decimal(*value, 6));
     }
     let ending = match report.stop_reason {
         StopReason::Converged => "converged",
@@ -52,25 +52,35 @@ pub(crate) fn print_eigen(report: &EigenReport) {
     }
 }
 
+/// A number with so many decimals, or with an exponent where these would not show it.
+fn decimal(x: f64, decimals: usize) -> String {
+    let shown = 10f64.powi(1 - decimals.min(300) as i32);
+    if x == 0.0 || (shown..1e8).contains(&x.abs()) {
+        format!("{x:.decimals$}")
+    } else {
+        format!("{x:.decimals$e}")
+    }
+}
+
 /// How many eigenvalues there are of each sign, and how far the numbers can be trusted.
 pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
     outln!(
-        "all {}: {} above {:.1e}, {} below -{:.1e}, {} nearer to zero than can be told apart; smallest {:.6}",
+        "all {}: {} above {:.1e}, {} below -{:.1e}, {} nearer to zero than can be told apart; smallest {}",
         report.positive + report.near_zero + report.negative,
         report.positive,
         report.threshold,
         report.negative,
         report.threshold,
         report.near_zero,
-        report.smallest,
+        decimal(report.smallest, 6),
     );
     outln!(
-        "matrix against products {:.1e}; trace {:.6} and {:.6} from the eigenvalues; Frobenius norm {:.6} and {:.6}",
+        "matrix against products {:.1e}; trace {} and {} from the eigenvalues; Frobenius norm {} and {}",
         report.assembly_error,
-        report.trace,
-        report.trace_of_eigenvalues,
-        report.frobenius,
-        report.frobenius_of_eigenvalues,
+        decimal(report.trace, 6),
+        decimal(report.trace_of_eigenvalues, 6),
+        decimal(report.frobenius, 6),
+        decimal(report.frobenius_of_eigenvalues, 6),
     );
 }
 

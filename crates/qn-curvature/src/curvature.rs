@@ -151,10 +151,10 @@ impl<T: Real> Curvature<T> {
         !self.cache.is_empty()
     }
 
-    /// The power of two by which deltas are multiplied on their way through the network and sums divided at its end:
-    /// see [`scale_of`]. One, without a pass over the data, in double precision, whose range is that of the
-    /// probabilities.
-    pub(crate) fn scale(&self) -> f64 {
+    /// The power of two by which deltas are multiplied on their way through the network and sums divided at its end: it
+    /// brings the largest |p − y| of the data between 1/2 and 1. One, without a pass over the data, in double
+    /// precision, whose range is that of the probabilities.
+    pub fn scale(&self) -> f64 {
         if size_of::<T>() == size_of::<f64>() {
             return 1.0;
         }

@@ -58,6 +58,7 @@ impl<T: Scalar> Reduction<T> {
         let n = triangle.order();
         // Block columns of the matrix hold whole panels.
         let width = (1..=width).rev().find(|w| triangle.width().is_multiple_of(*w)).unwrap_or(1);
+        let power = power / triangle.unit();
         Ok(Self::with((triangle, power), width, Vec::new(), Update::none(n, width)))
     }
 

@@ -50,6 +50,7 @@ impl<T: Scalar> Triangle<T> {
     /// Those of the writer.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         write_sizes(to, [self.order(), self.width()])?;
+        to.write_all(&self.unit().to_le_bytes())?;
         self.columns().iter().try_for_each(|column| write_entries(to, column.as_ref()))
     }
 
@@ -59,10 +60,13 @@ impl<T: Scalar> Triangle<T> {
     /// Those of the reader, or it is not of such a matrix.
     pub fn read(from: &mut impl Read, n: usize) -> io::Result<Self> {
         let [order, width] = read_sizes(from)?;
-        if order != n || !(1..=n).contains(&width) {
+        let mut unit = [0; 8];
+        from.read_exact(&mut unit)?;
+        let unit = f64::from_le_bytes(unit);
+        if order != n || !(1..=n).contains(&width) || !(unit.is_normal() && unit > 0.0) {
             return Err(unsound());
         }
-        let mut triangle = Self::zeros(n, width);
+        let mut triangle = Self::zeros(n, width).with_unit(unit);
         triangle.columns_mut().iter_mut().try_for_each(|column| read_entries(from, column.as_mut()))?;
         Ok(triangle)
     }

@@ -10,11 +10,13 @@ use crate::{OperatorError, Scalar, SymmetricOperator};
 ///
 /// Block column j holds rows j·w to n of columns j·w to (j+1)·w, column by column. What it holds of its own
 /// diagonal block above the diagonal is not part of the matrix. Half of a square matrix's memory, and every
-/// block column is a matrix by itself, ready for products.
+/// block column is a matrix by itself, ready for products. The matrix is [`Self::unit`] times the entries that are
+/// stored, so that one of any scale has entries in the range of T.
 #[derive(Clone, Debug)]
 pub struct Triangle<T> {
     n: usize,
     width: usize,
+    unit: f64,
     columns: Vec<Mat<T>>,
 }
 
@@ -29,7 +31,17 @@ impl<T: Scalar> Triangle<T> {
     pub fn zeros(n: usize, width: usize) -> Self {
         let width = width.clamp(1, n.max(1));
         let columns = (0..n).step_by(width).map(|at| Mat::zeros(n - at, width.min(n - at))).collect();
-        Self { n, width, columns }
+        Self { n, width, unit: 1.0, columns }
+    }
+
+    /// The triangle with another unit, a power of two, and with the entries that it stores.
+    pub fn with_unit(self, unit: f64) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// What the stored entries are multiplied by, 1 unless told.
+    pub fn unit(&self) -> f64 {
+        self.unit
     }
 
     /// From entries (i, j), i ≥ j.
@@ -58,13 +70,13 @@ impl<T: Scalar> Triangle<T> {
         n * (n + width) / 2 * size_of::<T>()
     }
 
-    /// Entry (i, j), i ≥ j.
+    /// Entry (i, j), i ≥ j, as it is stored.
     pub fn get(&self, i: usize, j: usize) -> T {
         let block = j / self.width;
         self.columns[block][(i - block * self.width, j - block * self.width)]
     }
 
-    /// Sets entry (i, j), i ≥ j.
+    /// Stores entry (i, j), i ≥ j, which is that of the matrix divided by the unit.
     pub fn set(&mut self, i: usize, j: usize, x: T) {
         let block = j / self.width;
         self.columns[block][(i - block * self.width, j - block * self.width)] = x;
@@ -82,7 +94,7 @@ impl<T: Scalar> Triangle<T> {
 
     /// Σ of the diagonal.
     pub fn trace(&self) -> f64 {
-        (0..self.n).map(|i| self.get(i, i).f64()).sum()
+        self.unit * (0..self.n).map(|i| self.get(i, i).f64()).sum::<f64>()
     }
 
     /// The Frobenius norm.
@@ -91,10 +103,10 @@ impl<T: Scalar> Triangle<T> {
         let power = safe_power::<f64>(self.norm_max());
         let square = |i: usize, j: usize| (power * self.get(i, j).f64()).powi(2);
         let column = |j: usize| 2.0 * (j + 1..self.n).map(|i| square(i, j)).sum::<f64>() + square(j, j);
-        (0..self.n).map(column).sum::<f64>().sqrt() / power
+        self.unit * ((0..self.n).map(column).sum::<f64>().sqrt() / power)
     }
 
-    /// Multiplies every entry by a factor.
+    /// Multiplies every stored entry by a factor.
     pub(crate) fn scale(&mut self, factor: f64) {
         let times = |x: &mut T| *x = T::of(x.f64() * factor);
         self.columns.par_iter_mut().flat_map(|column| column.par_col_iter_mut()).for_each(|column| {
@@ -104,10 +116,10 @@ impl<T: Scalar> Triangle<T> {
 
     /// The whole matrix, in double precision.
     pub fn to_square(&self) -> Mat<f64> {
-        Mat::from_fn(self.n, self.n, |i, j| self.get(i.max(j), i.min(j)).f64())
+        Mat::from_fn(self.n, self.n, |i, j| self.unit * self.get(i.max(j), i.min(j)).f64())
     }
 
-    /// The largest |entry|; infinite where one is not a number.
+    /// The largest stored |entry|; infinite where one is not a number.
     pub fn norm_max(&self) -> f64 {
         let lower = |column: &Mat<T>| {
             (0..column.ncols())
@@ -213,7 +225,7 @@ impl<T: Scalar> SymmetricOperator for Triangle<T> {
         }
         for j in 0..y.ncols() {
             for i in 0..y.nrows() {
-                y[(i, j)] = product[(i, j)].f64();
+                y[(i, j)] = self.unit * product[(i, j)].f64();
             }
         }
         Ok(())
