@@ -31,7 +31,7 @@ figure, axes = plt.subplots(figsize=(6, 3.5))
 for name, report in overlap.items():
     steps = [s["step"] for s in report["snapshots"]]
     axes.plot(steps, [s["mean_assigned_cosine"] for s in report["snapshots"]], label=name)
-axes.axhline(overlap["sgd"]["random_baseline"], color="grey", linestyle=":", label="random")
+axes.axhline(overlap["sgd"]["random_assigned"]["mean"], color="grey", linestyle=":", label="random, assigned")
 axes.set(xlabel="step", ylabel="mean assigned |cos|", ylim=(0, 1))
 axes.legend();
 

@@ -111,7 +111,7 @@ for name, report in overlap.items():
     right.plot(steps, [s["rank"] for s in report["snapshots"]], "-", label=f"{name}, unit columns")
     right.plot(steps, [s["rank_raw"] for s in report["snapshots"]], ":", label=f"{name}, as they are")
 left.axhline(0.36, color="grey", linestyle="--", label="the paper's 0.36")
-left.axhline(overlap["sgd"]["random_baseline"], color="grey", linestyle=":", label="random")
+left.axhline(overlap["sgd"]["random_assigned"]["mean"], color="grey", linestyle=":", label="random, assigned")
 left.set(xlabel="step", ylabel="mean assigned |cos|", ylim=(0, 1))
 right.set(xlabel="step", ylabel="rank of [V, E]", ylim=(9, 21))
 left.legend()

@@ -45,7 +45,7 @@ fn every_figure_is_drawn_and_the_page_has_them() {
         ("spectrum", sgd, "All 1898 eigenvalues", "<rect", 30),
         ("density", sgd, "Density of eigenvalues", "<polyline", 3),
         ("cosines", sgd, "mean of the framed", "<rect", 111),
-        ("overlap", sgd, "random |cos| 0.0183", "<polyline", 4),
+        ("overlap", sgd, "random directions, assigned |cos| 0.039", "<polyline", 4),
         ("angles", sgd, "Principal angles", "<circle", 10),
         ("singular", sgd, "tolerance", "<circle", 40),
         ("training", sgd, "Accuracy on the test split", "<circle", 2),

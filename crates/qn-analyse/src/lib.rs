@@ -8,6 +8,7 @@
 
 mod assembling;
 mod batches;
+mod chance;
 pub mod cli;
 mod eigen;
 mod estimates;

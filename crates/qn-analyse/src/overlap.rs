@@ -10,6 +10,7 @@ use qn_run::{RunDirectory, RunError, Snapshot, StateDict, TensorFile, Versions, 
 use qn_train::Usage;
 use qn_train::ui::Talk;
 
+use crate::chance::RandomAssigned;
 use crate::output::{self, Destination};
 use crate::problem::destination;
 use crate::report::{self, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap, Subject};
@@ -112,6 +113,7 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
         samples: eigen.subject.samples,
         eigenvalues: eigen.eigenvalues[..k].to_vec(),
         random_baseline: (2.0 / (std::f64::consts::PI * layout.len() as f64)).sqrt(),
+        random_assigned: Some(RandomAssigned::new(layout.len(), classes, k)),
         snapshots,
         layout_hash: layout.hash(),
         versions: Versions::current(),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::chance::RandomAssigned;
 use crate::output::Report;
 
 /// Version of the formats below.
@@ -303,12 +304,22 @@ pub struct OverlapReport {
     pub eigenvalues: Vec<f64>,
     /// E|cos| of two random directions in R^P: √(2 / (π P)).
     pub random_baseline: f64,
+    /// `mean_assigned_cosine` for random directions; reports of earlier versions lack it.
+    pub random_assigned: Option<RandomAssigned>,
     /// One entry a snapshot, by step.
     pub snapshots: Vec<SnapshotOverlap>,
     /// Hash of the parameter layout.
     pub layout_hash: String,
     /// Versions.
     pub versions: Versions,
+}
+
+impl OverlapReport {
+    /// What the mean assigned cosine is for random directions.
+    pub(crate) fn random_assigned(&self) -> RandomAssigned {
+        let new = || RandomAssigned::new(self.params, self.classes, self.k);
+        self.random_assigned.clone().unwrap_or_else(new)
+    }
 }
 
 /// One snapshot against the eigenvectors.

@@ -4,6 +4,7 @@ use qn_spectrum::StopReason;
 use qn_train::outln;
 
 use crate::batches::BatchesReport;
+use crate::chance::RandomAssigned;
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
 use crate::track::TrackReport;
@@ -234,8 +235,8 @@ pub(crate) fn print_spectra<'a>(
     }
     if let Some(overlap) = shown {
         outln!(
-            "random directions have a mean |cos| of {:.4}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
-            overlap.random_baseline,
+            "random directions have an assigned cos of {}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
+            by_chance(&overlap.random_assigned()),
             2 * overlap.classes,
             overlap.classes
         );
@@ -250,6 +251,10 @@ pub(crate) fn print_batches(report: &BatchesReport) {
     }
     outln!("{:>9} {:>22.4} {:>22.4}", report.subject.samples, report.largest, report.smallest);
     outln!("± is one standard deviation over the minibatches");
+}
+
+fn by_chance(random: &RandomAssigned) -> String {
+    format!("{:.4} ± {:.4}", random.mean, random.std)
 }
 
 /// One line a snapshot.
@@ -287,7 +292,11 @@ pub(crate) fn print_overlap(report: &OverlapReport) {
             s.rank_raw
         );
     }
-    outln!("random directions: mean |cos| {:.4}", report.random_baseline);
+    outln!(
+        "random directions: mean |cos| {} (assigned like these), overlap {:.4}",
+        by_chance(&report.random_assigned()),
+        report.classes as f64 / report.params as f64
+    );
     if let Some(s) = report.snapshots.iter().rev().find(|s| s.rank != s.rank_raw) {
         outln!(
             "warning: at step {} the rank of [V, E] is {} with unit columns and {} without: the tolerance is relative to the largest column, so the raw rank measures |c_k|, not overlap",

@@ -45,7 +45,7 @@ pub(super) fn overlap(sources: &[Source]) -> Result<Vec<Panel>> {
     let (mut baseline, mut classes) = (0.0, 0);
     for source in sources {
         let report = read(source)?;
-        (baseline, classes) = (report.random_baseline, report.classes);
+        (baseline, classes) = (report.random_assigned().mean, report.classes);
         let add = |to: &mut Vec<Series>, name: &str, value: fn(&SnapshotOverlap) -> f64| {
             to.push(Series {
                 name: format!("{}: {name}", source.label),
@@ -65,7 +65,10 @@ pub(super) fn overlap(sources: &[Source]) -> Result<Vec<Panel>> {
             x: Axis::linear("step"),
             y: Axis::linear("cosine; overlap"),
             series: cosines,
-            references: vec![Reference { name: format!("random |cos| {baseline:.4}"), at: At::Y(baseline) }],
+            references: vec![Reference {
+                name: format!("random directions, assigned |cos| {baseline:.4}"),
+                at: At::Y(baseline),
+            }],
         }),
         Panel::Chart(Chart {
             title: "Rank of [V, E]".into(),

@@ -123,11 +123,12 @@ fn signs(full: &FullSpectrumReport) -> Markup {
 
 fn last_overlap(overlap: &OverlapReport) -> Markup {
     let Some(last) = overlap.snapshots.last() else { return html! {} };
+    let random = overlap.random_assigned();
     html! {
         p {
             "At the end the mean assigned |cos| of class gradients (" (overlap.class_gradients) ") and eigenvectors is "
-            strong { (format!("{:.3}", last.mean_assigned_cosine)) } ", where random directions have "
-            (format!("{:.4}", overlap.random_baseline)) "; the subspaces' overlap is "
+            strong { (format!("{:.3}", last.mean_assigned_cosine)) } ", where random directions, assigned in this way, have "
+            (format!("{:.4} ± {:.4}", random.mean, random.std)) "; the subspaces' overlap is "
             (format!("{:.3}", last.subspace_overlap)) ", the rank of [V, E] " (last.rank) " with unit columns and "
             (last.rank_raw) " without."
             @if last.rank != last.rank_raw {
