@@ -54,6 +54,14 @@ fn a_run_that_diverges_is_a_result_and_the_other_is_followed() {
     let points = track["points"].as_array().unwrap();
     assert_eq!(points.iter().map(|p| p["step"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 12, 24]);
     assert!((number(&track["threshold"]) - 40.0).abs() < 1e-12);
+    for point in points {
+        // The eigenvalues of the positive semidefinite D^1/2 V G V' D^1/2 are bounded by its diagonal and its trace.
+        let of = |name: &str| -> Vec<f64> { point[name].as_array().unwrap().iter().map(number).collect() };
+        let ratios: Vec<f64> = of("ggn_curvature").iter().zip(of("lambda")).map(|(c, l)| c / l).collect();
+        let (rho, largest) = (number(&point["rho"]), ratios.iter().copied().fold(0.0, f64::max));
+        assert!(largest <= rho * (1.0 + 1e-9) && rho <= ratios.iter().sum::<f64>() * (1.0 + 1e-9), "{point}");
+        assert!((number(&point["rho_limit"]) - 3.8).abs() < 1e-12, "{point}");
+    }
     for p in points {
         let (values, inside) = (numbers(&p["eigenvalues"]), numbers(&p["inside"]));
         assert_eq!((values.len(), inside.len()), (11, 10));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use qn_model::{Architecture, Graph};
-use qn_run::{Metric, RunDirectory, RunError, TensorFile, read_metrics, read_tensors};
+use qn_run::{Metric, RunDirectory, RunError, TensorFile, TrainConfig, read_metrics, read_tensors};
 use qn_train::ui::{bytes, chain};
 use qn_train::{Usage, outln};
 use serde_json::Value;
@@ -45,6 +45,30 @@ fn line(name: &str, what: impl std::fmt::Display) {
     outln!("  {name:<14} {what}");
 }
 
+/// Options of the optimiser that are not as `qn-train` has them where nothing is said.
+fn uncommon_options(config: &TrainConfig) -> Result<Vec<String>> {
+    let usual = [
+        ("schedule", Value::from("constant")),
+        ("weight_decay", Value::from(0.0)),
+        ("dampening", Value::from(0.0)),
+        ("nesterov", Value::from(false)),
+        ("momentum_on", Value::from("update")),
+        ("gamma", Value::from(0.9)),
+        ("basis", Value::from("paper")),
+        ("lambda", Value::from("own")),
+        ("newton", Value::from("diagonal")),
+        ("newton_scale", Value::from("unit")),
+        ("max_newton_step", Value::Null),
+        ("project", Value::from("none")),
+        ("class_statistics", Value::from("exact")),
+        ("augment", Value::from("none")),
+    ];
+    let config = serde_json::to_value(config)?;
+    let differing = usual.iter().filter(|(name, usual)| config[*name] != *usual);
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(differing.map(|(name, _)| format!("{} {}", name.replace('_', "-"), word(&config[*name]))).collect())
+}
+
 fn directory(path: &Path) -> Result<()> {
     let run = RunDirectory::open(path)?;
     let config = run.read_config()?;
@@ -65,6 +89,10 @@ fn directory(path: &Path) -> Result<()> {
             config.seed
         ),
     );
+    let options = uncommon_options(&config)?;
+    if !options.is_empty() {
+        line("options", options.join(", "));
+    }
     let checkpoints = run.checkpoint_steps()?;
     let taken = checkpoints.last().copied().unwrap_or(0);
     line("steps", format_args!("{taken} of {} saved", config.steps));

@@ -88,7 +88,7 @@ pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
 /// One line a checkpoint.
 pub(crate) fn print_track(report: &TrackReport) {
     outln!(
-        "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>9} {:>8} {:>8} {:>8}",
+        "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>8} {:>9} {:>8} {:>8} {:>8}",
         "step",
         "loss",
         "lambda_1",
@@ -96,6 +96,7 @@ pub(crate) fn print_track(report: &TrackReport) {
         "inside",
         "outside",
         "vHv/lambda_k",
+        "rho",
         "coherence",
         "|F|/|H|",
         "g class",
@@ -107,13 +108,14 @@ pub(crate) fn print_track(report: &TrackReport) {
         ratios.sort_by(f64::total_cmp);
         let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
         outln!(
-            "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
+            "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>8.2} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
             p.step,
             p.loss,
             p.eigenvalues[0],
             p.eigenvalues[report.classes.min(p.eigenvalues.len()) - 1],
             p.inside.first().copied().unwrap_or(f64::NAN),
             p.outside,
+            p.rho.unwrap_or(f64::NAN),
             p.mean_coherence,
             p.residual_ratio.value,
             p.gradient_in_class_span,
@@ -125,6 +127,11 @@ pub(crate) fn print_track(report: &TrackReport) {
         report.threshold,
         report.momentum_threshold
     );
+    if let Some(limit) = report.points.last().and_then(|p| p.rho_limit) {
+        let passed =
+            report.rho_passed_at.map_or(String::new(), |step| format!("; passed in the log at step {step}"));
+        outln!("rho: of the Newton steps 1/(lambda_k + d), which diverge above {limit:.2}{passed}");
+    }
 }
 
 /// One line for the runs that differ in their seed alone, with the paper's numbers; one for each comparison.

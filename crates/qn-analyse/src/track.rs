@@ -8,11 +8,11 @@ use clap::Args;
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
-use qn_run::{RunDirectory, TrainConfig};
+use qn_run::{RunDirectory, TrainConfig, read_metrics};
 use qn_spectrum::{Estimate, LanczosOptions, SymmetricOperator as _, Which, lanczos};
-use qn_train::Interrupt;
 use qn_train::cli::defaults;
 use qn_train::ui::Verbosity;
+use qn_train::{Interrupt, Stability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +52,13 @@ pub struct TrackReport {
     pub lr: f64,
     /// 2/η, beyond which gradient descent on a quadratic function diverges.
     pub threshold: f64,
-    /// 2 (1 + β)/η, the same with momentum β.
+    /// The curvature beyond which gradient descent with the run's own momentum diverges: 2 (1 + β)/η with momentum β,
+    /// 2 (1 + β)/((1 − τ) η) with dampening τ, 2 (1 + β)/((1 + 2β) η) with Nesterov's.
     pub momentum_threshold: f64,
+    /// The first step in the training log whose ρ, over its minibatch, is beyond its limit; absent where none is, and
+    /// where the optimiser takes no Newton steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho_passed_at: Option<u64>,
     /// Residuals asked for, relative to λ_1.
     pub tol: f64,
     /// Random vectors of the Frobenius norms.
@@ -92,6 +97,14 @@ pub struct TrackPoint {
     pub curvature: Vec<f64>,
     /// v_kᵀ G v_k.
     pub ggn_curvature: Vec<f64>,
+    /// ρ: the largest eigenvalue of D V G Vᵀ, V having the v_k as rows and D = diag(1/(λ_k + d)), with λ_k by eq. (12)
+    /// and the run's own damping d and cap of 1/(λ_k + d). Where it is above `rho_limit` such steps diverge; ρ = 1
+    /// where they are exact. Absent where it is not finite, and in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho: Option<f64>,
+    /// The limit of ρ: η times `momentum_threshold`, and without η where the learning rate multiplies the Newton steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rho_limit: Option<f64>,
     /// |c_k|.
     pub class_gradient_norms: Vec<f64>,
     /// Largest |v_j · v_k| of two classes.
@@ -133,7 +146,8 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
     check_tol(args.tol)?;
     let to = args.problem.destination::<TrackReport>("track.json")?;
     let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
-    let TrainConfig { lr, momentum, .. } = run.read_config()?;
+    let config = run.read_config()?;
+    let lr = config.lr;
     let steps = match args.problem.step {
         Some(step) => vec![step],
         None => run.checkpoint_steps()?,
@@ -145,7 +159,7 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
         let mut at = args.problem.clone();
         (at.step, at.talk) = (Some(step), args.problem.talk.silenced());
         let problem = Problem::load(&at, |_| Ok(()))?;
-        points.push(point(step, &problem, args, interrupt)?);
+        points.push(point(step, &problem, &config, args, interrupt)?);
         last = Some((problem.subject(&at), problem.target.graph.classes()));
         bar.inc(1);
     }
@@ -157,7 +171,8 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
         classes,
         lr,
         threshold: 2.0 / lr,
-        momentum_threshold: 2.0 * (1.0 + momentum) / lr,
+        momentum_threshold: config.stability_limit() / lr,
+        rho_passed_at: first_passed(&run)?,
         tol: args.tol,
         probes: args.probes,
         points,
@@ -171,7 +186,29 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
     Ok(report)
 }
 
-fn point(step: u64, problem: &Problem, args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackPoint> {
+/// The first logged step whose ρ is beyond its limit.
+fn first_passed(run: &RunDirectory) -> Result<Option<u64>> {
+    let log = read_metrics(&run.metrics_path())?;
+    Ok(log.iter().find(|m| m.rho.zip(m.rho_limit).is_some_and(|(rho, limit)| rho > limit)).map(|m| m.step))
+}
+
+/// ρ of the Newton steps 1/(λ_k + d) for a curvature V G Vᵀ.
+fn rho(lambda: &[f64], curvature: &DMatrix<f64>, config: &TrainConfig) -> Result<Option<f64>> {
+    let step =
+        |k: usize| (1.0 / (lambda[k] + config.damping)).min(config.max_newton_step.unwrap_or(f64::INFINITY));
+    let c = lambda.len();
+    let steps = Mat::from_fn(c, c, |i, j| if i == j { step(i) } else { 0.0 });
+    let curvature = Mat::from_fn(c, c, |i, j| 0.5 * (curvature[(i, j)] + curvature[(j, i)]));
+    Ok(Stability::of(&steps, &curvature)?.map(|found| found.rho))
+}
+
+fn point(
+    step: u64,
+    problem: &Problem,
+    config: &TrainConfig,
+    args: &TrackArgs,
+    interrupt: &Interrupt,
+) -> Result<TrackPoint> {
     let derivatives = &problem.derivatives;
     let (p, classes) = (derivatives.dim(), problem.target.graph.classes());
     let quiet = Verbosity::Quiet.bar(0, "products");
@@ -227,6 +264,8 @@ fn point(step: u64, problem: &Problem, args: &TrackArgs, interrupt: &Interrupt) 
         outside: outside.values[0],
         outside_converged: outside.converged == 1,
         inside,
+        rho: rho(&c.lambda, &(v.transpose() * &gv), config)?,
+        rho_limit: Some(config.rho_limit(step)),
         lambda: c.lambda,
         curvature: along(&hv),
         ggn_curvature: along(&gv),

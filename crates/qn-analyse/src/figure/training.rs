@@ -92,13 +92,19 @@ pub(super) fn lambda(sources: &[Source]) -> Result<Vec<Panel>> {
     ])
 }
 
-/// Curvature inside and outside the class gradients' span along training, against 2/η.
+/// Curvature inside and outside the class gradients' span along training, against 2/η; the ratios of curvature to λ_k and
+/// ρ, against its limit.
 pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
-    let panel = |source: &Source| -> Result<Panel> {
+    let panels = |source: &Source| -> Result<Vec<Panel>> {
         let report: TrackReport = source.report("track.json")?;
         let of = |name: &str, value: &dyn Fn(&TrackPoint) -> f64| Series {
             name: name.into(),
-            points: report.points.iter().map(|p| (p.step as f64, value(p))).collect(),
+            points: report
+                .points
+                .iter()
+                .map(|p| (p.step as f64, value(p)))
+                .filter(|p| p.1.is_finite())
+                .collect(),
             mark: Mark::Dots,
         };
         let median = |mut values: Vec<f64>| {
@@ -106,7 +112,7 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
             values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
         };
         let classes = report.classes;
-        Ok(Panel::Chart(Chart {
+        let curvature = Panel::Chart(Chart {
             title: format!("{}: curvature along training", source.label),
             x: Axis::linear("step"),
             y: Axis::log("curvature"),
@@ -118,7 +124,21 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
                 of("v_k H v_k, median", &|p| median(p.curvature.clone())),
             ],
             references: vec![Reference { name: "2/eta".into(), at: At::Y(report.threshold) }],
-        }))
+        });
+        let Some(limit) = report.points.last().and_then(|p| p.rho_limit) else { return Ok(vec![curvature]) };
+        let ratios =
+            |p: &TrackPoint| median(p.ggn_curvature.iter().zip(&p.lambda).map(|(c, l)| c / l).collect());
+        let stability = Panel::Chart(Chart {
+            title: format!("{}: Newton steps against the curvature they meet", source.label),
+            x: Axis::linear("step"),
+            y: Axis::log("curvature times step"),
+            series: vec![
+                of("rho", &|p| p.rho.unwrap_or(f64::NAN)),
+                of("v_k G v_k / lambda_k, median", &ratios),
+            ],
+            references: vec![Reference { name: "stable below".into(), at: At::Y(limit) }],
+        });
+        Ok(vec![curvature, stability])
     };
-    sources.iter().map(panel).collect()
+    Ok(sources.iter().map(panels).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
