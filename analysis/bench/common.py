@@ -1,4 +1,4 @@
-"""What the benchmarks share: the network, the images, timing."""
+"""What the benchmarks share beside the networks (steps.py): the images, timing."""
 
 import argparse
 import importlib.metadata
@@ -14,19 +14,6 @@ import torch
 from torch import nn
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def lenet():
-    names = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "flat", "fc1", "relu3", "fc2", "relu4", "fc3"]
-    layers = [
-        nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    ]
-    net = nn.Sequential()
-    for name, layer in zip(names, layers):
-        net.add_module(name, layer)
-    return net
 
 
 def cifar(samples):

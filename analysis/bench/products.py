@@ -27,7 +27,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from common import ROOT, bench_parser, cifar, lenet, median_time, record
+from common import ROOT, bench_parser, cifar, median_time, record
+from steps import lenet
 
 warnings.filterwarnings("ignore")
 BLOCK, BATCH = 10, 128

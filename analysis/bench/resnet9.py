@@ -14,45 +14,12 @@ import tempfile
 
 import torch
 from safetensors.numpy import save_file
-from torch import nn
 
 from common import ROOT, bench_parser, record, train
+from steps import ResNet9
 from top import measured
 
 TOL, MEMORY, BATCH = 1e-2, 5, 64
-
-
-class Block(nn.Module):
-    def __init__(self, inner, outer):
-        super().__init__()
-        self.conv = nn.Conv2d(inner, outer, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(outer)
-
-    def forward(self, x):
-        return self.bn(self.conv(x)).relu()
-
-
-class Layer(Block):
-    def __init__(self, inner, outer, residual):
-        super().__init__(inner, outer)
-        if residual:
-            self.res1, self.res2 = Block(outer, outer), Block(outer, outer)
-
-    def forward(self, x):
-        x = nn.functional.max_pool2d(super().forward(x), 2)
-        return x + self.res2(self.res1(x)) if hasattr(self, "res1") else x
-
-
-class ResNet9(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.prep = Block(3, 64)
-        self.layer1, self.layer2 = Layer(64, 128, True), Layer(128, 256, False)
-        self.layer3, self.linear = Layer(256, 512, True), nn.Linear(512, 10, bias=False)
-
-    def forward(self, x):
-        x = self.layer3(self.layer2(self.layer1(self.prep(x))))
-        return 0.125 * self.linear(x.amax((2, 3)))
 
 
 def main():

@@ -23,7 +23,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from common import ROOT, bench_parser, cifar, lenet, record, tensors, train
+from common import ROOT, bench_parser, cifar, record, tensors, train
+from steps import lenet
 
 warnings.filterwarnings("ignore")
 K, TOL, BATCH = 10, 1e-3, 128

@@ -20,71 +20,12 @@ import time
 os.environ["OMP_NUM_THREADS"] = "2"
 
 import torch
-from torch import nn
 
-from common import ROOT, bench_parser, lenet, record, tensors
-from resnet9 import ResNet9
+from common import ROOT, bench_parser, record, tensors
+from steps import naive, network, quasi_newton, sgd, split
 
-CLASSES = 10
-NETWORKS = {"lenet": lenet, "resnet9": ResNet9}
 # Steps, and steps to a line of metrics.
 STEPS = {"lenet": (400, 10), "resnet9": (8, 1)}
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def naive(net, params, x, y):
-    """One forward pass, C + 1 backward passes."""
-    z = net(x)
-    gradient = flat(torch.autograd.grad(nn.functional.cross_entropy(z, y), params, retain_graph=True))
-    rows = [flat(torch.autograd.grad(z[y == k, k].mean(), params, retain_graph=True)) for k in range(CLASSES)]
-    return gradient, torch.stack(rows), z.detach()
-
-
-def split(net, params, x, y):
-    """A forward and two backward passes over each class's samples."""
-    gradient, rows, logits = 0, [], torch.empty(len(y), CLASSES)
-    for k in range(CLASSES):
-        own = y == k
-        z = net(x[own])
-        share = nn.functional.cross_entropy(z, y[own]) * (own.sum() / len(y))
-        gradient = gradient + flat(torch.autograd.grad(share, params, retain_graph=True))
-        rows.append(flat(torch.autograd.grad(z[:, k].mean(), params)))
-        logits[own] = z.detach()
-    return gradient, torch.stack(rows), logits
-
-
-def quasi_newton(net, class_pass, lr=0.01, damping=30.0, gamma=0.9, momentum=0.9):
-    ema, square, buffer, t = 0, 0, 0, 0
-    params = list(net.parameters())
-
-    def step(x, y):
-        nonlocal ema, square, buffer, t
-        t += 1
-        g, c, z = class_pass(net, params, x, y)
-        own = z.softmax(1).gather(1, y[:, None])[:, 0]
-        spread = torch.zeros(CLASSES).index_add(0, y, own * (1 - own)) / len(y)
-        ema = gamma * ema + (1 - gamma) * c
-        square = gamma * square + (1 - gamma) * (spread * c.square().sum(1)).square()
-        v, lam = nn.functional.normalize(ema, dim=1), (square / (1 - gamma**t)).sqrt()
-        buffer = momentum * buffer + lr * g + ((1 / (lam + damping) - lr) * (v @ g)) @ v
-        theta = nn.utils.parameters_to_vector(params).detach() - buffer
-        nn.utils.vector_to_parameters(theta, params)
-
-    return step
-
-
-def sgd(net, lr=0.01):
-    optimiser = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-
-    def step(x, y):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(net(x), y).backward()
-        optimiser.step()
-
-    return step
 
 
 def pytorch(step, steps):
@@ -113,22 +54,22 @@ def ours(arch, optimiser, steps, logged):
 
 def main():
     parser = bench_parser(__doc__)
-    parser.add_argument("--arch", choices=NETWORKS, default="lenet")
+    parser.add_argument("--arch", choices=STEPS, default="lenet")
     parser.add_argument("--steps", type=int)
     args = parser.parse_args()
     torch.set_num_threads(2)
     subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
     steps, logged = STEPS[args.arch]
     steps = args.steps or steps
-    net, newton = NETWORKS[args.arch], ["--optimizer", "qn", "--damping", "30"]
+    newton = ["--optimizer", "qn", "--damping", "30"]
     found = {
         "ours: SGD": ours(args.arch, [], steps, logged),
-        "PyTorch: SGD": pytorch(sgd(net()), steps),
+        "PyTorch: SGD": pytorch(sgd(network(args.arch)), steps),
         "ours: quasi-Newton": ours(args.arch, newton, steps, logged),
-        "PyTorch: quasi-Newton, C + 1 backward passes": pytorch(quasi_newton(net(), naive), steps),
+        "PyTorch: quasi-Newton, C + 1 backward passes": pytorch(quasi_newton(network(args.arch), naive), steps),
     }
     if args.arch == "lenet":
-        found["PyTorch: quasi-Newton, class by class"] = pytorch(quasi_newton(net(), split), steps)
+        found["PyTorch: quasi-Newton, class by class"] = pytorch(quasi_newton(network(args.arch), split), steps)
     else:
         frozen = [*newton, "--class-statistics", "frozen"]
         found["ours: quasi-Newton, frozen statistics"] = ours(args.arch, frozen, steps, logged)
