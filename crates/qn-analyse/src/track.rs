@@ -8,11 +8,11 @@ use clap::Args;
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
-use qn_run::{RunDirectory, TrainConfig, read_metrics};
+use qn_run::{Metric, RunDirectory, TrainConfig, read_metrics};
 use qn_spectrum::{Estimate, LanczosOptions, SymmetricOperator as _, Which, lanczos};
 use qn_train::cli::defaults;
 use qn_train::ui::Verbosity;
-use qn_train::{Interrupt, Stability};
+use qn_train::{Interrupt, Preconditioner, Stability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,10 @@ pub struct TrackReport {
     /// where the optimiser takes no Newton steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rho_passed_at: Option<u64>,
+    /// The first step in the training log at which the preconditioner's smallest eigenvalue is negative; absent where none
+    /// is, and in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uphill_from: Option<u64>,
     /// Residuals asked for, relative to λ_1.
     pub tol: f64,
     /// Random vectors of the Frobenius norms.
@@ -105,6 +109,11 @@ pub struct TrackPoint {
     /// The limit of ρ: η times `momentum_threshold`, and without η where the learning rate multiplies the Newton steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rho_limit: Option<f64>,
+    /// The smallest eigenvalue of the preconditioner I + Σ_k (s/(λ_k + d)/η − 1) v_k v_kᵀ, s being 1, or η where the
+    /// learning rate multiplies the Newton steps. It is 1 outside the span; where it is negative a step goes uphill. Absent
+    /// where it is not finite, and in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preconditioner_min: Option<f64>,
     /// |c_k|.
     pub class_gradient_norms: Vec<f64>,
     /// Largest |v_j · v_k| of two classes.
@@ -147,7 +156,7 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
     let to = args.problem.destination::<TrackReport>("track.json")?;
     let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
     let config = run.read_config()?;
-    let lr = config.lr;
+    let (lr, log) = (config.lr, read_metrics(&run.metrics_path())?);
     let steps = match args.problem.step {
         Some(step) => vec![step],
         None => run.checkpoint_steps()?,
@@ -172,7 +181,8 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
         lr,
         threshold: 2.0 / lr,
         momentum_threshold: config.stability_limit() / lr,
-        rho_passed_at: first_passed(&run)?,
+        rho_passed_at: first_step(&log, Metric::beyond_rho_limit),
+        uphill_from: first_step(&log, Metric::goes_uphill),
         tol: args.tol,
         probes: args.probes,
         points,
@@ -186,20 +196,32 @@ pub(crate) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<TrackReport
     Ok(report)
 }
 
-/// The first logged step whose ρ is beyond its limit.
-fn first_passed(run: &RunDirectory) -> Result<Option<u64>> {
-    let log = read_metrics(&run.metrics_path())?;
-    Ok(log.iter().find(|m| m.rho.zip(m.rho_limit).is_some_and(|(rho, limit)| rho > limit)).map(|m| m.step))
+/// The first step in a log of which something holds.
+pub(crate) fn first_step(log: &[Metric], holds: impl Fn(&Metric) -> bool) -> Option<u64> {
+    log.iter().find(|line| holds(line)).map(|line| line.step)
 }
 
-/// ρ of the Newton steps 1/(λ_k + d) for a curvature V G Vᵀ.
-fn rho(lambda: &[f64], curvature: &DMatrix<f64>, config: &TrainConfig) -> Result<Option<f64>> {
-    let step =
-        |k: usize| (1.0 / (lambda[k] + config.damping)).min(config.max_newton_step.unwrap_or(f64::INFINITY));
-    let c = lambda.len();
-    let steps = Mat::from_fn(c, c, |i, j| if i == j { step(i) } else { 0.0 });
+/// The stability of the Newton steps 1/(λ_k + d) along the unit vectors v_k, the columns of `v`, for a curvature V G Vᵀ.
+fn stability(
+    lambda: &[f64],
+    v: &DMatrix<f64>,
+    curvature: &DMatrix<f64>,
+    config: &TrainConfig,
+    step: u64,
+) -> Result<Option<Stability>> {
+    let (c, lr) = (lambda.len(), config.lr_at(step));
+    let diagonal =
+        |entry: &dyn Fn(usize) -> f64| Mat::from_fn(c, c, |i, j| if i == j { entry(i) } else { 0.0 });
+    let length = |k: usize| config.newton_length(lambda[k]);
+    let gram = v.transpose() * v;
+    let steps = Preconditioner {
+        gram: Mat::from_fn(c, c, |i, j| gram[(i, j)]),
+        newton: diagonal(&length),
+        inside: diagonal(&|k| config.newton_factor(lr) * length(k) - lr),
+        outside: lr,
+    };
     let curvature = Mat::from_fn(c, c, |i, j| 0.5 * (curvature[(i, j)] + curvature[(j, i)]));
-    Ok(Stability::of(&steps, &curvature)?.map(|found| found.rho))
+    Stability::of(&steps, &curvature)
 }
 
 fn point(
@@ -226,6 +248,7 @@ fn point(
     let (v, q) = (unit_columns(&gradients), column_space(&gradients));
     let (hv, gv) = (times(&hessian, &v)?, times(&ggn, &v)?);
     let (hq, gq) = (times(&hessian, &q)?, times(&ggn, &q)?);
+    let stability = stability(&c.lambda, &v, &(v.transpose() * &gv), config, step)?;
 
     let options = LanczosOptions {
         k: (classes + 1).min(p),
@@ -264,7 +287,8 @@ fn point(
         outside: outside.values[0],
         outside_converged: outside.converged == 1,
         inside,
-        rho: rho(&c.lambda, &(v.transpose() * &gv), config)?,
+        rho: stability.as_ref().map(|found| found.rho),
+        preconditioner_min: stability.map(|found| found.preconditioner_min),
         rho_limit: Some(config.rho_limit(step)),
         lambda: c.lambda,
         curvature: along(&hv),

@@ -149,13 +149,24 @@ impl TrainConfig {
         }
     }
 
+    /// The Newton step along a direction of curvature λ, before [`Self::newton_factor`]: 1/(λ + d), at most the longest
+    /// that is allowed.
+    pub fn newton_length(&self, lambda: f64) -> f64 {
+        (1.0 / (lambda + self.damping)).min(self.max_newton_step.unwrap_or(f64::INFINITY))
+    }
+
+    /// What Newton steps are multiplied by where the learning rate is `lr`.
+    pub fn newton_factor(&self, lr: f64) -> f64 {
+        match self.newton_scale {
+            NewtonScale::Unit => 1.0,
+            NewtonScale::Lr => lr,
+        }
+    }
+
     /// The value of ρ, the largest eigenvalue of D V G Vᵀ with D = diag(1/λ_k), beyond which the Newton steps of the
     /// step that follows `step` others diverge: [`Self::stability_limit`], divided by η where that multiplies them.
     pub fn rho_limit(&self, step: u64) -> f64 {
-        match self.newton_scale {
-            NewtonScale::Unit => self.stability_limit(),
-            NewtonScale::Lr => self.stability_limit() / self.lr_at(step),
-        }
+        self.stability_limit() / self.newton_factor(self.lr_at(step))
     }
 }
 

@@ -10,6 +10,10 @@ pub struct Versions {
     pub commit: String,
     /// Operating system and processor family.
     pub platform: String,
+    /// The processor's name where the system gives it, the widest vectors it has, and how many threads it runs.
+    /// Empty in files of earlier versions.
+    #[serde(default)]
+    pub processor: String,
 }
 
 impl Versions {
@@ -19,8 +23,34 @@ impl Versions {
             qn: env!("CARGO_PKG_VERSION").into(),
             commit: env!("QN_COMMIT").into(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+            processor: processor(),
         }
     }
+}
+
+/// For example `AMD EPYC, AVX-512, 2 threads`: roundings differ with the vectors, times with the rest.
+fn processor() -> String {
+    let lines = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = lines.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let name = name.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{name}{}, {threads} threads", vectors())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vectors() -> &'static str {
+    if is_x86_feature_detected!("avx512f") {
+        ", AVX-512"
+    } else if is_x86_feature_detected!("avx2") {
+        ", AVX2"
+    } else {
+        ""
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vectors() -> &'static str {
+    ""
 }
 
 /// What a run was made of and with: `manifest.json`.

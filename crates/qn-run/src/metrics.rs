@@ -42,6 +42,10 @@ pub struct Metric {
     /// v_k · G v_k / λ_k of every direction, with that G and that λ_k.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newton_ratios: Option<Vec<f64>>,
+    /// The smallest eigenvalue of the preconditioner, relative to η, which it is outside the span of the directions:
+    /// where it is negative, the step goes uphill along its eigenvector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preconditioner_min: Option<f64>,
     /// Mean cross-entropy of the test split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
@@ -53,6 +57,18 @@ pub struct Metric {
     pub diverged: bool,
     /// Seconds of training so far, over all sittings.
     pub seconds: f64,
+}
+
+impl Metric {
+    /// Whether the Newton steps overshoot so far that they diverge: ρ is beyond its limit.
+    pub fn beyond_rho_limit(&self) -> bool {
+        self.rho.zip(self.rho_limit).is_some_and(|(rho, limit)| rho > limit)
+    }
+
+    /// Whether the step goes uphill along some direction: the preconditioner is not positive semidefinite.
+    pub fn goes_uphill(&self) -> bool {
+        self.preconditioner_min.is_some_and(|smallest| smallest < 0.0)
+    }
 }
 
 /// Appends lines.

@@ -27,6 +27,6 @@ pub use class_pass::{ClassPass, PlainPass, class_pass, plain_pass};
 pub use device::parse_device;
 pub use interrupt::Interrupt;
 pub use network::{ChannelStatistics, Mode, Network};
-pub use optim::{Averages, Optimizer, Stability};
+pub use optim::{Averages, Optimizer, Preconditioner, Stability};
 pub use settings::{Settings, Usage};
 pub use train::{Launch, Outcome, TrainError, refuse_changed_data, train};

@@ -211,10 +211,11 @@ impl Trainer<'_> {
 
     /// The line of a step that is prepared, with the stability of its Newton steps.
     fn log_step(&mut self, mut metric: Metric) -> Result<()> {
-        if let Some(Stability { rho, ratios }) = self.optimizer.stability()? {
+        if let Some(Stability { rho, ratios, preconditioner_min }) = self.optimizer.stability()? {
             metric.rho = Some(rho);
             metric.rho_limit = Some(self.config.rho_limit(self.step));
             metric.newton_ratios = Some(ratios);
+            metric.preconditioner_min = Some(preconditioner_min);
         }
         Ok(self.log.append(&metric)?)
     }

@@ -3,7 +3,7 @@ use candle_core::{DType, Tensor};
 use faer::Mat;
 use qn_spectrum::FullSpectrum;
 
-use super::stability::Stability;
+use super::stability::{Preconditioner, Stability};
 use crate::planes::squares;
 
 /// A step that treats a subspace in a way of its own: b g + Vᵀ M V g, V having the subspace's directions as rows.
@@ -119,7 +119,13 @@ impl Directions {
     pub(crate) fn stability(&self, gradients: &Tensor, logit_hessian: &Tensor) -> Result<Option<Stability>> {
         let Some(newton) = &self.newton else { return Ok(None) };
         let curvature = model_curvature(&self.rows, gradients, logit_hessian)?;
-        Stability::of(&newton.matrix()?, &curvature)
+        let step = Preconditioner {
+            gram: host_matrix(&self.rows.matmul(&self.rows.t()?)?.to_dtype(DType::F64)?)?,
+            newton: newton.matrix()?,
+            inside: self.inside.matrix()?,
+            outside: self.outside,
+        };
+        Stability::of(&step, &curvature)
     }
 
     /// b g + Vᵀ M V g.

@@ -25,7 +25,7 @@ pub use averages::Averages;
 pub(crate) use curvatures::Curvatures;
 use directions::{Directions, NewtonStep, model_curvature, orthonormal_rows, unit_rows};
 use momentum::Momentum;
-pub use stability::Stability;
+pub use stability::{Preconditioner, Stability};
 
 /// SGD with momentum or the quasi-Newton method, acting on θ as one vector.
 pub struct Optimizer {
@@ -212,7 +212,7 @@ impl Optimizer {
         let step = NewtonStep {
             damping,
             longest: self.config.max_newton_step.unwrap_or(f64::INFINITY),
-            scale: if self.config.newton_scale == NewtonScale::Unit { 1.0 } else { lr },
+            scale: self.config.newton_factor(lr),
             lr,
         };
         let matrix = |rows: &Tensor| match lambda {

@@ -232,7 +232,7 @@ fn stability_is_that_of_the_model_matrix() {
         optimizer.logit_hessian = Some(Tensor::new(&[[0.25, -0.25], [-0.25, 0.25]], &cpu).unwrap());
         assert_eq!(optimizer.stability().unwrap(), None, "nothing is prepared");
         optimizer.prepare(|_, _| unreachable!("the method goes by lambda")).unwrap();
-        let Stability { rho, ratios } = optimizer.stability().unwrap().unwrap();
+        let Stability { rho, ratios, .. } = optimizer.stability().unwrap().unwrap();
         // diag(2, 4) [[1, −½], [−½, ¼]] has rank one and trace 3.
         assert!((ratios[0] - 2.0).abs() < 1e-12 && (ratios[1] - 1.0).abs() < 1e-12, "{ratios:?}");
         assert!((rho - 3.0).abs() < 1e-12, "{rho}");
