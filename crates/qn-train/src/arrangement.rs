@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 
-use crate::planes::{Convolve, Parts, Pooling};
+use crate::planes::{Convolve, Normalised, Parts, Pooling};
 use crate::{planes, pooling};
 
 /// Where the samples' axis of an activation is.
@@ -112,6 +112,31 @@ impl Arrangement {
             Self::SamplesFirst => (x * x.gt(0.0)?.to_dtype(x.dtype())?)?,
             Self::SamplesLast => planes::relu(x)?,
         })
+    }
+
+    /// Normalised by the batch's own mean and variance in each channel, and these, [channels].
+    pub(crate) fn batch_norm(self, x: &Tensor, (w, b): (&Tensor, &Tensor), eps: f64) -> Result<Normalised> {
+        if self == Self::SamplesLast {
+            return Ok(planes::batch_norm(x, w, b, eps)?);
+        }
+        let channels = self.channels(x)?;
+        let mean = channels.mean(1)?;
+        let variance = channels.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?;
+        let y = self.normalise(x, (&mean, &variance), (w, b), eps)?;
+        Ok(Normalised { y, mean: mean.detach(), variance: variance.detach() })
+    }
+
+    /// w (x − mean)/√(variance + ε) + b in each channel.
+    pub(crate) fn normalise(
+        self,
+        x: &Tensor,
+        (mean, variance): (&Tensor, &Tensor),
+        (w, b): (&Tensor, &Tensor),
+        eps: f64,
+    ) -> Result<Tensor> {
+        let slope = w.div(&(variance + eps)?.sqrt()?)?;
+        let centred = x.broadcast_sub(&self.by_channel(mean)?)?;
+        Ok(centred.broadcast_mul(&self.by_channel(&slope)?)?.broadcast_add(&self.by_channel(b)?)?)
     }
 
     /// Largest entry of each window; the first of equals gets the gradient.

@@ -8,7 +8,7 @@ use qn_curvature::Convolution;
 use qn_model::{Activation, Graph, Op, ParamId};
 
 use crate::arrangement::Arrangement;
-use crate::planes::{Classes, Convolve, Part, Parts, Pooling, ReluPool};
+use crate::planes::{Classes, Convolve, Normalised, Part, Parts, Pooling, ReluPool};
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug)]
@@ -255,30 +255,31 @@ impl Network {
                     order.linear(x, (var(*weight), bias.map(var)), parts(*weight, *bias))?
                 }
                 Op::BatchNorm2d { weight, bias, stats } => {
-                    let (mean, variance) = match mode {
-                        Mode::Eval => (self.buffers[*stats].clone(), self.buffers[*stats + 1].clone()),
+                    let (slope, eps) = ((var(*weight), var(*bias)), self.graph.batch_norm_eps());
+                    match mode {
+                        Mode::Eval => {
+                            let running = (&self.buffers[*stats], &self.buffers[*stats + 1]);
+                            order.normalise(x, running, slope, eps)?
+                        }
                         Mode::Train => {
-                            let (mean, variance, count) = self.batch_statistics(x)?;
+                            let count = (x.elem_count() / slope.0.elem_count()) as f64;
                             ensure!(
                                 count > 1.0,
                                 "the batch normalisation '{}' is given one value a channel, which has no variance: \
                                  train on batches of at least two samples",
                                 self.graph.batch_norm_name(node).unwrap_or_default()
                             );
-                            let (seen, spread) = (mean.detach(), variance.detach());
-                            let seen =
-                                ChannelStatistics { buffer: *stats, mean: seen, variance: spread, count };
-                            statistics.push(seen);
-                            (mean, variance)
+                            let Normalised { y, mean, variance } = order.batch_norm(x, slope, eps)?;
+                            statistics.push(ChannelStatistics { buffer: *stats, mean, variance, count });
+                            y
                         }
                         Mode::Frozen(all) => {
                             let Some(seen) = all.iter().find(|s| s.buffer == *stats) else {
                                 anyhow::bail!("frozen statistics of another network");
                             };
-                            (seen.mean.clone(), seen.variance.clone())
+                            order.normalise(x, (&seen.mean, &seen.variance), slope, eps)?
                         }
-                    };
-                    self.normalise(x, &mean, &variance, var(*weight), var(*bias))?
+                    }
                 }
                 Op::Activation(Activation::Relu) => order.relu(x)?,
                 Op::Activation(Activation::Tanh) => x.tanh()?,
@@ -293,29 +294,6 @@ impl Network {
         }
         let logits = values.pop().unwrap_or_else(|| x.clone());
         Ok((order.output(&logits)?, statistics))
-    }
-
-    /// Mean and (biased) variance of each channel, and how many entries it has.
-    fn batch_statistics(&self, x: &Tensor) -> Result<(Tensor, Tensor, f64)> {
-        let channels = self.arrangement.channels(x)?;
-        let mean = channels.mean(1)?;
-        let variance = channels.broadcast_sub(&mean.unsqueeze(1)?)?.sqr()?.mean(1)?;
-        Ok((mean, variance, channels.dim(1)? as f64))
-    }
-
-    fn normalise(
-        &self,
-        x: &Tensor,
-        mean: &Tensor,
-        variance: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-    ) -> Result<Tensor> {
-        let column = |t: &Tensor| self.arrangement.by_channel(t);
-        let std = (variance + self.graph.batch_norm_eps())?.sqrt()?;
-        let slope = w.div(&std)?;
-        let centred = x.broadcast_sub(&column(mean)?)?;
-        Ok(centred.broadcast_mul(&column(&slope)?)?.broadcast_add(&column(b)?)?)
     }
 
     /// Log-probabilities [N, C].

@@ -14,6 +14,7 @@ macro_rules! by_type {
     };
 }
 
+mod batch_norm;
 mod by_class;
 mod conv;
 mod elementwise;
@@ -24,6 +25,7 @@ mod rows;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use qn_curvature::Real;
 
+pub(crate) use batch_norm::{Normalised, batch_norm};
 use by_class::Rows;
 pub(crate) use by_class::{Classes, Part, add_by_class, linear_by_class};
 pub(crate) use conv::{Convolve, Parts, conv2d};
