@@ -7,7 +7,7 @@ use crate::planes::{Classes, squares};
 use qn_run::{ClassStatistics, LambdaSource};
 
 use crate::network::ChannelStatistics;
-use crate::{Mode, Network};
+use crate::{Mode, Network, microbatches};
 
 /// Loss and gradient of a minibatch.
 pub struct PlainPass {
@@ -28,7 +28,9 @@ pub struct ClassPass {
     /// c_k, [C, P]: mean over the batch's samples of class k of the gradient of logit k; zero rows
     /// for classes that are absent.
     pub class_gradients: Tensor,
-    /// λ_k = (1/|B|) Σ y_k p_k (1 − p_k) |c_k|², [C], f64.
+    /// (1/|B|) Σ y_k p_k (1 − p_k) of every class, [C], f64.
+    pub own: Tensor,
+    /// λ_k, `own` times |c_k|², [C], f64.
     pub lambda: Tensor,
     /// M, the mean over all samples of diag p − p pᵀ, [C, C], f64.
     pub logit_hessian: Tensor,
@@ -37,6 +39,17 @@ pub struct ClassPass {
 }
 
 impl ClassPass {
+    /// λ_k = own_k |c_k|².
+    pub(crate) fn new(
+        plain: PlainPass,
+        class_gradients: Tensor,
+        (own, logit_hessian): (Tensor, Tensor),
+        counts: Vec<usize>,
+    ) -> Result<Self> {
+        let lambda = (&own * squares(&class_gradients)?)?;
+        Ok(Self { plain, class_gradients, own, lambda, logit_hessian, counts })
+    }
+
     /// Each class's curvature by one of the readings of eq. (12), [C], f64; zero for absent classes. Those that take
     /// products with a matrix are not known here: eq. (12) itself stands for them.
     ///
@@ -67,11 +80,26 @@ impl ClassPass {
     }
 }
 
+/// Mean cross-entropy of a batch in training mode, a scalar tensor without a gradient.
+pub(crate) fn loss(network: &Network, images: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    if microbatches::parted(network, labels.len()) {
+        let parts = microbatches::each(images, labels, |images, labels| loss(network, images, labels))?;
+        return microbatches::mean(&parts, |loss| loss);
+    }
+    let (logits, _) = network.forward(images, Mode::Train)?;
+    let target = Tensor::from_slice(labels, labels.len(), images.device())?;
+    Ok(candle_nn::loss::cross_entropy(&logits.detach(), &target)?)
+}
+
 /// Loss and gradient.
 ///
 /// # Errors
 /// The device refuses.
 pub fn plain_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
+    if microbatches::parted(network, labels.len()) {
+        let pass = |images: &Tensor, labels: &[u32]| plain_pass(network, images, labels);
+        return microbatches::plain(&microbatches::each(images, labels, pass)?);
+    }
     Ok(pass_with_logits(network, images, labels)?.0)
 }
 
@@ -100,6 +128,10 @@ pub fn class_pass(
     labels: &[u32],
     statistics: ClassStatistics,
 ) -> Result<ClassPass> {
+    if microbatches::parted(network, labels.len()) {
+        let pass = |images: &Tensor, labels: &[u32]| class_pass(network, images, labels, statistics);
+        return microbatches::by_class(microbatches::each(images, labels, pass)?);
+    }
     let classes = network.graph().classes();
     let members: Vec<Vec<u32>> = (0..classes as u32)
         .map(|k| (0..labels.len() as u32).filter(|&i| labels[i as usize] == k).collect())
@@ -196,16 +228,13 @@ fn whole_batch(
     finish(plain, Tensor::stack(&rows, 0)?, softmax_statistics(&logits, labels)?, members)
 }
 
-/// λ_k = own_k |c_k|².
 fn finish(
     plain: PlainPass,
     class_gradients: Tensor,
     SoftmaxStatistics { own, mean }: SoftmaxStatistics,
     members: &[Vec<u32>],
 ) -> Result<ClassPass> {
-    let lambda = (own * squares(&class_gradients)?)?;
-    let counts = members.iter().map(Vec::len).collect();
-    Ok(ClassPass { plain, class_gradients, lambda, logit_hessian: mean, counts })
+    ClassPass::new(plain, class_gradients, (own, mean), members.iter().map(Vec::len).collect())
 }
 
 /// What the curvatures of a batch take from its probabilities p, in f64. 1 − p_k is summed from the other classes: as
@@ -322,6 +351,44 @@ mod tests {
             "{host:?} {device:?}"
         );
         assert!(host[1] == 0.0 && host[0] > 0.0 && host[3] > 0.0 && host[4] < 0.0);
+    }
+
+    /// A batch in microbatches, whose classes are spread unevenly, against the same at once.
+    #[test]
+    fn microbatches_are_summed_to_the_batch() {
+        let architecture = Preset::Digits.architecture([1, 8, 8], 4);
+        let graph = Graph::new(&architecture).unwrap();
+        let theta = initial_parameters(graph.layout(), 1);
+        let network = Network::new(graph, &theta, &[], DType::F64, &Device::Cpu).unwrap();
+        let n = 2500;
+        let images: Vec<f64> = (0..n * 64).map(|i| (i as f64 * 0.37).sin()).collect();
+        let images = Tensor::from_vec(images, (n, 1, 8, 8), &Device::Cpu).unwrap();
+        // Class 2 is in the last part only, class 3 nowhere.
+        let labels: Vec<u32> = (0..n as u32).map(|i| if i < 2100 { i * i % 2 } else { 2 }).collect();
+        assert!(microbatches::parted(&network, n));
+        let members: Vec<Vec<u32>> =
+            (0..4).map(|k| (0..n as u32).filter(|&i| labels[i as usize] == k).collect()).collect();
+        let whole = parted(&network, &images, &labels, &members).unwrap();
+        let found = class_pass(&network, &images, &labels, ClassStatistics::Exact).unwrap();
+        let plain = plain_pass(&network, &images, &labels).unwrap();
+        assert_eq!((&found.counts, found.counts[3]), (&whole.counts, 0));
+        assert_eq!(
+            plain.correct.to_scalar::<f32>().unwrap(),
+            whole.plain.correct.to_scalar::<f32>().unwrap()
+        );
+        let pairs = [
+            (loss(&network, &images, &labels).unwrap(), whole.plain.loss.clone()),
+            (plain.gradient, whole.plain.gradient.clone()),
+            (found.plain.loss, whole.plain.loss),
+            (found.plain.gradient, whole.plain.gradient),
+            (found.class_gradients, whole.class_gradients),
+            (found.lambda, whole.lambda),
+            (found.logit_hessian, whole.logit_hessian),
+        ];
+        for (i, (a, b)) in pairs.into_iter().enumerate() {
+            let largest = |t: Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            assert!(largest((&a - &b).unwrap()) <= 1e-12 * largest(b), "{i}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod class_pass;
 pub mod cli;
 mod device;
 mod interrupt;
+mod microbatches;
 mod network;
 mod optim;
 mod planes;

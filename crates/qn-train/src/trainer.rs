@@ -309,9 +309,7 @@ impl Trainer<'_> {
             self.check_finite(what, epoch, &[value])?;
         }
         let (images, labels) = self.next_batch()?;
-        let (logits, _) = self.network.forward(&images, Mode::Train)?;
-        let target = Tensor::new(labels, &self.device)?;
-        self.check_loss(epoch, &candle_nn::loss::cross_entropy(&logits.detach(), &target)?)?;
+        self.check_loss(epoch, &class_pass::loss(&self.network, &images, &labels)?)?;
         self.log.sync()?;
         checkpoint.write(&self.run.checkpoint_path(self.step), self.network.graph().layout())?;
         // By default the newest two stay: one to go on with, one in case it is damaged.
