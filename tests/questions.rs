@@ -43,8 +43,12 @@ fn a_run_that_diverges_is_a_result_and_the_other_is_followed() {
     assert!(plain["diverged_at"].as_u64().unwrap() < 24 && sgd["diverged_at"].is_null());
     assert_eq!((&sgd["seed"], &sgd["paper"]["val_accuracy"]), (&0.into(), &0.88.into()));
     assert_eq!(sgd["validation"].as_array().unwrap().len(), 2);
-    assert!(experiment["comparisons"][0]["sgd_ahead_from"].is_u64());
-    assert!(out.stdout.contains("88") && out.stdout.contains("SGD stays ahead"), "{}", out.stdout);
+    assert!(experiment["comparisons"][0]["overtaken_at"].is_u64());
+    assert!(
+        out.stdout.contains("88") && out.stdout.contains("against sgd (1 seed): fails with 1"),
+        "{}",
+        out.stdout
+    );
     assert!(!sandbox.path("runs/tiny/plain/reports/track.json").exists());
     let again = sandbox.analyse(&["reproduce", "tiny.toml"]);
     assert!(again.stderr.contains("diverged already") && again.stderr.contains("trained already"));
@@ -54,14 +58,6 @@ fn a_run_that_diverges_is_a_result_and_the_other_is_followed() {
     let points = track["points"].as_array().unwrap();
     assert_eq!(points.iter().map(|p| p["step"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 12, 24]);
     assert!((number(&track["threshold"]) - 40.0).abs() < 1e-12);
-    for point in points {
-        // The eigenvalues of the positive semidefinite D^1/2 V G V' D^1/2 are bounded by its diagonal and its trace.
-        let of = |name: &str| -> Vec<f64> { point[name].as_array().unwrap().iter().map(number).collect() };
-        let ratios: Vec<f64> = of("ggn_curvature").iter().zip(of("lambda")).map(|(c, l)| c / l).collect();
-        let (rho, largest) = (number(&point["rho"]), ratios.iter().copied().fold(0.0, f64::max));
-        assert!(largest <= rho * (1.0 + 1e-9) && rho <= ratios.iter().sum::<f64>() * (1.0 + 1e-9), "{point}");
-        assert!((number(&point["rho_limit"]) - 3.8).abs() < 1e-12, "{point}");
-    }
     for p in points {
         let (values, inside) = (numbers(&p["eigenvalues"]), numbers(&p["inside"]));
         assert_eq!((values.len(), inside.len()), (11, 10));
@@ -74,6 +70,13 @@ fn a_run_that_diverges_is_a_result_and_the_other_is_followed() {
             assert!((0.0..=1.0).contains(&number(&p[share])), "{share}");
         }
         assert!(numbers(&p["lambda"]).iter().all(|l| *l > 0.0));
+        // The eigenvalues of the positive semidefinite D^1/2 V G V' D^1/2 are bounded by its diagonal and its trace.
+        let pairs = numbers(&p["ggn_curvature"]).into_iter().zip(numbers(&p["lambda"]));
+        let ratios: Vec<f64> = pairs.map(|(c, l)| c / l).collect();
+        let (rho, largest) = (number(&p["rho"]), ratios.iter().copied().fold(0.0, f64::max));
+        assert!(largest <= rho * (1.0 + 1e-9) && rho <= ratios.iter().sum::<f64>() * (1.0 + 1e-9), "{p}");
+        assert!((number(&p["rho_limit"]) - 3.8).abs() < 1e-12, "{p}");
+        assert!(number(&p["preconditioner_min"]) <= 1.0, "{p}");
     }
     the_last_point_agrees_with_other_commands(&sandbox, points.last().unwrap());
 }

@@ -8,6 +8,7 @@ use rand_distr::{ChiSquared, Distribution as _, StandardNormal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::statistics::Spread;
 use crate::subspace::assign;
 
 /// The mean |v_k · e_j| over the best assignment, for C independent random directions v_k in R^P and k orthonormal e_j.
@@ -51,9 +52,9 @@ impl RandomAssigned {
             })
             .collect();
         means.sort_by(f64::total_cmp);
-        let mean = means.iter().sum::<f64>() / draws as f64;
-        let variance = means.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (draws - 1) as f64;
-        Self { mean, std: variance.sqrt(), quantile_95: means[draws * 95 / 100], draws }
+        let quantile_95 = means[draws * 95 / 100];
+        let (mean, std) = Spread::of(&means).map_or((0.0, 0.0), |s| (s.mean, s.std.unwrap_or(0.0)));
+        Self { mean, std, quantile_95, draws }
     }
 }
 

@@ -27,6 +27,7 @@ mod problem;
 mod recipe;
 mod report;
 mod reproduce;
+mod statistics;
 mod subspace;
 mod table;
 mod target;

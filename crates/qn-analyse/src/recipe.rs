@@ -71,6 +71,9 @@ pub struct PaperNumbers {
     /// Mean cross-entropy of the test split, in nats.
     #[serde(default, alias = "val-loss", skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// The accuracy where the table's columns are exchanged, as the paper's text says.
+    #[serde(default, alias = "swapped-val-accuracy", skip_serializing_if = "Option::is_none")]
+    pub swapped_val_accuracy: Option<f64>,
     /// Mean |cosine| of class gradients and eigenvectors, assigned.
     #[serde(default, alias = "assigned-cosine", skip_serializing_if = "Option::is_none")]
     pub assigned_cosine: Option<f64>,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use qn_run::{RunDirectory, read_metrics};
+use qn_run::{Metric, RunDirectory, read_metrics};
 use qn_train::ui::{Talk, Verbosity};
 use qn_train::{Interrupt, Launch, Settings, TrainError, outln, train};
 
@@ -56,6 +56,7 @@ impl ReproduceArgs {
 struct Finished {
     path: PathBuf,
     summary: RunSummary,
+    metrics: Vec<Metric>,
     spectrum: Option<(EigenReport, OverlapReport)>,
 }
 
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
         let directory = RunDirectory::open(&path)?;
         let metrics = read_metrics(&directory.metrics_path())?;
         let paper = recipe.paper.get(&run.group).copied();
-        let summary = RunSummary::new(run, &directory.read_config()?, &metrics, paper);
+        let summary = RunSummary::new(run, &directory, &metrics, paper)?;
         let mut spectrum = None;
         if summary.diverged_at.is_none() {
             if let Some(recipe) = &recipe.eigen {
@@ -90,10 +91,10 @@ pub(crate) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
                 follow(args, recipe, &path, interrupt)?;
             }
         }
-        finished.push(Finished { path, summary, spectrum });
+        finished.push(Finished { path, summary, metrics, spectrum });
     }
-    let summaries: Vec<RunSummary> = finished.iter().map(|f| f.summary.clone()).collect();
-    let experiment = ExperimentReport::new(&recipe, summaries);
+    let logs = finished.iter_mut().map(|f| (f.summary.clone(), std::mem::take(&mut f.metrics)));
+    let experiment = ExperimentReport::new(&recipe, logs.collect());
     output::write(&experiment, &Destination::File(report.clone()))?;
     table::print_experiment(&experiment);
     if recipe.eigen.is_some() {

@@ -5,8 +5,9 @@ use qn_train::outln;
 
 use crate::batches::BatchesReport;
 use crate::chance::RandomAssigned;
-use crate::experiment::{ExperimentReport, RunSummary};
+use crate::experiment::{ExperimentReport, RunSummary, Validation};
 use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
+use crate::statistics::{Spread, median};
 use crate::track::TrackReport;
 
 /// Eigenvalues with residuals, and what they say.
@@ -88,7 +89,7 @@ pub(crate) fn print_full_spectrum(report: &FullSpectrumReport) {
 /// One line a checkpoint.
 pub(crate) fn print_track(report: &TrackReport) {
     outln!(
-        "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>8} {:>9} {:>8} {:>8} {:>8}",
+        "{:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8}",
         "step",
         "loss",
         "lambda_1",
@@ -97,6 +98,7 @@ pub(crate) fn print_track(report: &TrackReport) {
         "outside",
         "vHv/lambda_k",
         "rho",
+        "precond",
         "coherence",
         "|F|/|H|",
         "g class",
@@ -104,11 +106,9 @@ pub(crate) fn print_track(report: &TrackReport) {
     );
     for p in &report.points {
         let ratios = p.curvature.iter().zip(&p.lambda).filter(|(_, l)| **l > 0.0).map(|(c, l)| c / l);
-        let mut ratios: Vec<f64> = ratios.collect();
-        ratios.sort_by(f64::total_cmp);
-        let median = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN);
+        let median = median(ratios);
         outln!(
-            "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>8.2} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
+            "{:>8} {:>9.4} {:>10.4} {:>10.4} {:>10.4} {:>10.4} {median:>12.2} {:>8.2} {:>8.3} {:>9.3} {:>8.3} {:>8.3} {:>8.3}",
             p.step,
             p.loss,
             p.eigenvalues[0],
@@ -116,6 +116,7 @@ pub(crate) fn print_track(report: &TrackReport) {
             p.inside.first().copied().unwrap_or(f64::NAN),
             p.outside,
             p.rho.unwrap_or(f64::NAN),
+            p.preconditioner_min.unwrap_or(f64::NAN),
             p.mean_coherence,
             p.residual_ratio.value,
             p.gradient_in_class_span,
@@ -131,6 +132,11 @@ pub(crate) fn print_track(report: &TrackReport) {
         let passed =
             report.rho_passed_at.map_or(String::new(), |step| format!("; passed in the log at step {step}"));
         outln!("rho: of the Newton steps 1/(lambda_k + d), which diverge above {limit:.2}{passed}");
+        let uphill =
+            report.uphill_from.map_or(String::new(), |step| format!("; in the log at step {step} first"));
+        outln!(
+            "precond: smallest eigenvalue of the preconditioner; steps go uphill where it is negative{uphill}"
+        );
     }
 }
 
@@ -138,64 +144,62 @@ pub(crate) fn print_track(report: &TrackReport) {
 pub(crate) fn print_experiment(report: &ExperimentReport) {
     let mut groups: Vec<&str> = report.runs.iter().map(|r| r.group.as_str()).collect();
     groups.dedup();
-    let percent = |a: Vec<f64>| spread(&a.iter().map(|a| 100.0 * a).collect::<Vec<f64>>(), 2);
     outln!(
-        "\n{:<24} {:>4} {:>9} {:>16} {:>18} {:>9} {:>7} {:>9}",
+        "\n{:<24} {:>4} {:>14} {:>16} {:>18} {:>9} {:>15} {:>8} {:>8}",
         "run",
         "runs",
-        "diverged",
+        "failed at",
         "test acc / %",
         "test loss",
         "seconds",
-        "paper %",
-        "paper"
+        "paper",
+        "swapped",
+        "uphill"
     );
     for group in groups {
         let runs: Vec<&RunSummary> = report.runs.iter().filter(|r| r.group == group).collect();
         let ends: Vec<_> = runs.iter().filter_map(|r| r.last()).collect();
+        let words = |of: fn(&Validation) -> f64, decimals: usize| {
+            spread(&ends.iter().map(|v| of(v)).collect::<Vec<f64>>(), decimals)
+        };
+        let steps = |of: fn(&RunSummary) -> Option<u64>| {
+            let steps: Vec<String> = runs.iter().filter_map(|r| of(r)).map(|step| step.to_string()).collect();
+            if steps.is_empty() { "-".to_owned() } else { steps.join(",") }
+        };
         let paper = runs[0].paper.unwrap_or_default();
-        let number = |x: Option<f64>, digits: usize| x.map_or("".into(), |x| format!("{x:.digits$}"));
+        let percent = |x: Option<f64>| x.map_or(String::new(), |x| format!("{:.0} %", 100.0 * x));
+        let loss = paper.val_loss.map_or(String::new(), |x| format!(" {x:.4}"));
         outln!(
-            "{group:<24} {:>4} {:>9} {:>16} {:>18} {:>9.1} {:>7} {:>9}",
+            "{group:<24} {:>4} {:>14} {:>16} {:>18} {:>9.1} {:>15} {:>8} {:>8}",
             runs.len(),
-            runs.len() - ends.len(),
-            percent(ends.iter().map(|v| v.accuracy).collect()),
-            spread(&ends.iter().map(|v| v.loss).collect::<Vec<f64>>(), 4),
+            steps(RunSummary::failed_at),
+            words(|v| 100.0 * v.accuracy, 2),
+            words(|v| v.loss, 4),
             runs.iter().map(|r| r.seconds).sum::<f64>() / runs.len() as f64,
-            number(paper.val_accuracy.map(|a| 100.0 * a), 0),
-            number(paper.val_loss, 4),
+            percent(paper.val_accuracy) + &loss,
+            percent(paper.swapped_val_accuracy),
+            steps(|r| r.uphill_from),
         );
+    }
+    outln!(
+        "failed at: the loss is not finite, or stays above 10 ln C; uphill: the preconditioner's first negative eigenvalue"
+    );
+    if report.runs.iter().any(|r| r.paper.is_some_and(|p| p.swapped_val_accuracy.is_some())) {
+        outln!("paper: as its tables are printed; swapped: with their columns exchanged, as its text says");
     }
     if report.runs.iter().any(|r| r.seed != report.runs[0].seed) {
-        outln!("± is one standard deviation over seeds");
-    }
-    for c in &report.comparisons {
-        let ahead = match c.sgd_ahead_from {
-            Some(step) => format!("SGD stays ahead from step {step} on"),
-            None => "SGD is behind at the end".into(),
-        };
         outln!(
-            "{} against {}, seed {}: the latter's loss is lower in {} of {} windows; {ahead}; it takes {:.1} times as long",
-            c.sgd,
-            c.other,
-            c.seed,
-            c.other_ahead.0,
-            c.other_ahead.1,
-            c.time_ratio
+            "± is one standard deviation over seeds; differences are paired by seed, the other's minus SGD's"
         );
+    }
+    for summary in &report.summaries {
+        outln!("{}", summary.words());
     }
 }
 
 /// Mean and standard deviation in words.
-fn spread(values: &[f64], digits: usize) -> String {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    match values.len() {
-        0 => "-".into(),
-        1 => format!("{mean:.digits$}"),
-        _ => format!("{mean:.digits$} ± {:.digits$}", variance.sqrt()),
-    }
+fn spread(values: &[f64], decimals: usize) -> String {
+    Spread::of(values).map_or("-".into(), |spread| spread.words(decimals, false))
 }
 
 /// One line a run: its spectrum, and the last snapshot against it; of one that has diverged, where.

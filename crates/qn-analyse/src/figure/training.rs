@@ -6,6 +6,7 @@ use qn_run::Metric;
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Series};
 use super::source::Source;
 use crate::experiment::{ExperimentReport, RunSummary};
+use crate::statistics::median;
 use crate::track::{TrackPoint, TrackReport};
 
 type Points = Vec<(f64, f64)>;
@@ -107,10 +108,6 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
                 .collect(),
             mark: Mark::Dots,
         };
-        let median = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-        };
         let classes = report.classes;
         let curvature = Panel::Chart(Chart {
             title: format!("{}: curvature along training", source.label),
@@ -120,14 +117,13 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
                 of("lambda_1", &|p| p.eigenvalues[0]),
                 of("lambda_C", &|p| p.eigenvalues[classes.min(p.eigenvalues.len()) - 1]),
                 of("outside the class gradients' span", &|p| p.outside),
-                of("lambda_k, eq. (12), median", &|p| median(p.lambda.clone())),
-                of("v_k H v_k, median", &|p| median(p.curvature.clone())),
+                of("lambda_k, eq. (12), median", &|p| median(p.lambda.iter().copied())),
+                of("v_k H v_k, median", &|p| median(p.curvature.iter().copied())),
             ],
             references: vec![Reference { name: "2/eta".into(), at: At::Y(report.threshold) }],
         });
         let Some(limit) = report.points.last().and_then(|p| p.rho_limit) else { return Ok(vec![curvature]) };
-        let ratios =
-            |p: &TrackPoint| median(p.ggn_curvature.iter().zip(&p.lambda).map(|(c, l)| c / l).collect());
+        let ratios = |p: &TrackPoint| median(p.ggn_curvature.iter().zip(&p.lambda).map(|(c, l)| c / l));
         let stability = Panel::Chart(Chart {
             title: format!("{}: Newton steps against the curvature they meet", source.label),
             x: Axis::linear("step"),

@@ -112,7 +112,7 @@ fn overview(experiment: &ExperimentReport) -> Markup {
                 thead {
                     tr {
                         @for head in ["run", "optimizer", "learning rate", "damping", "seed", "steps", "test accuracy / %",
-                            "test loss", "seconds", "diverged at", "paper: accuracy / %", "paper: loss"] { th { (head) } }
+                            "test loss", "seconds", "failed at", "paper: accuracy / %", "paper: loss"] { th { (head) } }
                     }
                 }
                 tbody {
@@ -124,7 +124,7 @@ fn overview(experiment: &ExperimentReport) -> Markup {
                             td { (last(run, |v| format!("{:.2}", 100.0 * v.accuracy))) }
                             td { (last(run, |v| format!("{:.4}", v.loss))) }
                             td { (format!("{:.1}", run.seconds)) }
-                            td { (run.diverged_at.map_or(String::new(), |s| s.to_string())) }
+                            td { (run.failed_at().map_or(String::new(), |s| s.to_string())) }
                             td { (paper.val_accuracy.map_or(String::new(), |a| format!("{:.0}", 100.0 * a))) }
                             td { (paper.val_loss.map_or(String::new(), |l| l.to_string())) }
                         }
@@ -132,16 +132,6 @@ fn overview(experiment: &ExperimentReport) -> Markup {
                 }
             }
         }
-        @for c in &experiment.comparisons {
-            p {
-                (c.other) " against " (c.sgd) ", seed " (c.seed) ": its loss is lower in " (c.other_ahead.0) " of "
-                (c.other_ahead.1) " windows; "
-                @match c.sgd_ahead_from {
-                    Some(step) => { "SGD stays ahead from step " (step) " on" },
-                    None => "SGD is behind at the end",
-                }
-                "; it takes " (format!("{:.1}", c.time_ratio)) " times as long."
-            }
-        }
+        @for summary in &experiment.summaries { p { (summary.words()) "." } }
     }
 }
