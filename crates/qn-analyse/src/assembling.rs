@@ -45,7 +45,8 @@ impl<T: Real + Scalar> Assembly<T> {
         bar: &ProgressBar,
     ) -> Result<Self> {
         let done = self.parts;
-        let mut work = Work { assembly: self, partial, bar, last: Instant::now() };
+        let shrink = 1.0 / self.triangle.unit();
+        let mut work = Work { assembly: self, shrink, partial, bar, last: Instant::now() };
         curvature.assemble(operator, done, &mut work)?;
         Ok(work.assembly)
     }
@@ -53,6 +54,8 @@ impl<T: Real + Scalar> Assembly<T> {
 
 struct Work<'a, 'i, T> {
     assembly: Assembly<T>,
+    /// 1 over the triangle's unit, which is a power of two: a division less for each of 10⁹ entries.
+    shrink: f64,
     partial: &'a mut Partial<'i>,
     bar: &'a ProgressBar,
     last: Instant,
@@ -61,7 +64,7 @@ struct Work<'a, 'i, T> {
 impl<T: Real + Scalar> Entries<anyhow::Error> for Work<'_, '_, T> {
     fn add(&mut self, i: usize, j: usize, x: f64) {
         let triangle = &mut self.assembly.triangle;
-        triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x / triangle.unit()));
+        triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x * self.shrink));
     }
 
     fn reached(&mut self, parts: usize, share: f64) -> Result<()> {

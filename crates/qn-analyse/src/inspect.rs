@@ -7,7 +7,7 @@ use clap::Args;
 use qn_model::{Architecture, Graph};
 use qn_run::{Metric, RunDirectory, RunError, TensorFile, TrainConfig, read_metrics, read_tensors};
 use qn_train::ui::{bytes, chain};
-use qn_train::{Usage, outln};
+use qn_train::{Settings, Usage, outln};
 use serde_json::Value;
 
 use crate::recipe::Recipe;
@@ -47,26 +47,27 @@ fn line(name: &str, what: impl std::fmt::Display) {
 
 /// Options of the optimiser that are not as `qn-train` has them where nothing is said.
 fn uncommon_options(config: &TrainConfig) -> Result<Vec<String>> {
-    let usual = [
-        ("schedule", Value::from("constant")),
-        ("weight_decay", Value::from(0.0)),
-        ("dampening", Value::from(0.0)),
-        ("nesterov", Value::from(false)),
-        ("momentum_on", Value::from("update")),
-        ("gamma", Value::from(0.9)),
-        ("basis", Value::from("paper")),
-        ("lambda", Value::from("own")),
-        ("newton", Value::from("diagonal")),
-        ("newton_scale", Value::from("unit")),
-        ("max_newton_step", Value::Null),
-        ("project", Value::from("none")),
-        ("class_statistics", Value::from("exact")),
-        ("augment", Value::from("none")),
+    const OPTIONS: [&str; 14] = [
+        "schedule",
+        "weight_decay",
+        "dampening",
+        "nesterov",
+        "momentum_on",
+        "gamma",
+        "basis",
+        "lambda",
+        "newton",
+        "newton_scale",
+        "max_newton_step",
+        "project",
+        "class_statistics",
+        "augment",
     ];
-    let config = serde_json::to_value(config)?;
-    let differing = usual.iter().filter(|(name, usual)| config[*name] != *usual);
+    let (config, usual) = (serde_json::to_value(config)?, serde_json::to_value(Settings::default())?);
+    let flag = |name: &str| name.replace('_', "-");
+    let differing = OPTIONS.iter().filter(|name| config[**name] != usual[flag(name)]);
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Ok(differing.map(|(name, _)| format!("{} {}", name.replace('_', "-"), word(&config[*name]))).collect())
+    Ok(differing.map(|name| format!("{} {}", flag(name), word(&config[*name]))).collect())
 }
 
 fn directory(path: &Path) -> Result<()> {

@@ -9,14 +9,14 @@ use qn_run::{
     Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
     Projection, Schedule, Subspace, TrainConfig,
 };
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::defaults;
 
 /// The options of a training run, from a command line or a recipe. What a recipe leaves out has the
 /// command line's default; those are the paper's (its Appendix D).
-#[derive(Args, Clone, Debug, Deserialize)]
+#[derive(Args, Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// digits, lenet, resnet9, resnet9-wN, or a .toml/.json file

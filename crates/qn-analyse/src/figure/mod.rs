@@ -35,6 +35,9 @@ pub(crate) struct FigureArgs {
     /// For cosines: the snapshot of step N [default: the last].
     #[arg(long, value_name = "N")]
     step: Option<u64>,
+    /// For training: only these runs of experiment.json, as the recipe calls them.
+    #[arg(long, value_name = "RUN,...", value_delimiter = ',')]
+    only: Vec<String>,
     /// Light on dark.
     #[arg(long)]
     dark: bool,
@@ -64,6 +67,8 @@ pub(crate) enum Name {
     Training,
     /// lambda_k and |c_k| over the steps of a quasi-Newton run.
     Lambda,
+    /// rho against its limit, and the preconditioner's smallest eigenvalue, over the steps of a quasi-Newton run.
+    Stability,
     /// Curvature along training, of track.json.
     Track,
 }
@@ -78,6 +83,7 @@ impl Name {
             Self::Cosines | Self::Overlap | Self::Angles | Self::Singular => run.has("overlap.json"),
             Self::Training => true,
             Self::Lambda => run.keeps_averages(),
+            Self::Stability => run.takes_newton_steps(),
             Self::Track => run.has("track.json"),
         }
     }
@@ -91,7 +97,8 @@ pub(crate) fn run(args: &FigureArgs) -> Result<()> {
     Output::Marked.claim(&args.output)?;
     let sources: Vec<Source> = args.sources.iter().map(|path| Source::new(path)).collect();
     let theme = if args.dark { Theme::Dark } else { Theme::Light };
-    let svg = draw::svg(&panels(args.name, &sources, args.step)?, theme)?;
+    let choice = Choice { step: args.step, only: &args.only };
+    let svg = draw::svg(&panels(args.name, &sources, choice)?, theme)?;
     let bytes = match args.output.extension().and_then(|e| e.to_str()) {
         Some("svg") => svg.replacen("</svg>", &format!("<!-- {MARK} --></svg>"), 1).into_bytes(),
         Some("png") => png(&svg, args.scale)?,
@@ -103,7 +110,7 @@ pub(crate) fn run(args: &FigureArgs) -> Result<()> {
 
 /// A figure as SVG, light and dark.
 pub(crate) fn both_themes(name: Name, sources: &[Source]) -> Result<[String; 2]> {
-    let panels = panels(name, sources, None)?;
+    let panels = panels(name, sources, Choice::default())?;
     Ok([draw::svg(&panels, Theme::Light)?, draw::svg(&panels, Theme::Dark)?])
 }
 
@@ -116,7 +123,15 @@ fn make_folder(file: &Path) -> Result<()> {
     }
 }
 
-fn panels(name: Name, sources: &[Source], step: Option<u64>) -> Result<Vec<Panel>> {
+/// What of a report is drawn.
+#[derive(Clone, Copy, Default)]
+struct Choice<'a> {
+    step: Option<u64>,
+    /// Runs of an experiment; all where it is empty.
+    only: &'a [String],
+}
+
+fn panels(name: Name, sources: &[Source], Choice { step, only }: Choice<'_>) -> Result<Vec<Panel>> {
     match name {
         Name::Eigenvalues => spectra::eigenvalues(sources),
         Name::Spectrum => spectra::spectrum(sources),
@@ -125,8 +140,9 @@ fn panels(name: Name, sources: &[Source], step: Option<u64>) -> Result<Vec<Panel
         Name::Overlap => overlaps::overlap(sources),
         Name::Angles => overlaps::angles(sources),
         Name::Singular => overlaps::singular(sources),
-        Name::Training => training::training(sources),
+        Name::Training => training::training(sources, only),
         Name::Lambda => training::lambda(sources),
+        Name::Stability => training::stability(sources),
         Name::Track => training::track(sources),
     }
 }

@@ -54,6 +54,11 @@ impl Source {
         self.metrics().is_ok_and(|lines| lines.iter().any(|m| m.lambda.is_some()))
     }
 
+    /// Whether the run's log has the stability of Newton steps.
+    pub(crate) fn takes_newton_steps(&self) -> bool {
+        self.metrics().is_ok_and(|lines| lines.iter().any(|m| m.preconditioner_min.is_some()))
+    }
+
     /// A file beside the report, if it is there.
     pub(crate) fn beside(&self, report: &str, name: &str) -> Option<PathBuf> {
         let report = match self.is_file() {

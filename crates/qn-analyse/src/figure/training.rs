@@ -2,20 +2,22 @@
 
 use anyhow::{Context as _, Result};
 use qn_run::Metric;
+use qn_train::Usage;
 
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Series};
 use super::source::Source;
 use crate::experiment::{ExperimentReport, RunSummary};
 use crate::statistics::median;
-use crate::track::{TrackPoint, TrackReport};
+use crate::track::{TrackPoint, TrackReport, first_step};
 
 type Points = Vec<(f64, f64)>;
 
 /// Points of a curve; more cannot be seen.
 const POINTS: usize = 200;
 
-/// Training loss and test accuracy, of runs or of an experiment's.
-pub(super) fn training(sources: &[Source]) -> Result<Vec<Panel>> {
+/// Training loss and test accuracy, of runs or of an experiment's: there the mean over seeds, of the runs named in `only`
+/// where there are any.
+pub(super) fn training(sources: &[Source], only: &[String]) -> Result<Vec<Panel>> {
     let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
     let mut add = |name: &str, loss: Points, accuracy: Points| {
         losses.push(Series { name: name.to_owned(), points: loss, mark: Mark::Line });
@@ -24,9 +26,8 @@ pub(super) fn training(sources: &[Source]) -> Result<Vec<Panel>> {
     for source in sources {
         if source.is_file() {
             let report: ExperimentReport = source.report("experiment.json")?;
-            for run in &report.runs {
-                let (loss, accuracy) = of_summary(run);
-                add(&run.name, loss, accuracy);
+            for (name, runs) in groups(&report, only)? {
+                add(&name, mean_over(&runs, curve), mean_over(&runs, accuracy));
             }
         } else {
             let lines = source.metrics()?;
@@ -52,10 +53,44 @@ pub(super) fn training(sources: &[Source]) -> Result<Vec<Panel>> {
     ])
 }
 
-fn of_summary(run: &RunSummary) -> (Points, Points) {
-    let curve = run.curve.steps.iter().zip(&run.curve.loss).map(|(&s, &l)| (s as f64, l));
-    let accuracy = run.validation.iter().map(|v| (v.step as f64, 100.0 * v.accuracy));
-    (curve.collect(), accuracy.collect())
+/// The runs of an experiment by their name in the recipe, with how many seeds there are.
+fn groups<'a>(report: &'a ExperimentReport, only: &[String]) -> Result<Vec<(String, Vec<&'a RunSummary>)>> {
+    let mut names: Vec<&str> = report.runs.iter().map(|run| run.group.as_str()).collect();
+    names.dedup();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        anyhow::bail!(Usage(format!("--only {unknown}: {} has {}", report.recipe, names.join(", "))));
+    }
+    names.retain(|name| only.is_empty() || only.iter().any(|wanted| wanted == name));
+    let of =
+        |name: &str| -> Vec<&RunSummary> { report.runs.iter().filter(|run| run.group == name).collect() };
+    let label = |name: &str, runs: &[&RunSummary]| {
+        let failed = runs.iter().filter(|run| run.failed_at().is_some()).count();
+        match (runs.len(), failed) {
+            (1, 0) => name.to_owned(),
+            (n, 0) => format!("{name}, {n} seeds"),
+            (n, failed) => format!("{name}, {failed} of {n} fail"),
+        }
+    };
+    Ok(names.into_iter().map(|name| (label(name, &of(name)), of(name))).collect())
+}
+
+/// The mean of curves over seeds, as far as all of them go.
+fn mean_over(runs: &[&RunSummary], of: fn(&RunSummary) -> Points) -> Points {
+    let curves: Vec<Points> = runs.iter().map(|run| of(run)).collect();
+    let len = curves.iter().map(Vec::len).min().unwrap_or(0);
+    let mean = |i: usize| curves.iter().map(|curve| curve[i].1).sum::<f64>() / curves.len() as f64;
+    (0..len).map(|i| (curves[0][i].0, mean(i))).collect()
+}
+
+/// The loss, up to where the run goes wrong.
+fn curve(run: &RunSummary) -> Points {
+    let points = run.curve.steps.iter().zip(&run.curve.loss).map(|(&s, &l)| (s as f64, l));
+    points.take_while(|(step, _)| run.failed_at().is_none_or(|failed| *step <= failed as f64)).collect()
+}
+
+fn accuracy(run: &RunSummary) -> Points {
+    let points = run.validation.iter().map(|v| (v.step as f64, 100.0 * v.accuracy));
+    points.take_while(|(step, _)| run.failed_at().is_none_or(|failed| *step <= failed as f64)).collect()
 }
 
 /// Means over windows, so that a curve has no more points than can be seen.
@@ -90,6 +125,44 @@ pub(super) fn lambda(sources: &[Source]) -> Result<Vec<Panel>> {
     Ok(vec![
         chart("curvatures of eq. (12), averaged", "lambda_k", |m| m.lambda.as_ref())?,
         chart("lengths of the averaged class gradients", "|c_k|", |m| m.class_gradient_norms.as_ref())?,
+    ])
+}
+
+/// ρ against its limit, and the preconditioner's smallest eigenvalue, as they are logged.
+pub(super) fn stability(sources: &[Source]) -> Result<Vec<Panel>> {
+    let (mut overshoot, mut uphill) = (Vec::new(), Vec::new());
+    for source in sources {
+        let lines = source.metrics()?;
+        let series = |name: String, of: fn(&Metric) -> Option<f64>| {
+            let points: Points = lines.iter().filter_map(|m| Some((m.step as f64, of(m)?))).collect();
+            Series { name, points: smooth(&points), mark: Mark::Line }
+        };
+        let at = |first: Option<u64>| first.map_or("never".into(), |step| format!("from step {step}"));
+        let rho = series(
+            format!("{}: beyond {}", source.label, at(first_step(&lines, Metric::beyond_rho_limit))),
+            |m| m.rho.zip(m.rho_limit).map(|(rho, limit)| rho / limit),
+        );
+        anyhow::ensure!(
+            !rho.points.is_empty(),
+            "the log of {} has no stability: it was not trained with --optimizer qn, or by an earlier version",
+            source.label
+        );
+        let smallest = format!("{}: negative {}", source.label, at(first_step(&lines, Metric::goes_uphill)));
+        overshoot.push(rho);
+        uphill.push(series(smallest, |m| m.preconditioner_min));
+    }
+    let chart = |title: &str, y: Axis, series: Vec<Series>, limit: (&str, f64)| {
+        let references = vec![Reference { name: limit.0.into(), at: At::Y(limit.1) }];
+        Panel::Chart(Chart { title: title.into(), x: Axis::linear("step"), y, series, references })
+    };
+    Ok(vec![
+        chart("Overshooting", Axis::log("rho / its limit"), overshoot, ("stable below", 1.0)),
+        chart(
+            "Smallest eigenvalue of the preconditioner",
+            Axis::linear("relative to eta"),
+            uphill,
+            ("uphill below", 0.0),
+        ),
     ])
 }
 

@@ -12,7 +12,7 @@ use crate::figure::{Name, Source};
 use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
 
 /// What is drawn of a run, where its numbers are there.
-const FIGURES: [(Name, &str); 8] = [
+const FIGURES: [(Name, &str); 9] = [
     (Name::Eigenvalues, "With the number of classes marked."),
     (Name::Spectrum, "Every eigenvalue, in bins of a tenth of a decade."),
     (Name::Density, "By stochastic Lanczos quadrature."),
@@ -20,6 +20,7 @@ const FIGURES: [(Name, &str); 8] = [
     (Name::Angles, "At the last snapshot; 90 degrees are orthogonal."),
     (Name::Singular, "At the last snapshot. What lies below the tolerance does not count."),
     (Name::Lambda, "As the optimiser averages them."),
+    (Name::Stability, "Of the Newton steps, by the model matrix of the averaged class gradients."),
     (Name::Track, "At every checkpoint."),
 ];
 
