@@ -111,8 +111,9 @@ fn the_page_works_in_a_browser_and_on_a_phone() {
         assert_ne!(seen["first"][1], seen["last"][1], "the slider changes the table");
         assert_eq!(seen["once"], serde_json::json!(["sgd", "qn"]), "a click sorts downwards");
         assert_eq!(seen["twice"], serde_json::json!(["qn", "sgd"]), "another upwards");
-        // Both together: training and overlap; each: eigenvalues, overlap, angles, singular values; qn: lambda.
-        assert_eq!(seen["figures"], 11, "each figure once, in one theme");
+        // Both together: training and overlap; each: eigenvalues, overlap, angles, singular values; qn: lambda
+        // and stability.
+        assert_eq!(seen["figures"], 12, "each figure once, in one theme");
         assert!(seen["widest"].as_u64() <= seen["width"].as_u64(), "{width}: the page is too wide: {seen}");
     }
 }
