@@ -158,6 +158,24 @@ pub(crate) fn same_spectrum(a: &Spectrum, b: &Spectrum) {
 }
 
 #[test]
+fn a_run_killed_before_its_log_was_begun_resumes() {
+    let sandbox = Sandbox::new();
+    let arguments: Vec<&str> = TRAINING.split_whitespace().chain(["run"]).collect();
+    assert_eq!(sandbox.train(&arguments).code, 0);
+    let run = sandbox.path("run");
+    let unbroken = results(&run);
+    for folder in ["snapshots", "checkpoints"] {
+        std::fs::remove_dir_all(run.join(folder)).unwrap();
+    }
+    for file in ["metrics.jsonl", "events.out.tfevents.qn"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    let out = sandbox.train(&["--resume", "--quiet", "--out", "run"]);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    assert!(results(&run) == unbroken, "the run differs from one that was never killed");
+}
+
+#[test]
 fn a_killed_spectrum_ends_as_an_unbroken_one() {
     let sandbox = Sandbox::new();
     sandbox.write("wide.toml", wide::architecture(19));

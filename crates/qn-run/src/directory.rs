@@ -10,7 +10,8 @@ pub struct RunDirectory {
     path: PathBuf,
 }
 
-/// What a run's training writes into the folder itself, config.toml last.
+/// What a run's training writes into the folder itself. config.toml, without which a folder counts as no run, is removed
+/// last.
 const FILES: [&str; 4] = ["metrics.jsonl", "manifest.json", "events.out.tfevents.qn", "config.toml"];
 
 /// A name as that of one folder: what is no letter, digit, `-`, `_` or `.` becomes `-`, and dots at its beginning, which
@@ -92,7 +93,6 @@ impl RunDirectory {
 
     /// Removes what a run writes and what was written about it, and nothing else that a user may have put there.
     fn clear(&self) -> Result<(), RunError> {
-        // config.toml goes last: a folder without it counts as no run.
         for (name, paths) in [
             ("snapshots", self.snapshot_steps()?.into_iter().map(|s| self.snapshot_path(s)).collect()),
             ("checkpoints", self.checkpoint_steps()?.into_iter().map(|s| self.checkpoint_path(s)).collect()),

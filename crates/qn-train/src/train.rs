@@ -133,12 +133,16 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
     let events = config.tensorboard.then(|| run.events_path());
-    let log = match launch.resume {
-        true => MetricsLog::resume(&run.metrics_path(), step, events.as_deref())?,
-        false => MetricsLog::create(&run.metrics_path(), events.as_deref())?,
+    // A folder with a configuration is a run. A new one has it before its log, which would belong to nothing without it; a
+    // resumed one, which may be longer, when its log has been read.
+    let log = if launch.resume {
+        let log = MetricsLog::resume(&run.metrics_path(), step, events.as_deref())?;
+        run.write_config(config)?;
+        log
+    } else {
+        run.write_config(config)?;
+        MetricsLog::create(&run.metrics_path(), events.as_deref())?
     };
-    // The configuration is written last: a folder that has it is a run. A resumed one may be longer.
-    run.write_config(config)?;
     launch.verbosity.say(format_args!(
         "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
         config.architecture.name,
