@@ -137,19 +137,20 @@ pub(super) fn stability(sources: &[Source]) -> Result<Vec<Panel>> {
             let points: Points = lines.iter().filter_map(|m| Some((m.step as f64, of(m)?))).collect();
             Series { name, points: smooth(&points), mark: Mark::Line }
         };
-        let at = |first: Option<u64>| first.map_or("never".into(), |step| format!("from step {step}"));
-        let rho = series(
-            format!("{}: beyond {}", source.label, at(first_step(&lines, Metric::beyond_rho_limit))),
-            |m| m.rho.zip(m.rho_limit).map(|(rho, limit)| rho / limit),
-        );
+        let named = |what: &str, test: fn(&Metric) -> bool| match first_step(&lines, test) {
+            Some(step) => format!("{}: {what} from step {step}", source.label),
+            None => format!("{}: never {what}", source.label),
+        };
+        let rho = series(named("beyond", Metric::beyond_rho_limit), |m| {
+            m.rho.zip(m.rho_limit).map(|(rho, limit)| rho / limit)
+        });
         anyhow::ensure!(
             !rho.points.is_empty(),
             "the log of {} has no stability: it was not trained with --optimizer qn, or by an earlier version",
             source.label
         );
-        let smallest = format!("{}: negative {}", source.label, at(first_step(&lines, Metric::goes_uphill)));
         overshoot.push(rho);
-        uphill.push(series(smallest, |m| m.preconditioner_min));
+        uphill.push(series(named("negative", Metric::goes_uphill), |m| m.preconditioner_min));
     }
     let chart = |title: &str, y: Axis, series: Vec<Series>, limit: (&str, f64)| {
         let references = vec![Reference { name: limit.0.into(), at: At::Y(limit.1) }];
