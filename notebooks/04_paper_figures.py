@@ -69,14 +69,16 @@ def compared(experiment):
 # %% [markdown]
 # ## Figure 1 and Tables 1 and 2, small
 #
-# ResNet9 of width 16 on CIFAR-10 at 16 x 16 pixels for three epochs, three seeds: what two cores can do (`fig1-cpu`).
+# ResNet9 of width 16 on CIFAR-10 at 16 x 16 pixels for two epochs, three seeds: what two cores can do (`fig1-cpu`).
 # The paper's full ResNet9 (`fig1`) needs a GPU and has not been run. `printed` takes Newton steps of 1/lambda, as
-# eq. (15) says, `scaled` of eta/lambda, `orthonormal` of eta/lambda along an orthonormal basis of the class gradients,
-# `model` of eta in their span by the curvature that they and all probabilities give.
+# eq. (15) says, `scaled` of eta/lambda.
 
 # %%
 small = read("fig1-cpu/experiment.json")
 endings(small, sorted({run["group"] for run in small["runs"]}))
+
+# %%
+compared(small)
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(12, 3.5), sharey=True)
