@@ -113,7 +113,7 @@ impl<T: Real> Curvature<T> {
             let units = Mat::from_fn(p, columns.len(), |i, j| f64::from(u8::from(i == columns[j])));
             let mut products = Mat::zeros(p, columns.len());
             // By symmetry only the rows from the first column on are wanted, and no earlier layer is gone through.
-            self.product_from(operator, self.start_at(columns[0]), units.as_ref(), products.as_mut())?;
+            self.product_of(operator, &self.tensors_from(columns[0]), units.as_ref(), products.as_mut())?;
             for (j, &column) in columns.iter().enumerate() {
                 for (i, &x) in products.col_as_slice(j).iter().enumerate() {
                     if i >= column {

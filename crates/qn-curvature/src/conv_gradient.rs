@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use pulp::Simd;
-use qn_model::Shape;
+use qn_model::Image;
 
 use crate::Real;
 use crate::lanes::{self, Group, LANES, Registers};
@@ -11,8 +11,8 @@ use crate::lanes::{self, Group, LANES, Registers};
 /// The weight gradient over some rows, each weight's sum in lanes.
 pub(crate) struct Gradient<'a, T> {
     /// Padded, so that every tap is inside.
-    pub(crate) input: Shape,
-    pub(crate) output: Shape,
+    pub(crate) input: Image,
+    pub(crate) output: Image,
     pub(crate) kernel: (usize, usize),
     pub(crate) rows: Range<usize>,
     /// Of [`LANES`] samples.

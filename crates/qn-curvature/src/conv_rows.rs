@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use faer::Par;
 use pulp::Simd;
-use qn_model::Shape;
+use qn_model::Image;
 use rayon::prelude::*;
 
 use crate::Real;
@@ -26,14 +26,14 @@ pub(crate) fn pack<T: Real>(outputs: usize, inner: usize, weight: impl Fn(usize,
     packed
 }
 
-/// A plane with `padding` zeros around every channel and with zeros for samples up to a whole number of groups.
-pub(crate) fn pad<T: Real>(plane: &[T], shape: Shape, padding: usize, m: usize) -> Vec<T> {
-    let (wide, lanes) = (shape.width + 2 * padding, m.next_multiple_of(LANES));
-    let tall = shape.height + 2 * padding;
+/// A plane with zeros around every channel, so many rows and columns of them, and with zeros for samples up to a whole number of groups.
+pub(crate) fn pad<T: Real>(plane: &[T], shape: Image, [down, across]: [usize; 2], m: usize) -> Vec<T> {
+    let (wide, lanes) = (shape.width + 2 * across, m.next_multiple_of(LANES));
+    let tall = shape.height + 2 * down;
     let mut padded = vec![T::of(0.0); shape.channels * tall * wide * lanes];
     for (i, samples) in plane.chunks_exact(m).enumerate() {
         let (channel, y, x) = (i / shape.positions(), i % shape.positions() / shape.width, i % shape.width);
-        let at = ((channel * tall + y + padding) * wide + x + padding) * lanes;
+        let at = ((channel * tall + y + down) * wide + x + across) * lanes;
         padded[at..at + m].copy_from_slice(samples);
     }
     padded
@@ -42,8 +42,8 @@ pub(crate) fn pad<T: Real>(plane: &[T], shape: Shape, padding: usize, m: usize) 
 /// A convolution in either direction.
 #[derive(Clone, Copy)]
 pub(crate) struct Steps {
-    pub(crate) input: Shape,
-    pub(crate) output: Shape,
+    pub(crate) input: Image,
+    pub(crate) output: Image,
     pub(crate) kernel: (usize, usize),
     pub(crate) padding: (usize, usize),
 }
@@ -60,7 +60,7 @@ impl Steps {
     ) {
         if !m.is_multiple_of(LANES) {
             let lanes = m.next_multiple_of(LANES);
-            let x = pad(x, self.input, 0, m);
+            let x = pad(x, self.input, [0; 2], m);
             let mut wide = vec![T::of(0.0); self.output.len() * lanes];
             self.run(packed, bias, &x, &mut wide, lanes, par);
             for (y, wide) in y.chunks_exact_mut(m).zip(wide.chunks_exact(lanes)) {

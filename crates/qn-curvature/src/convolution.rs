@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use faer::Par;
-use qn_model::{Shape, Window};
+use qn_model::{Image, Window};
 use rayon::prelude::*;
 
 use crate::Real;
@@ -21,20 +21,23 @@ const BANDS: usize = 4;
 /// A convolution from planes of one shape to planes of another, with stride 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolution {
-    input: Shape,
-    output: Shape,
+    input: Image,
+    output: Image,
     window: Window,
 }
 
 impl Convolution {
     /// None where [`Self::supports`] says no.
-    pub fn new(input: Shape, output: Shape, window: Window) -> Option<Self> {
+    pub fn new(input: Image, output: Image, window: Window) -> Option<Self> {
         Self::supports(window).then_some(Self { input, output, window })
     }
 
     /// Not strides other than 1, nor more padding than a window covers.
     pub fn supports(window: Window) -> bool {
-        window.stride == 1 && window.padding < window.height && window.padding < window.width
+        (0..2).all(|axis| {
+            [window.stride[axis], window.dilation[axis]] == [1, 1]
+                && window.padding[axis] < window.kernel[axis]
+        })
     }
 
     /// y = w ∗ x + b for m samples; w is `[out][in][ky][kx]`.
@@ -70,7 +73,7 @@ impl Convolution {
         let packed = pack(self.output.channels, inner, |o, i| weight[o * inner + i]);
         let steps = self.steps();
         let lanes = m.next_multiple_of(LANES);
-        let x = if lanes == m { x } else { &pad(x, self.input, 0, m) };
+        let x = if lanes == m { x } else { &pad(x, self.input, [0; 2], m) };
         let part = |(i, part): (usize, P)| {
             let len = self.output.width * lanes;
             let mut rows = vec![T::of(0.0); self.output.channels * height * len];
@@ -91,8 +94,8 @@ impl Convolution {
         Steps {
             input: self.input,
             output: self.output,
-            kernel: (self.window.height, self.window.width),
-            padding: (self.window.padding, self.window.padding),
+            kernel: (self.window.kernel[0], self.window.kernel[1]),
+            padding: (self.window.padding[0], self.window.padding[1]),
         }
     }
 
@@ -103,12 +106,12 @@ impl Convolution {
             let (o, tap) = (i / taps, i % taps);
             weight[(o * inputs + c) * taps + taps - 1 - tap]
         });
-        let (height, width) = (self.window.height, self.window.width);
+        let (height, width) = (self.window.kernel[0], self.window.kernel[1]);
         let steps = Steps {
             input: self.output,
             output: self.input,
             kernel: (height, width),
-            padding: (height - 1 - self.window.padding, width - 1 - self.window.padding),
+            padding: (height - 1 - self.window.padding[0], width - 1 - self.window.padding[1]),
         };
         steps.run(&packed, None, dy, dx, m, par);
     }
@@ -188,19 +191,19 @@ impl Convolution {
         par: Par,
     ) -> Vec<Vec<Group<T>>> {
         let input = self.padded_input();
-        let x = if self.window.padding > 0 || !m.is_multiple_of(LANES) {
+        let x = if self.window.padding != [0; 2] || !m.is_multiple_of(LANES) {
             &pad(x, self.input, self.window.padding, m)
         } else {
             x
         };
-        let dy = if m.is_multiple_of(LANES) { dy } else { &pad(dy, self.output, 0, m) };
+        let dy = if m.is_multiple_of(LANES) { dy } else { &pad(dy, self.output, [0; 2], m) };
         let size = self.output.channels * self.input.channels * self.taps();
         let sums = |(rows, groups)| {
             let mut sums = vec![Group::zero(); size];
             lanes::run::<T>(Gradient {
                 input,
                 output: self.output,
-                kernel: (self.window.height, self.window.width),
+                kernel: (self.window.kernel[0], self.window.kernel[1]),
                 rows,
                 groups,
                 x,
@@ -217,12 +220,12 @@ impl Convolution {
     }
 
     fn taps(&self) -> usize {
-        self.window.height * self.window.width
+        self.window.taps()
     }
 
-    fn padded_input(&self) -> Shape {
-        let p = 2 * self.window.padding;
-        Shape { height: self.input.height + p, width: self.input.width + p, ..self.input }
+    fn padded_input(&self) -> Image {
+        let [down, across] = self.window.padding.map(|p| 2 * p);
+        Image { height: self.input.height + down, width: self.input.width + across, ..self.input }
     }
 }
 
@@ -230,7 +233,7 @@ impl Convolution {
 mod tests {
     use super::*;
     use crate::gemm::view;
-    use crate::window::Patches;
+    use crate::im2col::Im2col;
 
     fn numbers(n: usize, seed: usize) -> Vec<f64> {
         (0..n).map(|i| ((i * 7919 + seed * 104_729) % 101) as f64 / 50.0 - 1.0).collect()
@@ -243,10 +246,10 @@ mod tests {
         for (channels, outputs, k, p, m) in
             [(3, 6, 5, 0, 16), (2, 7, 3, 1, 5), (1, 1, 1, 0, 33), (4, 13, 3, 2, 48), (2, 3, 5, 2, 64)]
         {
-            let input = Shape { channels, height: 7, width: 6 };
-            let output = Shape { channels: outputs, height: side(7, k, p), width: side(6, k, p) };
-            let window = Window { height: k, width: k, stride: 1, padding: p };
-            let patches = Patches { input, output, window };
+            let input = Image { channels, height: 7, width: 6 };
+            let output = Image { channels: outputs, height: side(7, k, p), width: side(6, k, p) };
+            let window = Window::square(k, 1, p);
+            let patches = Im2col { input, output, window };
             let conv = Convolution::new(input, output, window).unwrap();
             let (inner, rows) = (patches.len(), output.positions() * m);
             let (w, b) = (numbers(outputs * inner, 1), numbers(outputs, 2));

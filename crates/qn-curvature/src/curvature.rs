@@ -7,13 +7,13 @@ use qn_model::{Graph, ParamLayout};
 
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
-use crate::lanes::Group;
 use crate::loss::scale_of;
-use crate::network::{Kernel, Network, Program, Step};
+use crate::network::Network;
 use crate::primal::Primal;
 use crate::real::norm_l2;
+use crate::scratch::Scratch;
 use crate::sweep::sweep;
-use crate::tangent::{Operator, Pass, Start, Sums, Workspace, product};
+use crate::tangent::{Operator, Part, product};
 use crate::{CurvatureError, Real, Samples};
 
 /// How the work is cut.
@@ -77,11 +77,10 @@ pub struct Curvature<T: Real> {
     /// How the samples are cut for products, and the primal passes where they are kept.
     cut: Cut,
     cache: Vec<OnceLock<Primal<T>>>,
-    program: Program,
     /// See [`Self::scale`].
     scale: OnceLock<f64>,
     /// Buffers of threads that have finished, for the next product.
-    idle: Mutex<Vec<Workspace<T>>>,
+    idle: Mutex<Vec<Scratch<T>>>,
 }
 
 impl<T: Real> Curvature<T> {
@@ -103,11 +102,9 @@ impl<T: Real> Curvature<T> {
         if let Some(sample) = samples.labels().iter().position(|&l| usize::from(l) >= classes) {
             return Err(CurvatureError::Label { sample, label: samples.labels()[sample], classes });
         }
-        let direct = !network.fused.is_empty();
-        let chosen = if direct { DIRECT_MICROBATCH } else { default_microbatch(&network) };
+        let chosen = if network.fused { DIRECT_MICROBATCH } else { default_microbatch(&network) };
         let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen));
-        let program = if direct { Program::Direct } else { Program::General };
-        let bytes = cut.batches().saturating_mul(Primal::bytes(&network, program, cut.microbatch));
+        let bytes = cut.batches().saturating_mul(Primal::bytes(&network, cut.microbatch));
         let kept = if bytes <= options.memory { cut.batches() } else { 0 };
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
@@ -117,7 +114,6 @@ impl<T: Real> Curvature<T> {
             threads: options.threads,
             cut,
             cache,
-            program,
             scale: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
         })
@@ -164,7 +160,7 @@ impl<T: Real> Curvature<T> {
                 cut.batches(),
                 self.threads,
                 0.0,
-                || (self.task(0, &[]), 0.0),
+                || (self.task(0), 0.0),
                 |batch, (state, largest): &mut (Task<'_, T>, f64)| {
                     let primal = self.forward(cut.samples_of(batch), &mut state.work);
                     *largest = primal.largest_delta();
@@ -192,10 +188,10 @@ impl<T: Real> Curvature<T> {
             cut.tasks(),
             self.threads,
             (0.0, 0, vec![0.0; p]),
-            || self.task(p, &[]),
+            || self.task(p),
             |task, state| {
                 for batch in cut.batches_of(task) {
-                    let primal = self.forward(cut.samples_of(batch), &mut state.work);
+                    let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
                     state.loss += primal.softmax.loss_sum;
                     state.correct += primal.softmax.correct;
@@ -234,15 +230,15 @@ impl<T: Real> Curvature<T> {
                 batches.len(),
                 self.threads,
                 (0.0, vec![0.0; p]),
-                || self.task(p, &[]),
+                || self.task(p),
                 |task, state| {
                     let m = batches[task].len();
-                    let primal =
+                    let mut primal =
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
                     state.spread += primal.softmax.spread(class);
-                    primal.pull_back_seed(&self.network, &seed, &mut state.work, Some(&mut state.sums));
+                    primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
                 },
                 |(spread, total), state| {
@@ -269,14 +265,15 @@ impl<T: Real> Curvature<T> {
         x: MatRef<'_, f64>,
         y: MatMut<'_, f64>,
     ) -> Result<(), CurvatureError> {
-        self.product_from(operator, Start::default(), x, y)
+        self.product_of(operator, &vec![true; self.layout.params().len()], x, y)
     }
 
-    /// The same for tangents that are zero before `start`; the rows of parameters before it are zero.
-    pub(crate) fn product_from(
+    /// The product of the part of the matrix between the tensors that are `active`: the rows of the others are zero, and
+    /// their part of x is not looked at.
+    pub(crate) fn product_of(
         &self,
         operator: Operator,
-        start: Start,
+        active: &[bool],
         x: MatRef<'_, f64>,
         mut y: MatMut<'_, f64>,
     ) -> Result<(), CurvatureError> {
@@ -288,7 +285,7 @@ impl<T: Real> Curvature<T> {
         }
         for first in (0..x.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(x.ncols() - first);
-            let total = self.block_product(operator, start, x.subcols(first, b));
+            let total = self.block_product(operator, active, x.subcols(first, b));
             for p in self.layout.params() {
                 let part = &total[p.offset * b..(p.offset + p.len()) * b];
                 for (t, values) in part.chunks_exact(p.len()).enumerate() {
@@ -304,29 +301,13 @@ impl<T: Real> Curvature<T> {
         Ok(())
     }
 
-    /// Where tangents begin that are zero for all parameters before `param`.
-    pub(crate) fn start_at(&self, param: usize) -> Start {
-        let steps = self.network.program(self.program);
-        let has = |ranges: &[Option<Range<usize>>]| ranges.iter().flatten().any(|r| r.end > param);
-        for (step, Step { kernel, .. }) in steps.iter().enumerate() {
-            let conv = match kernel {
-                Kernel::Affine(layer) => has(&[Some(layer.weight.clone()), layer.bias.clone()]).then_some(0),
-                Kernel::Norm(norm) => has(&[Some(norm.weight.clone()), Some(norm.bias.clone())]).then_some(0),
-                Kernel::Trunk(trunk) => {
-                    trunk.convs.iter().position(|conv| conv.params().any(|r| r.end > param))
-                }
-                _ => None,
-            };
-            if let Some(conv) = conv {
-                let dead = step.checked_sub(1).map_or(0, |before| steps[before].output);
-                return Start { step, conv, dead };
-            }
-        }
-        Start::default()
+    /// The tensors that `param` and the parameters behind it lie in.
+    pub(crate) fn tensors_from(&self, param: usize) -> Vec<bool> {
+        self.layout.params().iter().map(|p| p.range().end > param).collect()
     }
 
     /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
-    fn block_product(&self, operator: Operator, start: Start, x: MatRef<'_, f64>) -> Vec<f64> {
+    fn block_product(&self, operator: Operator, active: &[bool], x: MatRef<'_, f64>) -> Vec<f64> {
         let b = x.ncols();
         let mut tangents = Vec::with_capacity(self.dim() * b);
         for p in self.layout.params() {
@@ -334,17 +315,14 @@ impl<T: Real> Curvature<T> {
                 tangents.extend(p.range().map(|row| T::of(column[row])));
             }
         }
-        let program = self.program;
-        let trunks = self.network.trunks().filter(|_| program == Program::Direct);
-        let groups: Vec<_> = trunks.map(|trunk| trunk.pack(&tangents, b)).collect();
-        let delta_terms = operator.has_delta_terms();
-        let pass = Pass { tangents: &tangents, groups: &groups, b, program, delta_terms, start };
+        let reached = self.network.reached(active);
+        let part = Part { active, reached: &reached, b };
         let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
         let mut total = sweep(
             cut.tasks(),
             self.threads,
             vec![0.0; self.dim() * b],
-            || self.task(self.dim() * b, &groups),
+            || self.task(self.dim() * b),
             |task, state| {
                 for batch in cut.batches_of(task) {
                     let mut make = || self.differentiated(batch, weight, &mut state.work);
@@ -353,37 +331,30 @@ impl<T: Real> Curvature<T> {
                         Some(slot) => slot.get_or_init(|| make().shrunk()),
                         None => fresh.insert(make()),
                     };
-                    product(&self.network, primal, &mut state.work, operator, &pass, weight, &mut state.sums);
+                    let sums = (&mut state.work, state.sums.as_mut_slice());
+                    product(&self.network, primal, operator, (&tangents, &part), weight, sums);
                     if let Some(primal) = fresh {
                         primal.recycle(&mut state.work);
                     }
                 }
             },
-            |total, state| {
-                state.move_sums_to(total);
-                for (trunk, sums) in self.network.trunks().zip(&mut state.sums.groups) {
-                    trunk.unpack(sums, total, b);
-                }
-            },
+            |total, state| state.move_sums_to(total),
         );
         total.iter_mut().for_each(|x| *x /= scale);
         total
     }
 
-    fn differentiated(&self, batch: usize, weight: f64, work: &mut Workspace<T>) -> Primal<T> {
+    fn differentiated(&self, batch: usize, weight: f64, work: &mut Scratch<T>) -> Primal<T> {
         let mut primal = self.forward(self.cut.samples_of(batch), work);
         primal.backward(&self.network, weight, work);
-        primal.condense(&self.network, self.program, work)
+        primal
     }
 
-    fn task(&self, len: usize, groups: &[Vec<Group<T>>]) -> Task<'_, T> {
+    fn task(&self, len: usize) -> Task<'_, T> {
         let work = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Task {
-            work: work.unwrap_or_else(Workspace::new),
-            sums: Sums {
-                planes: vec![T::of(0.0); len],
-                groups: groups.iter().map(|g| vec![Group::zero(); g.len()]).collect(),
-            },
+            work: work.unwrap_or_else(Scratch::new),
+            sums: vec![T::of(0.0); len],
             loss: 0.0,
             correct: 0,
             spread: 0.0,
@@ -391,7 +362,7 @@ impl<T: Real> Curvature<T> {
         }
     }
 
-    pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Workspace<T>) -> Primal<T> {
+    pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Scratch<T>) -> Primal<T> {
         let indices: Vec<usize> = samples.collect();
         Primal::forward(&self.network, &self.samples, &indices, work)
     }
@@ -399,25 +370,25 @@ impl<T: Real> Curvature<T> {
 
 /// A thread's state: buffers, and sums that wait to be added to the total.
 struct Task<'a, T: Real> {
-    work: Workspace<T>,
-    sums: Sums<T>,
+    work: Scratch<T>,
+    sums: Vec<T>,
     loss: f64,
     correct: usize,
     spread: f64,
     /// Where the buffers go in the end.
-    idle: &'a Mutex<Vec<Workspace<T>>>,
+    idle: &'a Mutex<Vec<Scratch<T>>>,
 }
 
 impl<T: Real> Drop for Task<'_, T> {
     fn drop(&mut self) {
-        let work = std::mem::replace(&mut self.work, Workspace::new());
+        let work = std::mem::replace(&mut self.work, Scratch::new());
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
     }
 }
 
 impl<T: Real> Task<'_, T> {
     fn move_sums_to(&mut self, total: &mut [f64]) {
-        for (total, sum) in total.iter_mut().zip(&mut self.sums.planes) {
+        for (total, sum) in total.iter_mut().zip(&mut self.sums) {
             *total += sum.f64();
             *sum = T::of(0.0);
         }
@@ -458,7 +429,7 @@ mod tests {
                 here.loss_and_gradient().unwrap();
                 here.class_gradients().unwrap();
                 here.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap();
-                here.idle.lock().unwrap().iter().map(Workspace::spare).sum::<usize>()
+                here.idle.lock().unwrap().iter().map(Scratch::spare).sum::<usize>()
             };
             let once = all();
             assert!(once > 0);

@@ -6,13 +6,10 @@
 //! quarter of the work, less what ReLU blocks. The pattern differs from sample to sample and from channel
 //! to channel, so no matrix product over samples is left: vector lanes hold neighbouring taps of a window.
 
-use std::ops::Range;
-
-use crate::Real;
-use crate::affine::Affine;
+use crate::im2col::Im2col;
 use crate::lanes::{Group, LANES};
-use crate::pool::Pool;
-use crate::window::Patches;
+use crate::ops::Windows;
+use crate::{Convolution, Real};
 
 /// A value of one sample in `[row][column][channel]` order with zeros around it, so that a row of a
 /// window's taps is contiguous.
@@ -25,7 +22,7 @@ pub(crate) struct Padded {
 }
 
 impl Padded {
-    pub(crate) fn new(shape: qn_model::Shape, padding: usize) -> Self {
+    pub(crate) fn new(shape: qn_model::Image, padding: usize) -> Self {
         Self { channels: shape.channels, height: shape.height, width: shape.width, padding }
     }
 
@@ -56,14 +53,7 @@ impl Padded {
         self.pairs(|entry, at| padded[at] = plane[entry * m + sample]);
     }
 
-    /// The inverse of [`Self::gather`].
-    pub(crate) fn scatter<T: Copy>(&self, padded: &[T], plane: &mut [T], m: usize) {
-        for sample in 0..m {
-            self.scatter_one(&padded[sample * self.len()..], plane, (sample, m));
-        }
-    }
-
-    /// The same for one sample.
+    /// Puts one sample back into its plane.
     pub(crate) fn scatter_one<T: Copy>(&self, padded: &[T], plane: &mut [T], (sample, m): (usize, usize)) {
         self.pairs(|entry, at| plane[entry * m + sample] = padded[at]);
     }
@@ -93,19 +83,14 @@ impl Padded {
 
 /// A convolution with the ReLU, if any, and the max-pool behind it.
 #[derive(Clone, Debug)]
-pub(crate) struct Direct<T> {
-    pub(crate) conv: Affine,
-    /// The value that it reads and the one that the convolution itself gives.
-    pub(crate) conv_input: usize,
-    pub(crate) conv_output: usize,
-    pub(crate) patches: Patches,
-    pub(crate) pool: Pool,
+pub(crate) struct Direct {
+    pub(crate) patches: Im2col,
+    pub(crate) has_bias: bool,
+    pub(crate) pool: Windows,
     /// Whether there is a ReLU between them.
     pub(crate) relu: bool,
     pub(crate) input: Padded,
     pub(crate) output: Padded,
-    /// W in groups of taps; see [`Direct::place`].
-    pub(crate) weight: Vec<Group<T>>,
 }
 
 /// An output of the convolution that reaches the loss.
@@ -129,15 +114,13 @@ pub(crate) struct Active<T> {
     entries: Vec<Entry<T>>,
 }
 
-/// What the primal pass has found, in planes of m samples.
+/// What a forward pass has found, in planes of m samples.
 pub(crate) struct Found<'a, T> {
     pub(crate) input: &'a [T],
-    /// ReLU's slopes at the convolution's outputs; `None` without a ReLU.
-    pub(crate) slopes: Option<&'a [T]>,
+    /// The convolution's output, behind the ReLU if there is one.
+    pub(crate) output: &'a [T],
     /// For each pooled output, which output of the convolution it is.
     pub(crate) picked: &'a [u32],
-    /// Deltas at the convolution's outputs.
-    pub(crate) delta: &'a [T],
 }
 
 /// Kernel sizes that have compiled kernels.
@@ -147,46 +130,43 @@ pub(crate) const SIZES: [usize; 2] = [3, 5];
 /// right after the other, which would stall on the stores before.
 const STREAMS: usize = 4;
 
-impl<T: Real> Direct<T> {
-    /// With the weights as they are in θ.
-    pub(crate) fn with_weights(mut self, theta: &[T]) -> Self {
-        self.weight = vec![Group::zero(); self.groups()];
-        for (entry, &w) in theta[self.conv.weight.clone()].iter().enumerate() {
-            let (group, lane) = self.place(entry);
-            self.weight[group][lane] = w;
-        }
-        self
+impl Direct {
+    /// The convolution with samples in the vector lanes, unless they are too few or its stride is not one.
+    pub(crate) fn samples_in_lanes(&self, m: usize) -> Option<Convolution> {
+        let Im2col { input, output, window } = self.patches;
+        Convolution::new(input, output, window).filter(|_| m >= LANES)
     }
 
     /// Lists the active outputs.
-    pub(crate) fn activate(&self, found: &Found<'_, T>, m: usize) -> Active<T> {
+    pub(crate) fn activate<T: Real>(&self, found: &Found<'_, T>, m: usize) -> Active<T> {
         let zero = T::of(0.0);
         let mut input = vec![zero; self.input.len() * m];
         self.input.gather(found.input, &mut input, m);
-        let (width, stride) = (self.patches.output.width, self.patches.window.stride);
+        let (width, stride) = (self.patches.output.width, self.patches.window.stride[0]);
+        let (positions, channels) = (self.patches.output.positions(), self.patches.output.channels);
         // Where the window of each position begins, and where each output goes.
         let origin = |p: usize| {
             (p / width * stride * self.input.row_len() + p % width * stride * self.input.channels) as u32
         };
-        let origins: Vec<u32> = (0..self.conv.positions).map(origin).collect();
+        let origins: Vec<u32> = (0..positions).map(origin).collect();
         let places: Vec<u32> =
             (0..self.pool.output.len()).map(|slot| self.output.position(slot) as u32).collect();
         let outputs = self.pool.output.positions();
         let (mut starts, mut entries) = (vec![0], Vec::new());
         let mut channel_entries = Vec::with_capacity(outputs);
         for sample in 0..m {
-            for channel in 0..self.conv.out {
+            for channel in 0..channels {
                 channel_entries.clear();
                 for (i, &place) in places[channel * outputs..][..outputs].iter().enumerate() {
                     let slot = channel * outputs + i;
                     let at = found.picked[slot * m + sample] as usize;
-                    if found.slopes.is_some_and(|s| s[at] == zero) {
+                    if self.relu && found.output[at] <= zero {
                         continue;
                     }
                     channel_entries.push(Entry {
-                        origin: origins[at / m - channel * self.conv.positions],
+                        origin: origins[at / m - channel * positions],
                         slot: place,
-                        delta: found.delta[at],
+                        delta: zero,
                     });
                 }
                 let stride = channel_entries.len().div_ceil(STREAMS).max(1);
@@ -199,40 +179,66 @@ impl<T: Real> Direct<T> {
         Active { input, starts, entries }
     }
 
-    /// Entries of this layer in θ: weights and then the bias.
-    pub(crate) fn params(&self) -> impl Iterator<Item = Range<usize>> {
-        std::iter::once(self.conv.weight.clone()).chain(self.conv.bias.clone())
+    /// Sizes of its parameters: weights and then the bias, if there is one.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
+        let channels = self.channels();
+        std::iter::once(self.patches.len() * channels).chain(self.has_bias.then_some(channels))
     }
 
     /// Groups that hold a row of a window's taps.
     pub(crate) fn row_groups(&self) -> usize {
-        (self.patches.window.width * self.input.channels).div_ceil(LANES)
+        (self.patches.window.kernel[1] * self.input.channels).div_ceil(LANES)
     }
 
     /// The group and lane of a weight or bias, counted in layout order: `[out][row][tap]`, rows of taps
     /// beginning with a new group, and behind them each bias in a group of its own.
     pub(crate) fn place(&self, entry: usize) -> (usize, usize) {
-        let (window, groups) = (self.patches.window, self.row_groups());
-        if entry >= self.conv.weight.len() {
-            return (self.conv.out * window.height * groups + entry - self.conv.weight.len(), 0);
+        let (window, groups, inner) = (self.patches.window, self.row_groups(), self.patches.len());
+        let ([height, width], weights) = (window.kernel, inner * self.channels());
+        if entry >= weights {
+            return (self.channels() * height * groups + entry - weights, 0);
         }
-        let (filter, k) = (entry / self.conv.inner, entry % self.conv.inner);
-        let (channel, position) = (k / (window.height * window.width), k % (window.height * window.width));
-        let (row, column) = (position / window.width, position % window.width);
+        let (filter, k) = (entry / inner, entry % inner);
+        let (channel, position) = (k / window.taps(), k % window.taps());
+        let (row, column) = (position / width, position % width);
         let tap = column * self.input.channels + channel;
-        ((filter * window.height + row) * groups + tap / LANES, tap % LANES)
+        ((filter * height + row) * groups + tap / LANES, tap % LANES)
     }
 
     /// Groups of weights and biases.
     pub(crate) fn groups(&self) -> usize {
-        self.conv.out * self.patches.window.height * self.row_groups()
-            + self.conv.bias.as_ref().map_or(0, |r| r.len())
+        let biases = if self.has_bias { self.channels() } else { 0 };
+        self.channels() * self.patches.window.kernel[0] * self.row_groups() + biases
+    }
+
+    /// Output channels.
+    pub(crate) fn channels(&self) -> usize {
+        self.patches.output.channels
+    }
+}
+
+impl<T: Real> Active<T> {
+    /// What a padded plane of a sample holds at its entries, in order.
+    pub(crate) fn read(&self, sample: usize, channels: usize, delta: &[T]) -> Vec<T> {
+        self.entries[self.range(sample, channels)].iter().map(|entry| delta[entry.slot as usize]).collect()
+    }
+
+    /// Sets the deltas of a sample's entries.
+    pub(crate) fn set(&mut self, sample: usize, channels: usize, deltas: Vec<T>) {
+        let range = self.range(sample, channels);
+        self.entries[range].iter_mut().zip(deltas).for_each(|(entry, delta)| entry.delta = delta);
+    }
+
+    fn range(&self, sample: usize, channels: usize) -> std::ops::Range<usize> {
+        self.starts[sample * channels] as usize..self.starts[(sample + 1) * channels] as usize
     }
 }
 
 /// What both passes of a direct convolution over one sample read.
 pub(crate) struct Work<'a, T> {
-    pub(crate) direct: &'a Direct<T>,
+    pub(crate) direct: &'a Direct,
+    /// W and b.
+    pub(crate) weight: &'a [Group<T>],
     pub(crate) active: &'a Active<T>,
     pub(crate) sample: usize,
     /// V and v.
@@ -245,7 +251,7 @@ impl<'a, T> Work<'a, T> {
     /// The entries of each output channel.
     #[inline(always)]
     pub(crate) fn channels(&self) -> impl Iterator<Item = &'a [Entry<T>]> + use<'a, T> {
-        let (active, out) = (self.active, self.direct.conv.out);
+        let (active, out) = (self.active, self.direct.channels());
         active.starts[self.sample * out..=(self.sample + 1) * out]
             .array_windows::<2>()
             .map(move |&[from, to]| &active.entries[from as usize..to as usize])

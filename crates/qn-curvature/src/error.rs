@@ -21,6 +21,12 @@ pub enum CurvatureError {
         /// As it must be.
         expected: usize,
     },
+    /// An operation of the graph is not known here.
+    #[error("the operation {operation} cannot be differentiated")]
+    Unsupported {
+        /// Its name.
+        operation: String,
+    },
     /// A label is not a class.
     #[error("label {label} of sample {sample} is not below {classes}")]
     Label {

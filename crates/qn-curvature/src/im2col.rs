@@ -1,21 +1,21 @@
 //! Convolution as a matrix product: planes to patches and back.
 
-use qn_model::{Shape, Window};
+use qn_model::{Image, Window};
 
 use crate::Real;
 
 /// Geometry of a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patches {
-    pub(crate) input: Shape,
-    pub(crate) output: Shape,
+pub(crate) struct Im2col {
+    pub(crate) input: Image,
+    pub(crate) output: Image,
     pub(crate) window: Window,
 }
 
-impl Patches {
+impl Im2col {
     /// Entries of a patch: rows of the filter matrix.
     pub(crate) fn len(&self) -> usize {
-        self.input.channels * self.window.height * self.window.width
+        self.input.channels * self.window.taps()
     }
 
     /// `columns[k][position][sample]` = input under tap k of the window at that position.
@@ -41,48 +41,48 @@ impl Patches {
     /// Visits the patch matrix in order as runs that are contiguous in both.
     fn runs(&self, m: usize, mut visit: impl FnMut(Run)) {
         let (i, o, w) = (self.input, self.output, self.window);
-        let mut column = 0;
+        let (mut column, row_len) = (0, o.width * m);
         for channel in 0..i.channels {
-            for ky in 0..w.height {
-                for kx in 0..w.width {
+            for ky in 0..w.kernel[0] {
+                for kx in 0..w.kernel[1] {
                     for y in 0..o.height {
-                        let source_y = (y * w.stride + ky).wrapping_sub(w.padding);
-                        let row_len = o.width * m;
-                        if source_y >= i.height {
-                            visit(Run::Outside { column, len: row_len });
-                            column += row_len;
-                            continue;
-                        }
-                        let row = (channel * i.height + source_y) * i.width;
-                        if w.stride == 1 {
-                            let left = w.padding.saturating_sub(kx).min(o.width);
-                            let right = (i.width + w.padding).saturating_sub(kx).min(o.width).max(left);
-                            visit(Run::Outside { column, len: left * m });
-                            if right > left {
-                                let plane = (row + left + kx - w.padding) * m;
-                                visit(Run::Copy {
-                                    plane,
-                                    column: column + left * m,
-                                    len: (right - left) * m,
-                                });
-                            }
-                            visit(Run::Outside { column: column + right * m, len: (o.width - right) * m });
+                        let source_y = (y * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.padding[0]);
+                        if source_y < i.height {
+                            let row = (channel * i.height + source_y) * i.width;
+                            self.row(kx * w.dilation[1], row, column, m, &mut visit);
                         } else {
-                            for x in 0..o.width {
-                                let source_x = (x * w.stride + kx).wrapping_sub(w.padding);
-                                let at = column + x * m;
-                                if source_x < i.width {
-                                    visit(Run::Copy { plane: (row + source_x) * m, column: at, len: m });
-                                } else {
-                                    visit(Run::Outside { column: at, len: m });
-                                }
-                            }
+                            visit(Run::Outside { column, len: row_len });
                         }
                         column += row_len;
                     }
                 }
             }
         }
+    }
+
+    /// One row of positions under a tap that lies `shift` to the right of its window's beginning.
+    fn row(&self, shift: usize, row: usize, column: usize, m: usize, visit: &mut impl FnMut(Run)) {
+        let (width, positions) = (self.input.width, self.output.width);
+        let ([_, stride], [_, padding]) = (self.window.stride, self.window.padding);
+        if stride > 1 {
+            for x in 0..positions {
+                let (source, at) = ((x * stride + shift).wrapping_sub(padding), column + x * m);
+                visit(if source < width {
+                    Run::Copy { plane: (row + source) * m, column: at, len: m }
+                } else {
+                    Run::Outside { column: at, len: m }
+                });
+            }
+            return;
+        }
+        let left = padding.saturating_sub(shift).min(positions);
+        let right = (width + padding).saturating_sub(shift).min(positions).max(left);
+        visit(Run::Outside { column, len: left * m });
+        if right > left {
+            let plane = (row + left + shift - padding) * m;
+            visit(Run::Copy { plane, column: column + left * m, len: (right - left) * m });
+        }
+        visit(Run::Outside { column: column + right * m, len: (positions - right) * m });
     }
 }
 
@@ -95,19 +95,19 @@ enum Run {
 mod tests {
     use super::*;
 
-    fn geometry(stride: usize, padding: usize) -> Patches {
-        let input = Shape { channels: 2, height: 5, width: 4 };
-        let side = |n: usize| (n + 2 * padding - 3) / stride + 1;
-        let output = Shape { channels: 1, height: side(5), width: side(4) };
-        Patches { input, output, window: Window { height: 3, width: 3, stride, padding } }
+    fn geometry(stride: usize, padding: usize, dilation: usize) -> Im2col {
+        let input = Image { channels: 2, height: 5, width: 4 };
+        let window = Window { stride: [stride, 1], dilation: [1, dilation], ..Window::square(3, 1, padding) };
+        Im2col { input, output: window.output(input, 1).unwrap(), window }
     }
 
     /// The definition, entry by entry.
-    fn patch_entry(g: &Patches, plane: &[f64], m: usize, k: usize, position: usize, sample: usize) -> f64 {
+    fn patch_entry(g: &Im2col, plane: &[f64], m: usize, k: usize, position: usize, sample: usize) -> f64 {
         let (channel, ky, kx) = (k / 9, k / 3 % 3, k % 3);
         let (y, x) = (position / g.output.width, position % g.output.width);
-        let sy = (y * g.window.stride + ky) as isize - g.window.padding as isize;
-        let sx = (x * g.window.stride + kx) as isize - g.window.padding as isize;
+        let w = g.window;
+        let sy = (y * w.stride[0] + ky * w.dilation[0]) as isize - w.padding[0] as isize;
+        let sx = (x * w.stride[1] + kx * w.dilation[1]) as isize - w.padding[1] as isize;
         if sy < 0 || sx < 0 || sy >= 5 || sx >= 4 {
             return 0.0;
         }
@@ -117,15 +117,20 @@ mod tests {
     #[test]
     fn patches_follow_the_definition_and_scatter_is_the_transpose() {
         let m = 3;
-        for (stride, padding) in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (3, 2)] {
-            let g = geometry(stride, padding);
+        for (stride, padding, dilation) in [(1, 0, 1), (1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 1, 1), (3, 2, 1)]
+        {
+            let g = geometry(stride, padding, dilation);
             let plane: Vec<f64> = (0..g.input.len() * m).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
             let n = g.output.positions() * m;
             let mut columns = vec![f64::NAN; g.len() * n];
             g.gather(&plane, &mut columns, m);
             for (i, &found) in columns.iter().enumerate() {
                 let (k, position, sample) = (i / n, i % n / m, i % m);
-                assert_eq!(found, patch_entry(&g, &plane, m, k, position, sample), "{stride} {padding} {i}");
+                assert_eq!(
+                    found,
+                    patch_entry(&g, &plane, m, k, position, sample),
+                    "{stride} {padding} {dilation} {i}"
+                );
             }
             let other: Vec<f64> = (0..columns.len()).map(|i| (i * 5 % 23) as f64 - 11.0).collect();
             let mut back = vec![f64::NAN; plane.len()];

@@ -13,7 +13,6 @@
 //! microbatch is contiguous, a patch matrix is made of long copies, and every layer is a matrix
 //! product without transposition.
 
-mod affine;
 mod assembly;
 mod conv_gradient;
 mod conv_rows;
@@ -22,22 +21,21 @@ mod curvature;
 mod cut;
 mod direct;
 mod error;
-mod fuse;
 mod gemm;
+mod im2col;
 mod lanes;
 mod loss;
 mod network;
-mod norm;
-mod pointwise;
-mod pool;
+mod operation;
+mod ops;
+mod pooled_convs;
 mod primal;
 mod real;
 mod samples;
+mod scratch;
 mod sweep;
 mod tail;
 mod tangent;
-mod trunk;
-mod window;
 mod window_rows;
 
 pub use assembly::{AssemblyPlan, Entries};
@@ -45,6 +43,8 @@ pub use convolution::Convolution;
 pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
 pub use lanes::Lanes;
+pub use operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 pub use real::{Real, norm_l2};
 pub use samples::Samples;
+pub use scratch::Scratch;
 pub use tangent::Operator;

@@ -1,68 +1,40 @@
-use qn_model::{Activation, Graph, Op, ParamId};
+use std::ops::Range;
 
-use crate::affine::Affine;
+use qn_model::{Graph, ParamId};
+
 use crate::error::{check_finite, check_len};
-use crate::fuse::fuse;
-use crate::norm::Norm;
-use crate::pool::Pool;
-use crate::trunk::Trunk;
-use crate::window::Patches;
-use crate::{Convolution, CurvatureError, Real};
+use crate::operation::Operation;
+use crate::pooled_convs::fuse;
+use crate::{CurvatureError, Real, ops};
 
-/// An operation with everything it needs resolved.
-#[derive(Clone, Debug)]
-pub(crate) enum Kernel<T> {
-    Affine(Affine),
-    Norm(Norm<T>),
-    Pointwise(Activation),
-    MaxPool(Pool),
-    /// Convolutions with their ReLUs and max-pools; only in [`Network::fused`].
-    Trunk(Trunk<T>),
-    AvgPool(Pool),
-    Scale(T),
-    Copy,
-    /// Adds value `other`; `adds` tells whether a backward pass has written its delta before.
-    Add {
-        other: usize,
-        adds: bool,
-    },
-}
-
-/// A node of the tape: values `input` → `output`.
-#[derive(Clone, Debug)]
+/// A node of the tape.
+#[derive(Debug)]
 pub(crate) struct Step<T> {
-    pub(crate) kernel: Kernel<T>,
-    pub(crate) input: usize,
+    pub(crate) operation: Box<dyn Operation<T>>,
+    /// The values that it reads, and the one that it gives.
+    pub(crate) inputs: Vec<usize>,
     pub(crate) output: usize,
-    /// Whether a backward pass, which visits the steps in reverse, has written the input's delta
-    /// before it comes here (a residual branch), so that this step must add to it.
-    pub(crate) adds_to_input: bool,
-}
-
-/// One of the ways to multiply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Program {
-    /// Every step by itself, as matrix products.
-    General,
-    /// With direct convolutions.
-    Direct,
+    /// Its parameters, as indices of the layout's tensors.
+    pub(crate) params: Vec<usize>,
 }
 
 /// A network at one point θ of its parameter space.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Network<T> {
+    pub(crate) graph: Graph,
     pub(crate) theta: Vec<T>,
+    /// Where each tensor lies in θ.
+    pub(crate) ranges: Vec<Range<usize>>,
     pub(crate) steps: Vec<Step<T>>,
-    /// The same steps with convolutions done directly where that pays for wide blocks of tangents;
-    /// empty where it pays nowhere.
-    pub(crate) fused: Vec<Step<T>>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     pub(crate) classes: usize,
+    /// Whether some steps are several of the graph's nodes done at once.
+    pub(crate) fused: bool,
 }
 
 impl<T: Real> Network<T> {
-    /// With `direct`, convolutions are done without patches where that pays.
+    /// With `direct`, convolutions behind which there is a max-pool are done together with it where that pays.
     pub(crate) fn new(
         graph: &Graph,
         theta: &[f64],
@@ -76,85 +48,37 @@ impl<T: Real> Network<T> {
         for (found, expected) in buffers.iter().zip(layout.buffers()) {
             check_len("a running statistic", found.len(), expected.len)?;
         }
-        let range = |id: ParamId| layout.param(id).range();
-        let mut written = vec![false; graph.nodes().len() + 1];
-        let mut steps: Vec<Step<T>> = Vec::new();
-        for (i, node) in graph.nodes().iter().enumerate().rev() {
-            let input = graph.shape(node.input);
-            let kernel = match &node.op {
-                Op::Linear { weight, bias } => Kernel::Affine(Affine {
-                    weight: range(*weight),
-                    bias: bias.map(range),
-                    out: node.shape.len(),
-                    inner: input.len(),
-                    positions: 1,
-                    input_len: input.len(),
-                    patches: None,
-                    direct: None,
-                }),
-                Op::Conv2d { weight, bias, window } => {
-                    let patches = Patches { input, output: node.shape, window: *window };
-                    Kernel::Affine(Affine {
-                        weight: range(*weight),
-                        bias: bias.map(range),
-                        out: node.shape.channels,
-                        inner: patches.len(),
-                        positions: node.shape.positions(),
-                        input_len: input.len(),
-                        patches: Some(patches),
-                        direct: None,
-                    })
-                }
-                Op::BatchNorm2d { weight, bias, stats } => {
-                    let inverse = |v: &f64| T::of(1.0 / (v + graph.batch_norm_eps()).sqrt());
-                    Kernel::Norm(Norm {
-                        weight: range(*weight),
-                        bias: range(*bias),
-                        positions: input.positions(),
-                        mean: buffers[*stats].iter().map(|&v| T::of(v)).collect(),
-                        inverse_std: buffers[*stats + 1].iter().map(inverse).collect(),
-                    })
-                }
-                Op::Activation(f) => Kernel::Pointwise(*f),
-                Op::MaxPool(window) => Kernel::MaxPool(Pool { input, output: node.shape, window: *window }),
-                Op::AvgPool(window) => Kernel::AvgPool(Pool { input, output: node.shape, window: *window }),
-                Op::Reshape => Kernel::Copy,
-                Op::Scale(factor) => Kernel::Scale(T::of(*factor)),
-                Op::Add { other } => {
-                    let adds = std::mem::replace(&mut written[*other], true);
-                    Kernel::Add { other: *other, adds }
-                }
-            };
-            let adds_to_input = std::mem::replace(&mut written[node.input], true);
-            steps.push(Step { kernel, input: node.input, output: i + 1, adds_to_input });
-        }
-        steps.reverse();
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
-        let mut network = Self {
-            fused: if direct { fuse(graph, &steps, &theta) } else { Vec::new() },
+        let mut steps = Vec::with_capacity(graph.nodes().len());
+        let mut fused = false;
+        let mut node = 0;
+        while node < graph.nodes().len() {
+            let whole = if direct { fuse::<T>(graph, node) } else { None };
+            let (operation, count): (Box<dyn Operation<T>>, usize) = match whole {
+                Some((operation, count)) => (Box::new(operation), count),
+                None => (ops::resolve(graph, &graph.nodes()[node], buffers)?, 1),
+            };
+            fused |= count > 1;
+            let nodes = &graph.nodes()[node..node + count];
+            let params = nodes.iter().flat_map(|n| n.op.params()).map(|ParamId(i)| i).collect();
+            steps.push(Step { operation, inputs: nodes[0].inputs.clone(), output: node + count, params });
+            node += count;
+        }
+        let steps = needed(steps, graph.nodes().len());
+        Ok(Self {
+            graph: graph.clone(),
             theta,
+            ranges: layout.params().iter().map(|p| p.range()).collect(),
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
             classes: graph.classes(),
-        };
-        // What is small enough for a trunk is also faster without patches where there are no tangents.
-        let outputs: Vec<usize> =
-            network.trunks().flat_map(|trunk| &trunk.convs).map(|conv| conv.conv_output).collect();
-        for step in network.steps.iter_mut().filter(|step| outputs.contains(&step.output)) {
-            if let Kernel::Affine(Affine { patches: Some(p), direct, .. }) = &mut step.kernel {
-                *direct = Convolution::new(p.input, p.output, p.window);
-            }
-        }
-        Ok(network)
+            fused,
+        })
     }
 
-    /// Scratch entries that any step needs for `m` samples.
-    pub(crate) fn scratch_len(&self, m: usize) -> usize {
-        let of = |s: &Step<T>| match &s.kernel {
-            Kernel::Affine(affine) => affine.scratch_len(m),
-            _ => 0,
-        };
-        self.steps.iter().map(of).max().unwrap_or(0)
+    /// The parameters of a step.
+    pub(crate) fn theta_of(&self, step: &Step<T>) -> Vec<&[T]> {
+        step.params.iter().map(|&p| &self.theta[self.ranges[p].clone()]).collect()
     }
 
     /// Entries of all values together, for one sample.
@@ -162,19 +86,28 @@ impl<T: Real> Network<T> {
         self.value_len.iter().sum()
     }
 
-    /// The trunks.
-    pub(crate) fn trunks(&self) -> impl Iterator<Item = &Trunk<T>> {
-        self.fused.iter().filter_map(|step| match &step.kernel {
-            Kernel::Trunk(trunk) => Some(trunk),
-            _ => None,
-        })
+    /// Which values depend on the tensors that take part.
+    pub(crate) fn reached(&self, active: &[bool]) -> Vec<bool> {
+        let mut reached = vec![false; self.value_len.len()];
+        for step in &self.steps {
+            reached[step.output] =
+                step.params.iter().any(|&p| active[p]) || step.inputs.iter().any(|&v| reached[v]);
+        }
+        reached
     }
+}
 
-    /// The steps of a product with b tangents.
-    pub(crate) fn program(&self, program: Program) -> &[Step<T>] {
-        match program {
-            Program::General => &self.steps,
-            Program::Direct => &self.fused,
+/// The steps that the output depends on.
+fn needed<T>(steps: Vec<Step<T>>, output: usize) -> Vec<Step<T>> {
+    let mut read = vec![false; output + 1];
+    read[output] = true;
+    let mut kept: Vec<Step<T>> = Vec::with_capacity(steps.len());
+    for step in steps.into_iter().rev() {
+        if read[step.output] {
+            step.inputs.iter().for_each(|&v| read[v] = true);
+            kept.push(step);
         }
     }
+    kept.reverse();
+    kept
 }

@@ -1,70 +1,73 @@
-//! Direct convolutions one behind the other, sample by sample, so that what one writes is in the first-level
-//! cache when the next reads it.
+//! Convolutions, each with the max-pool behind it and the ReLU, if any, between, as one operation.
+//!
+//! They are done sample by sample, one behind the other, so that what one writes is in the first-level cache when the
+//! next reads it. Only the outputs that the pools let through are differentiated; see [`crate::direct`].
 
-use crate::direct::{Active, Back, Direct, Padded, Work};
+use qn_model::{Activation, Graph, Node, Op};
+
+use crate::direct::{Active, Back, Direct, Found, Padded, SIZES, Work};
+use crate::im2col::Im2col;
 use crate::lanes::Group;
+use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
+use crate::ops::{Conv, MaxPool, Windows};
+use crate::scratch::Scratch;
 use crate::{Real, window_rows};
 
-/// A chain of direct convolutions.
+/// Bytes that a convolution's input may take in one sample: a first-level cache.
+const INPUT_BYTES: usize = 1 << 15;
+
+/// A chain of convolutions with their pools.
 #[derive(Clone, Debug)]
-pub(crate) struct Trunk<T> {
-    pub(crate) convs: Vec<Direct<T>>,
-    /// Which of the trunks it is.
-    pub(crate) index: usize,
-    /// Whether the first convolution has an input tangent: it is not the network's first layer.
-    pub(crate) has_input: bool,
+pub(crate) struct PooledConvs {
+    convs: Vec<Direct>,
 }
 
-/// A trunk's tangents over a microbatch.
-pub(crate) struct Buffers<T> {
-    /// For each tangent, R{value} at the input and behind each convolution, `[sample][padded entry]`.
-    values: Vec<Vec<Vec<T>>>,
-    /// R{delta} there, of one sample.
-    deltas: Vec<Vec<T>>,
-    scratch: Vec<Group<T>>,
-}
-
-impl<T> Buffers<T> {
-    pub(crate) fn new() -> Self {
-        Self { values: Vec::new(), deltas: Vec::new(), scratch: Vec::new() }
+/// The chain that begins with a node of the graph, and how many nodes it replaces: convolutions that a max-pool
+/// follows, with or without a ReLU between, whose input is small and whose values nothing else reads.
+pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize)> {
+    let (mut convs, mut count): (Vec<Direct>, usize) = (Vec::new(), 0);
+    while let Some((conv, nodes)) = pooled_conv::<T>(graph, first + count, count > 0) {
+        if let Some(previous) = convs.last_mut() {
+            previous.output = conv.input;
+        }
+        convs.push(conv);
+        count += nodes;
     }
+    (count > 0).then_some((PooledConvs { convs }, count))
 }
 
-impl<T: Real> Trunk<T> {
+/// One convolution of a chain, which reads what the node before gives if it `continues` the chain.
+fn pooled_conv<T>(graph: &Graph, first: usize, continues: bool) -> Option<(Direct, usize)> {
+    let nodes = graph.nodes().get(first..)?;
+    let alone = |i: usize| graph.readers(first + i) == 1 && nodes[i].inputs == [first + i];
+    let [Node { op: Op::Conv { bias, window, groups: 1, .. }, inputs, shape, .. }, after, ..] = nodes else {
+        return None;
+    };
+    let relu = after.op == Op::Activation(Activation::Relu);
+    let count = 2 + usize::from(relu);
+    let Node { op: Op::MaxPool(pool), shape: pooled, .. } = nodes.get(count - 1)? else { return None };
+    let patches = Im2col { input: graph.shape(inputs[0]).image(), output: shape.image(), window: *window };
+    let input = Padded::new(patches.input, window.padding[0]);
+    let fits = input.len() * size_of::<T>() <= INPUT_BYTES;
+    let [square, even] = [window.kernel, window.stride].map(|[a, b]| a == b);
+    let plain = square && even && window.padding[0] == window.padding[1] && window.dilation == [1; 2];
+    let sound = plain && SIZES.contains(&window.kernel[0]) && pool.is_partition();
+    let follows = !continues || alone(0);
+    (fits && sound && follows && (1..count).all(alone)).then(|| {
+        let pool = Windows { input: shape.image(), output: pooled.image(), window: *pool };
+        let output = Padded::new(pool.output, 0);
+        (Direct { patches, has_bias: bias.is_some(), pool, relu, input, output }, count)
+    })
+}
+
+/// Some numbers of a tangent or of θ, packed: convolution after convolution.
+type Packed<T> = Vec<Group<T>>;
+
+impl PooledConvs {
+    /// The input, and what lies behind each convolution.
     fn places(&self) -> Vec<Padded> {
         let first = self.convs.iter().take(1).map(|c| c.input);
         first.chain(self.convs.iter().map(|c| c.output)).collect()
-    }
-
-    /// Sizes the buffers for m samples and b tangents.
-    pub(crate) fn prepare(&self, buffers: &mut Buffers<T>, (m, b): (usize, usize)) {
-        let places = self.places();
-        buffers.deltas.resize_with(places.len(), Vec::new);
-        for (delta, place) in buffers.deltas.iter_mut().zip(&places) {
-            delta.resize(place.len(), T::of(0.0));
-        }
-        buffers.values.resize_with(b.max(buffers.values.len()), Vec::new);
-        for values in &mut buffers.values {
-            values.resize_with(places.len(), Vec::new);
-            for (i, (value, place)) in values.iter_mut().zip(&places).enumerate() {
-                let samples = if i == 0 && !self.has_input { 0 } else { m };
-                value.resize(samples * place.len(), T::of(0.0));
-            }
-        }
-    }
-
-    /// A block of b tangents, tensor by tensor as `[tangent][entry]`, as the convolutions want it: tangent
-    /// after tangent, and in each one convolution after the other.
-    pub(crate) fn pack(&self, tangents: &[T], b: usize) -> Vec<Group<T>> {
-        let mut groups = vec![Group::zero(); self.groups() * b];
-        self.visit(b, |(group, lane), at| groups[group][lane] = tangents[at]);
-        groups
-    }
-
-    /// Adds sums placed as by [`Self::pack`] to a total, and clears them.
-    pub(crate) fn unpack(&self, sums: &mut [Group<T>], total: &mut [f64], b: usize) {
-        self.visit(b, |(group, lane), at| total[at] += sums[group][lane].f64());
-        sums.fill(Group::zero());
     }
 
     /// Groups of a tangent.
@@ -72,109 +75,330 @@ impl<T: Real> Trunk<T> {
         self.convs.iter().map(Direct::groups).sum()
     }
 
-    /// Calls `visit` with the place of every entry of b tangents in groups and in tensors.
-    fn visit(&self, b: usize, mut visit: impl FnMut((usize, usize), usize)) {
-        let (total, mut offset) = (self.groups(), 0);
+    /// Calls `visit` with a parameter tensor's number, an entry of it, and the entry's group and lane.
+    fn visit(&self, mut visit: impl FnMut(usize, usize, (usize, usize))) {
+        let (mut tensor, mut offset) = (0, 0);
         for conv in &self.convs {
             let mut before = 0;
-            for range in conv.params() {
-                for entry in 0..range.len() {
+            for len in conv.tensors() {
+                for entry in 0..len {
                     let (group, lane) = conv.place(before + entry);
-                    for tangent in 0..b {
-                        let at = range.start * b + tangent * range.len() + entry;
-                        visit((tangent * total + offset + group, lane), at);
-                    }
+                    visit(tensor, entry, (offset + group, lane));
                 }
-                before += range.len();
+                before += len;
+                tensor += 1;
             }
             offset += conv.groups();
         }
     }
 
-    /// R{output} from R{input}, both in planes of m samples and some tangents; V is packed. `first` is the first
-    /// convolution that has a tangent.
-    pub(crate) fn tangent_forward(
-        &self,
-        actives: &[Active<T>],
-        tangent: &[Group<T>],
-        (first, has_input): (usize, bool),
-        buffers: &mut Buffers<T>,
-        (input, output): (&[T], &mut [T]),
-        m: usize,
-    ) {
-        let (places, last) = (self.places(), self.convs.len());
-        let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
-        let tangents = tangent.chunks_exact(self.groups()).zip(&mut buffers.values);
-        for (t, ((tangent, values), output)) in tangents.zip(output.chunks_exact_mut(out_len)).enumerate() {
-            if has_input {
-                places[0].gather(&input[t * in_len..(t + 1) * in_len], &mut values[0], m);
+    /// Sizes of the parameter tensors.
+    fn tensors(&self) -> Vec<usize> {
+        self.convs.iter().flat_map(Direct::tensors).collect()
+    }
+
+    /// b blocks of parameters, `[tangent][entry]` each or None for zeros, packed tangent after tangent.
+    fn pack<T: Real>(&self, theta: &[Option<&[T]>], b: usize) -> Packed<T> {
+        let (total, tensors) = (self.groups(), self.tensors());
+        let mut packed = vec![Group::zero(); total * b];
+        self.visit(|tensor, entry, (group, lane)| {
+            let Some(values) = theta[tensor] else { return };
+            for t in 0..b {
+                packed[t * total + group][lane] = values[t * tensors[tensor] + entry];
             }
-            for sample in 0..m {
-                let mut rest = tangent;
-                for (i, (conv, active)) in self.convs.iter().zip(actives).enumerate() {
-                    let (before, after) = values.split_at_mut(i + 1);
-                    let (tangent, others) = rest.split_at(conv.groups());
-                    rest = others;
-                    if i < first {
-                        continue;
-                    }
-                    let input = (i > first || has_input).then(|| self.input(&before[i], i, sample));
-                    let work = Work { direct: conv, active, sample, tangent, input };
-                    let len = conv.output.len();
-                    let out = &mut after[0][sample * len..(sample + 1) * len];
-                    window_rows::tangent_forward(&work, out, &mut buffers.scratch);
-                }
+        });
+        packed
+    }
+
+    /// Adds packed sums to parameters' cotangents.
+    fn unpack<T: Real>(&self, sums: &[Group<T>], theta: &mut [Option<&mut [T]>], b: usize) {
+        let (total, tensors) = (self.groups(), self.tensors());
+        self.visit(|tensor, entry, (group, lane)| {
+            let Some(values) = &mut theta[tensor] else { return };
+            for t in 0..b {
+                values[t * tensors[tensor] + entry] += sums[t * total + group][lane];
             }
-            places[last].scatter(&values[last], output, m);
+        });
+    }
+
+    /// The first convolution of whose parameters `has` says that they take part, or behind the last.
+    fn first(&self, has: impl Fn(usize) -> bool) -> usize {
+        let mut tensor = 0;
+        for (i, conv) in self.convs.iter().enumerate() {
+            let count = conv.tensors().count();
+            if (tensor..tensor + count).any(&has) {
+                return i;
+            }
+            tensor += count;
         }
+        self.convs.len()
     }
 
-    /// The sample's R{input} of convolution i.
-    fn input<'a>(&self, values: &'a [T], i: usize, sample: usize) -> &'a [T] {
-        let len = self.convs[i].input.len();
-        &values[sample * len..(sample + 1) * len]
+    /// What of a tangent's values is kept, of m samples, for every place but the last: `[sample][padded entry]` each.
+    fn kept_len(&self, m: usize) -> usize {
+        self.convs.iter().map(|conv| conv.input.len() * m).sum()
     }
 
-    /// From R{δ_output} to R{δ_input}, in planes; adds the parameters' part to `sums`, placed as V. Convolutions
-    /// before the first one that has a tangent are left out.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn backward(
+    fn actives<T: Real>(saved: &Saved<T>) -> &[Active<T>] {
+        let actives = saved.other.as_ref().and_then(|other| other.downcast_ref::<Vec<Active<T>>>());
+        actives.map_or(&[], Vec::as_slice)
+    }
+
+    /// From ȳ to the input and the parameters, sample by sample; `visit` sees what reaches every convolution's output.
+    fn backward<T: Real>(
         &self,
-        actives: &[Active<T>],
-        (tangent, delta_terms): (&[Group<T>], bool),
-        (first, has_input): (usize, bool),
-        buffers: &mut Buffers<T>,
-        (rdelta, rdelta_in): (&[T], &mut [T]),
-        sums: &mut [Group<T>],
-        m: usize,
-    ) {
-        let (places, last, groups) = (self.places(), self.convs.len(), self.groups());
+        pass: &Pass<'_, T>,
+        ybar: &[T],
+        mut xbar: Option<&mut [T]>,
+        mut visit: impl FnMut(usize, usize, &[T]),
+    ) -> Packed<T> {
+        let (places, last, groups, m) = (self.places(), self.convs.len(), self.groups(), pass.m);
         let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
-        let Buffers { values, deltas, .. } = buffers;
-        let parts = tangent.chunks_exact(groups).zip(sums.chunks_exact_mut(groups));
-        for (t, ((tangent, sums), rdelta)) in parts.zip(rdelta.chunks_exact(out_len)).enumerate() {
+        let mut deltas: Vec<Vec<T>> = places.iter().map(|p| vec![T::of(0.0); p.len()]).collect();
+        let mut all = vec![Group::zero(); groups * (ybar.len() / out_len)];
+        let second = !pass.tangent.is_empty();
+        for (t, (ybar, sums)) in ybar.chunks_exact(out_len).zip(all.chunks_exact_mut(groups)).enumerate() {
+            // Without second-order terms it is not looked at.
+            let tangent = if second { &pass.tangent[t * groups..(t + 1) * groups] } else { pass.weights };
+            let kept = pass.kept.get(t * self.kept_len(m)..(t + 1) * self.kept_len(m)).unwrap_or_default();
             for sample in 0..m {
-                places[last].gather_one(rdelta, &mut deltas[last], (sample, m));
+                places[last].gather_one(ybar, &mut deltas[last], (sample, m));
                 let mut end = groups;
-                for (i, (conv, active)) in self.convs.iter().zip(actives).enumerate().skip(first).rev() {
+                let mut kept_end = kept.len();
+                for (i, (conv, active)) in self.convs.iter().zip(pass.actives).enumerate().rev() {
                     let range = end - conv.groups()..end;
                     end = range.start;
-                    let reached = i > first || has_input;
-                    let input = reached.then(|| self.input(&values[t][i], i, sample));
-                    let work = Work { direct: conv, active, sample, tangent: &tangent[range.clone()], input };
+                    kept_end = kept_end.saturating_sub(conv.input.len() * m);
+                    if i < pass.first {
+                        break;
+                    }
+                    let reached = i > pass.first || xbar.is_some();
+                    let input = (second && (i > pass.first_dot || pass.has_dot)).then(|| {
+                        let at = kept_end + sample * conv.input.len();
+                        &kept[at..at + conv.input.len()]
+                    });
+                    visit(i, sample, &deltas[i + 1]);
+                    let weight = &pass.weights[range.clone()];
+                    let work = Work {
+                        direct: conv,
+                        weight,
+                        active,
+                        sample,
+                        tangent: &tangent[range.clone()],
+                        input,
+                    };
                     let (before, after) = deltas.split_at_mut(i + 1);
                     let rdelta_in = reached.then_some(before[i].as_mut_slice());
                     let sums = &mut sums[range];
-                    window_rows::backward(&work, Back { delta_terms, rdelta: &after[0], rdelta_in, sums });
+                    let back = Back { delta_terms: second, rdelta: &after[0], rdelta_in, sums };
+                    window_rows::backward(&work, back);
                 }
-                if has_input {
-                    places[0].scatter_one(
-                        &deltas[0],
-                        &mut rdelta_in[t * in_len..(t + 1) * in_len],
-                        (sample, m),
-                    );
+                if let Some(xbar) = &mut xbar {
+                    let xbar = &mut xbar[t * in_len..(t + 1) * in_len];
+                    places[0].scatter_one(&deltas[0], xbar, (sample, m));
                 }
             }
         }
+        all
+    }
+}
+
+/// What a backward pass reads.
+struct Pass<'a, T> {
+    m: usize,
+    /// W, packed.
+    weights: &'a [Group<T>],
+    actives: &'a [Active<T>],
+    /// The first convolution whose parameters' cotangents are wanted.
+    first: usize,
+    /// V, packed; empty in a pass of first order.
+    tangent: &'a [Group<T>],
+    /// The first convolution whose parameters have tangents, and whether the input has.
+    first_dot: usize,
+    has_dot: bool,
+    /// Tangents of the values before every convolution.
+    kept: &'a [T],
+}
+
+impl<T: Real> Operation<T> for PooledConvs {
+    fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
+        let m = at.m;
+        let (mut actives, mut tensor) = (Vec::with_capacity(self.convs.len()), 0);
+        let mut x = scratch.take(at.x[0].len());
+        x.copy_from_slice(at.x[0]);
+        for conv in &self.convs {
+            let Im2col { input, output, window } = conv.patches;
+            let theta = &at.theta[tensor..tensor + conv.tensors().count()];
+            tensor += theta.len();
+            let mut s = scratch.take(output.len() * m);
+            match conv.samples_in_lanes(m) {
+                Some(lanes) => {
+                    lanes.forward(theta[0], theta.get(1).copied(), &x, &mut s, m, faer::Par::Seq);
+                }
+                None => {
+                    let at = At { m, x: &[&x], theta };
+                    Conv::new(input, output, window, 1).forward(&at, &mut s, scratch);
+                }
+            }
+            if conv.relu {
+                // 0 · NaN is NaN.
+                s.iter_mut().for_each(|s| *s = if *s > T::of(0.0) { *s } else { *s * T::of(0.0) });
+            }
+            let pool = MaxPool(conv.pool);
+            let mut pooled = scratch.take(conv.pool.output.len() * m);
+            let picked =
+                pool.forward(&At { m, x: &[&s], theta: &[] }, &mut pooled, scratch).indices.remove(0);
+            actives.push(conv.activate(&Found { input: &x, output: &s, picked: &picked }, m));
+            scratch.give([s, std::mem::replace(&mut x, pooled)]);
+        }
+        y.copy_from_slice(&x);
+        scratch.give([x]);
+        Saved { other: Some(Box::new(actives)), ..Saved::none() }
+    }
+
+    fn jvp(
+        &self,
+        at: &At<'_, T>,
+        saved: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ydot: &mut [T],
+        scratch: &mut Scratch<T>,
+    ) {
+        let kept = self.jvp_keeping(at, saved, tangents, ydot, scratch);
+        scratch.give([kept]);
+    }
+
+    fn jvp_keeping(
+        &self,
+        at: &At<'_, T>,
+        saved: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ydot: &mut [T],
+        scratch: &mut Scratch<T>,
+    ) -> Vec<T> {
+        let (m, groups, places, last) = (at.m, self.groups(), self.places(), self.convs.len());
+        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let packed = self.pack(tangents.theta, tangents.b);
+        let (first, has_input) = (self.first(|i| tangents.theta[i].is_some()), tangents.x[0].is_some());
+        let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
+        let mut kept = scratch.zeros(self.kept_len(m) * tangents.b);
+        let mut out = vec![T::of(0.0); places[last].len()];
+        let mut partial = Vec::new();
+        let blocks = packed.chunks_exact(groups).zip(kept.chunks_exact_mut(self.kept_len(m)));
+        for (t, ((tangent, kept), ydot)) in blocks.zip(ydot.chunks_exact_mut(out_len)).enumerate() {
+            if let Some(xdot) = tangents.x[0] {
+                let values = &mut kept[..places[0].len() * m];
+                places[0].gather(&xdot[t * in_len..(t + 1) * in_len], values, m);
+            }
+            for sample in 0..m {
+                let (mut rest, mut values, mut weight) = (tangent, &mut *kept, weights.as_slice());
+                for (i, (conv, active)) in self.convs.iter().zip(Self::actives(saved)).enumerate() {
+                    let (before, after) = values.split_at_mut(conv.input.len() * m);
+                    values = after;
+                    let (tangent, others) = rest.split_at(conv.groups());
+                    rest = others;
+                    let (own, others) = weight.split_at(conv.groups());
+                    weight = others;
+                    if i < first && !has_input {
+                        continue;
+                    }
+                    let reached = i > first || has_input;
+                    let input = reached.then(|| &before[sample * conv.input.len()..][..conv.input.len()]);
+                    let work = Work { direct: conv, weight: own, active, sample, tangent, input };
+                    let len = conv.output.len();
+                    let target = if i + 1 == last {
+                        &mut out[..]
+                    } else {
+                        &mut values[sample * len..(sample + 1) * len]
+                    };
+                    window_rows::tangent_forward(&work, target, &mut partial);
+                }
+                places[last].scatter_one(&out, ydot, (sample, m));
+            }
+        }
+        kept
+    }
+
+    fn vjp(
+        &self,
+        at: &At<'_, T>,
+        saved: &Saved<T>,
+        (ybar, b): (&[T], usize),
+        to: &mut Cotangents<'_, T>,
+        _: &mut Scratch<T>,
+    ) {
+        let first = self.first(|i| to.theta[i].is_some());
+        if first == self.convs.len() && to.x[0].is_none() {
+            return;
+        }
+        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let pass = Pass {
+            m: at.m,
+            weights: &weights,
+            actives: Self::actives(saved),
+            first: if to.x[0].is_some() { 0 } else { first },
+            tangent: &[],
+            first_dot: 0,
+            has_dot: false,
+            kept: &[],
+        };
+        let sums = self.backward(&pass, ybar, to.x[0].as_deref_mut(), |_, _, _| ());
+        self.unpack(&sums, to.theta, b);
+    }
+
+    fn vjp_tangent(
+        &self,
+        at: &At<'_, T>,
+        saved: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        (_, ybardot): (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        _: &mut Scratch<T>,
+    ) {
+        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let packed = self.pack(tangents.theta, tangents.b);
+        let first = self.first(|i| to.theta[i].is_some());
+        let pass = Pass {
+            m: at.m,
+            weights: &weights,
+            actives: Self::actives(saved),
+            first: if to.x[0].is_some() { 0 } else { first },
+            tangent: &packed,
+            first_dot: self.first(|i| tangents.theta[i].is_some()),
+            has_dot: tangents.x[0].is_some(),
+            kept: tangents.kept,
+        };
+        let sums = self.backward(&pass, ybardot, to.x[0].as_deref_mut(), |_, _, _| ());
+        self.unpack(&sums, to.theta, tangents.b);
+    }
+
+    /// Notes what reaches every output that reaches the loss.
+    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], _: &mut Scratch<T>) {
+        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let mut found: Vec<Vec<(usize, Vec<T>)>> = self.convs.iter().map(|_| Vec::new()).collect();
+        let actives = Self::actives(saved);
+        let pass = Pass {
+            m: at.m,
+            weights: &weights,
+            actives,
+            first: 0,
+            tangent: &[],
+            first_dot: 0,
+            has_dot: false,
+            kept: &[],
+        };
+        self.backward(&pass, ybar, None, |i, sample, delta| {
+            found[i].push((sample, actives[i].read(sample, self.convs[i].channels(), delta)));
+        });
+        let actives = saved.other.as_mut().and_then(|other| other.downcast_mut::<Vec<Active<T>>>());
+        for ((active, found), conv) in actives.into_iter().flatten().zip(found).zip(&self.convs) {
+            for (sample, deltas) in found {
+                active.set(sample, conv.channels(), deltas);
+            }
+        }
+    }
+
+    fn saves(&self) -> usize {
+        self.convs.iter().map(|c| c.input.len() + 4 * c.output.len()).sum()
     }
 }

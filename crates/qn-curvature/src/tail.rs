@@ -4,11 +4,11 @@
 use std::ops::Range;
 
 use faer::Mat;
-use qn_model::Activation;
+use qn_model::{Activation, Op, ParamId};
 
-use crate::network::{Kernel, Step};
+use crate::scratch::Scratch;
 use crate::sweep::sweep;
-use crate::tangent::{Operator, Workspace};
+use crate::tangent::Operator;
 use crate::{Curvature, Real};
 
 /// A linear layer behind which there are only linear layers and activations.
@@ -64,24 +64,29 @@ impl<T: Real> Curvature<T> {
     /// The linear layers at the end, if their own blocks of F are zero, which a smooth activation among them
     /// would spoil; G needs nothing.
     pub(crate) fn tail(&self, operator: Operator) -> Vec<TailLayer> {
-        let steps = &self.network().steps;
-        let belongs = |step: &&Step<T>| match &step.kernel {
-            Kernel::Affine(affine) => affine.patches.is_none(),
-            Kernel::Pointwise(f) => operator == Operator::Ggn || *f == Activation::Relu,
+        let graph = &self.network().graph;
+        let nodes = graph.nodes();
+        let piecewise = |f: Activation| operator == Operator::Ggn || f == Activation::Relu;
+        let belongs = |&i: &usize| match &nodes[i].op {
+            _ if nodes[i].inputs != [i] || graph.readers(i + 1) > 1 => false,
+            Op::Linear { .. } => nodes[i].shape.rank() == 1,
+            Op::Activation(f) => piecewise(*f),
             _ => false,
         };
-        let count = steps.iter().rev().take_while(belongs).count();
+        let mut tail: Vec<usize> = (0..nodes.len()).rev().take_while(belongs).collect();
+        tail.reverse();
+        let range = |id: ParamId| graph.layout().param(id).range();
         let mut layers = Vec::new();
-        for i in steps.len() - count..steps.len() {
-            let Kernel::Affine(affine) = &steps[i].kernel else { continue };
+        for i in tail {
+            let Op::Linear { weight, bias } = nodes[i].op else { continue };
             layers.push(TailLayer {
-                weight: affine.weight.clone(),
-                bias: affine.bias.clone(),
-                out: affine.out,
-                inner: affine.inner,
-                input: steps[i].input,
-                output: steps[i].output,
-                gated: i > 0 && matches!(steps[i - 1].kernel, Kernel::Pointwise(_)),
+                weight: range(weight),
+                bias: bias.map(range),
+                out: nodes[i].shape.len(),
+                inner: graph.shape(i).len(),
+                input: i,
+                output: i + 1,
+                gated: i > 0 && matches!(nodes[i - 1].op, Op::Activation(_)),
             });
         }
         layers
@@ -103,7 +108,7 @@ impl<T: Real> Curvature<T> {
             starts.len(),
             self.threads(),
             empty.collect(),
-            || (Workspace::new(), None),
+            || (Scratch::new(), None),
             |i, (work, found)| *found = Some((i, self.tail_planes(layers, batch(i), work))),
             |all: &mut Vec<LayerAt<T>>, (_, found)| {
                 let Some((i, planes)) = found.take() else { return };
@@ -131,7 +136,7 @@ impl<T: Real> Curvature<T> {
         &self,
         layers: &[TailLayer],
         samples: Range<usize>,
-        work: &mut Workspace<T>,
+        work: &mut Scratch<T>,
     ) -> Vec<[Vec<T>; 5]> {
         let (network, m) = (self.network(), samples.len());
         let (classes, weight) = (network.classes, self.weight());
@@ -142,17 +147,17 @@ impl<T: Real> Curvature<T> {
             let a = primal.values[layer.input].clone();
             let slope = |x: &T| T::of(f64::from(u8::from(!layer.gated || x.f64() > 0.0)));
             let gate = a.iter().map(slope).collect();
-            let delta = primal.deltas[layer.output].clone();
+            let delta = primal.cotangents[layer.output].clone();
             found.push([a, Vec::new(), Vec::new(), delta, gate]);
         }
         let mut means: Vec<Vec<f64>> = layers.iter().map(|l| vec![0.0; l.out * m]).collect();
         let mut seed = vec![T::of(0.0); classes * m];
         for class in 0..classes {
             primal.softmax.seed_from_top(class, &mut seed);
-            primal.pull_back_seed(network, &seed, work, None);
+            primal.backward_from(network, &seed, work, None);
             let p = &primal.softmax.probabilities[class * m..(class + 1) * m];
             for ((layer, [_, b, weighted, ..]), mean) in layers.iter().zip(&mut found).zip(&mut means) {
-                let derivative = &work.deltas[layer.output];
+                let derivative = &primal.cotangents[layer.output];
                 b.extend_from_slice(derivative);
                 for (x, mean) in derivative.chunks_exact(m).zip(mean.chunks_exact_mut(m)) {
                     weighted.extend(x.iter().zip(p).map(|(x, p)| T::of(x.f64() * p * weight)));

@@ -14,7 +14,7 @@ pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partia
     out.fill(T::of(0.0));
     let positions = work.direct.pool.output.positions();
     partial.resize(positions.max(partial.len()), Group::zero());
-    match work.direct.patches.window.height {
+    match work.direct.patches.window.kernel[0] {
         3 => lanes::run::<T>(Forward::<_, 3> { work, out, partial }),
         _ => lanes::run::<T>(Forward::<_, 5> { work, out, partial }),
     }
@@ -22,7 +22,7 @@ pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partia
 
 /// From R{δ} of the output: adds R{dW} and R{db} to the sums, and gives R{δ} of the input.
 pub(crate) fn backward<T: Real>(work: &Work<'_, T>, back: Back<'_, T>) {
-    match work.direct.patches.window.height {
+    match work.direct.patches.window.kernel[0] {
         3 => lanes::run::<T>(Backward::<_, 3> { work, back }),
         _ => lanes::run::<T>(Backward::<_, 5> { work, back }),
     }
@@ -39,7 +39,7 @@ struct Rows {
 impl Rows {
     fn of<T>(work: &Work<'_, T>) -> Self {
         let row_len = work.direct.input.row_len();
-        Self { row_len, len: (work.direct.patches.window.height - 1) * row_len + LANES }
+        Self { row_len, len: (work.direct.patches.window.kernel[0] - 1) * row_len + LANES }
     }
 
     /// The part from `at`.
@@ -91,10 +91,10 @@ impl<T: Real, const H: usize> Kernel for Forward<'_, T, H> {
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let Self { work, out, partial } = self;
         let (groups, rows, image) = (work.direct.row_groups(), Rows::of(work), work.image());
-        let biases = &work.tangent[work.direct.conv.out * H * groups..];
+        let biases = &work.tangent[work.direct.channels() * H * groups..];
         for (channel, entries) in work.channels().enumerate() {
             let filter = channel * H * groups..(channel + 1) * H * groups;
-            let (tangent, weight) = (&work.tangent[filter.clone()], &work.direct.weight[filter]);
+            let (tangent, weight) = (&work.tangent[filter.clone()], &work.weight[filter]);
             let bias = biases.get(channel).map_or(T::of(0.0), |group| group[0]);
             for group in 0..groups {
                 let mut v = [Registers::<T, S, R>::splat(simd, T::of(0.0)); H];
@@ -136,13 +136,13 @@ impl<T: Real, const H: usize> Kernel for Backward<'_, T, H> {
         if let Some(rdelta_in) = rdelta_in.as_deref_mut() {
             rdelta_in.fill(T::of(0.0));
         }
-        let (sums, bias_sums) = sums.split_at_mut(work.direct.conv.out * H * groups);
+        let (sums, bias_sums) = sums.split_at_mut(work.direct.channels() * H * groups);
         for (channel, entries) in work.channels().enumerate() {
             if let Some(sum) = bias_sums.get_mut(channel) {
                 sum[0] += entries.iter().map(|entry| rdelta[entry.slot as usize]).sum::<T>();
             }
             let filter = channel * H * groups..(channel + 1) * H * groups;
-            let (sums, weight) = (&mut sums[filter.clone()], &work.direct.weight[filter.clone()]);
+            let (sums, weight) = (&mut sums[filter.clone()], &work.weight[filter.clone()]);
             let tangent = &work.tangent[filter];
             for group in 0..groups {
                 let column = Column { simd, entries, rdelta, offset: group * LANES, rows };

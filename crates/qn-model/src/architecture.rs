@@ -97,6 +97,26 @@ fn yes() -> bool {
     true
 }
 
+impl Layer {
+    /// What messages call it: its kind and its name, if it has one.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Conv2d { name, .. } => format!("conv2d {name}"),
+            Self::BatchNorm2d { name } => format!("batch_norm2d {name}"),
+            Self::Linear { name, .. } => format!("linear {name}"),
+            Self::Relu => "relu".into(),
+            Self::Tanh => "tanh".into(),
+            Self::Gelu => "gelu".into(),
+            Self::MaxPool2d { .. } => "max_pool2d".into(),
+            Self::AvgPool2d { .. } => "avg_pool2d".into(),
+            Self::GlobalMaxPool => "global_max_pool".into(),
+            Self::Flatten => "flatten".into(),
+            Self::Residual { .. } => "residual".into(),
+            Self::Scale { .. } => "scale".into(),
+        }
+    }
+}
+
 impl Architecture {
     /// Reads an architecture of the user's own from a `.toml` or `.json` file.
     ///

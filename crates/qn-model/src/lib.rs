@@ -6,16 +6,22 @@
 //! Nothing here touches a tensor.
 
 mod architecture;
+mod build;
 mod error;
 mod graph;
 mod init;
 mod layout;
 mod limits;
+mod op;
 mod presets;
+mod rules;
+mod shape;
 
 pub use architecture::{Architecture, Layer};
 pub use error::ModelError;
-pub use graph::{Activation, Graph, Node, Op, Shape, ValueId, Window};
+pub use graph::{Graph, Node, ValueId};
 pub use init::initial_parameters;
 pub use layout::{Buffer, ParamId, ParamKind, ParamLayout, Parameter};
+pub use op::{Activation, Binary, Op, Reduction};
 pub use presets::{PRESETS, Preset};
+pub use shape::{Image, Shape, Window};

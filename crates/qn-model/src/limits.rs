@@ -1,6 +1,6 @@
 //! Sizes beyond which no network is built: they can be multiplied without care below.
 
-use crate::{Layer, Shape};
+use crate::{Image, Layer};
 
 /// Sides of images, windows, strides and paddings are at most this, so that sizes can be multiplied without care.
 const LARGEST_SIDE: usize = 1 << 10;
@@ -16,15 +16,15 @@ fn at_most(what: &str, size: usize, largest: usize) -> Result<(), String> {
 }
 
 /// The input's and the output's sizes.
-pub(crate) fn ends(input: Shape, classes: usize) -> Result<(), String> {
+pub(crate) fn ends(input: Image, classes: usize) -> Result<(), String> {
     at_most("the number of input channels", input.channels, LARGEST_WIDTH)
         .and(at_most("the input's side", input.height.max(input.width), LARGEST_SIDE))
         .and(at_most("the number of classes", classes, LARGEST_WIDTH))
 }
 
 /// What a layer gives, and the number of parameters up to it.
-pub(crate) fn network(output: Shape, params: usize) -> Result<(), String> {
-    at_most("the output's size", output.len(), LARGEST_VALUE).and(at_most(
+pub(crate) fn network(output: usize, params: usize) -> Result<(), String> {
+    at_most("the output's size", output, LARGEST_VALUE).and(at_most(
         "the number of parameters",
         params,
         LARGEST_NETWORK,

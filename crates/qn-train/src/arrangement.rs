@@ -73,7 +73,7 @@ impl Arrangement {
         if self == Self::SamplesLast {
             return Ok(planes::conv2d(x, w, b, how)?);
         }
-        let y = x.conv2d(w, how.window.padding, how.window.stride, 1, 1)?;
+        let y = planes::plain_conv2d(x, w, how.window)?;
         let y = match b {
             Some(b) => y.broadcast_add(&self.by_channel(b)?)?,
             None => y,
@@ -152,10 +152,11 @@ impl Arrangement {
         match self {
             Self::SamplesFirst => Ok(pooling::avg_pool(x, window)?),
             Self::SamplesLast => {
-                let (rows, columns) = (output.height * window.height, output.width * window.width);
+                let [height, width] = window.kernel;
+                let (rows, columns) = (output.height * height, output.width * width);
                 let x = x.narrow(1, 0, rows)?.narrow(2, 0, columns)?.contiguous()?;
                 let n = x.dim(3)?;
-                let sides = (output.channels, output.height, window.height, output.width, window.width, n);
+                let sides = (output.channels, output.height, height, output.width, width, n);
                 Ok(x.reshape(sides)?.mean((2, 4))?)
             }
         }

@@ -5,7 +5,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
 use qn_curvature::Convolution;
-use qn_model::{Activation, Graph, Op, ParamId};
+use qn_model::{Activation, Binary, Graph, Op, ParamId};
 
 use crate::arrangement::Arrangement;
 use crate::planes::{Classes, Convolve, Normalised, Part, Parts, Pooling, ReluPool};
@@ -64,12 +64,12 @@ impl ByClass {
 fn relu_pool_behind(graph: &Graph, i: usize) -> Option<Pooling> {
     let [conv, relu, pool, ..] = &graph.nodes()[i..] else { return None };
     match (&conv.op, &relu.op, &pool.op) {
-        (Op::Conv2d { .. }, Op::Activation(Activation::Relu), Op::MaxPool(window))
-            if (relu.input, pool.input) == (i + 1, i + 2)
+        (Op::Conv { groups: 1, .. }, Op::Activation(Activation::Relu), Op::MaxPool(window))
+            if (relu.inputs[0], pool.inputs[0]) == (i + 1, i + 2)
                 && (graph.readers(i + 1), graph.readers(i + 2)) == (1, 1)
                 && ReluPool::supports(*window) =>
         {
-            Some(Pooling { window: *window, output: pool.shape })
+            Some(Pooling { window: *window, output: pool.shape.image() })
         }
         _ => None,
     }
@@ -198,8 +198,8 @@ impl Network {
     /// Whether [`Self::forward_by_class`] can be used.
     pub(crate) fn parts_classes(&self) -> bool {
         let can = |op: &Op| match op {
-            Op::Conv2d { window, .. } => Convolution::supports(*window),
-            Op::BatchNorm2d { .. } => false,
+            Op::Conv { window, .. } => Convolution::supports(*window),
+            Op::BatchNorm { .. } => false,
             _ => true,
         };
         self.arrangement == Arrangement::SamplesLast && self.graph.nodes().iter().all(|node| can(&node.op))
@@ -234,13 +234,13 @@ impl Network {
                 // Done together with a convolution.
                 continue;
             }
-            let x = &values[node.input];
+            let x = &values[node.inputs[0]];
             let out = match &node.op {
-                Op::Conv2d { weight, bias, window } => {
+                Op::Conv { weight, bias, window, groups: 1 } => {
                     let pool = self.relu_pools[i];
                     let how = Convolve {
                         window: *window,
-                        output: node.shape,
+                        output: node.shape.image(),
                         relu_pool: pool,
                         parts: parts(*weight, *bias),
                     };
@@ -254,8 +254,8 @@ impl Network {
                 Op::Linear { weight, bias } => {
                     order.linear(x, (var(*weight), bias.map(var)), parts(*weight, *bias))?
                 }
-                Op::BatchNorm2d { weight, bias, stats } => {
-                    let (slope, eps) = ((var(*weight), var(*bias)), self.graph.batch_norm_eps());
+                Op::BatchNorm { affine: Some([weight, bias]), stats, eps } => {
+                    let (slope, eps) = ((var(*weight), var(*bias)), *eps);
                     match mode {
                         Mode::Eval => {
                             let running = (&self.buffers[*stats], &self.buffers[*stats + 1]);
@@ -284,11 +284,16 @@ impl Network {
                 Op::Activation(Activation::Relu) => order.relu(x)?,
                 Op::Activation(Activation::Tanh) => x.tanh()?,
                 Op::Activation(Activation::Gelu) => x.gelu_erf()?,
-                Op::MaxPool(window) => order.max_pool(x, Pooling { window: *window, output: node.shape })?,
-                Op::AvgPool(window) => order.avg_pool(x, Pooling { window: *window, output: node.shape })?,
-                Op::Reshape => order.flatten(x)?,
+                Op::MaxPool(window) if window.is_partition() => {
+                    order.max_pool(x, Pooling { window: *window, output: node.shape.image() })?
+                }
+                Op::AvgPool { window, .. } if window.is_partition() => {
+                    order.avg_pool(x, Pooling { window: *window, output: node.shape.image() })?
+                }
+                Op::Reshape(shape) if shape.len() == 1 => order.flatten(x)?,
                 Op::Scale(factor) => (x * *factor)?,
-                Op::Add { other } => (x + &values[*other])?,
+                Op::Binary(Binary::Add) => (x + &values[node.inputs[1]])?,
+                other => anyhow::bail!("training knows no operation {} of this kind", other.name()),
             };
             values.push(out);
         }
@@ -365,7 +370,7 @@ mod tests {
             let theta: Vec<f32> = (0..graph.layout().len()).map(|i| (i as f32 * 0.7).sin() * 0.2).collect();
             let buffers: Vec<Vec<f32>> =
                 graph.layout().buffers().iter().map(|b| vec![b.initial; b.len]).collect();
-            let input = graph.input();
+            let input = graph.input().image();
             let x: Vec<f64> = (0..n * input.len()).map(|i| (i as f64 * 0.37).sin()).collect();
             let shape = (n, input.channels, input.height, input.width);
             let x = Tensor::from_vec(x, shape, &Device::Cpu).unwrap();

@@ -10,8 +10,8 @@ use qn_model::Window;
 /// Windows of a [N, C, H, W] tensor as [N, C, H', W', k·k].
 fn windows(x: &Tensor, window: Window) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
-    let (kh, kw) = (window.height, window.width);
-    let (oh, ow) = ((h - kh) / window.stride + 1, (w - kw) / window.stride + 1);
+    let [kh, kw] = window.kernel;
+    let (oh, ow) = ((h - kh) / window.stride[0] + 1, (w - kw) / window.stride[1] + 1);
     let x = if oh * kh == h { x.clone() } else { x.narrow(2, 0, oh * kh)? };
     let x = if ow * kw == w { x } else { x.narrow(3, 0, ow * kw)? };
     x.reshape((n, c, oh, kh, ow, kw))?.permute((0, 1, 2, 4, 3, 5))?.contiguous()?.reshape((
@@ -41,7 +41,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     fn square(kernel: usize) -> Window {
-        Window { height: kernel, width: kernel, stride: kernel, padding: 0 }
+        Window::square(kernel, kernel, 0)
     }
 
     fn gradient(of: impl Fn(&Tensor) -> Result<Tensor>, x: &[f64]) -> Vec<f64> {

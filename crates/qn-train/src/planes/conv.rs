@@ -16,7 +16,7 @@ pub(crate) struct Parts {
 /// A convolution.
 pub(crate) struct Convolve {
     pub(crate) window: Window,
-    pub(crate) output: qn_model::Shape,
+    pub(crate) output: qn_model::Image,
     /// ReLU and max-pooling behind it.
     pub(crate) relu_pool: Option<Pooling>,
     pub(crate) parts: Option<Parts>,
@@ -39,9 +39,19 @@ pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, how: Co
     }
 }
 
-/// The same with candle's operation, which can do any stride.
+/// Candle's convolution of [N, channels, height, width], which knows one stride and one padding for both sides.
+pub(crate) fn plain_conv2d(x: &Tensor, weight: &Tensor, window: Window) -> Result<Tensor> {
+    let ([padding, across], [stride, right], [dilation, wide]) =
+        (window.padding, window.stride, window.dilation);
+    if (across, right, wide) != (padding, stride, dilation) {
+        bail!("training knows no convolution with {window:?}");
+    }
+    x.conv2d(weight, padding, stride, dilation, 1)
+}
+
+/// A convolution with candle's operation, which can do any stride.
 fn candle_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Window) -> Result<Tensor> {
-    let y = x.permute((3, 0, 1, 2))?.contiguous()?.conv2d(weight, window.padding, window.stride, 1, 1)?;
+    let y = plain_conv2d(&x.permute((3, 0, 1, 2))?.contiguous()?, weight, window)?;
     let y = y.permute((1, 2, 3, 0))?.contiguous()?;
     match bias {
         Some(bias) => y.broadcast_add(&bias.reshape(((), 1, 1, 1))?),
@@ -51,8 +61,8 @@ fn candle_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, window: Win
 
 struct Conv {
     convolution: Convolution,
-    input: qn_model::Shape,
-    output: qn_model::Shape,
+    input: qn_model::Image,
+    output: qn_model::Image,
     relu_pool: Option<ReluPool>,
     parts: Option<Parts>,
 }

@@ -1,7 +1,7 @@
 use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Tensor, bail};
 use qn_curvature::Real;
-use qn_model::{Shape, Window};
+use qn_model::{Image, Window};
 use rayon::prelude::*;
 
 use super::{Number, dims_of, entries, on_this_processor, shape_of, with_entries};
@@ -10,19 +10,19 @@ use super::{Number, dims_of, entries, on_this_processor, shape_of, with_entries}
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pooling {
     pub(crate) window: Window,
-    pub(crate) output: Shape,
+    pub(crate) output: Image,
 }
 
 impl Pooling {
     /// Entries of a window.
     pub(super) fn entries(&self) -> usize {
-        self.window.height * self.window.width
+        self.window.taps()
     }
 
     /// Where entry k of the window at (y, x) is in a channel with rows of `width`.
     pub(super) fn at(&self, width: usize, (y, x): (usize, usize), k: usize) -> usize {
-        let Window { width: across, stride, .. } = self.window;
-        (y * stride + k / across) * width + x * stride + k % across
+        let ([_, across], [down, right]) = (self.window.kernel, self.window.stride);
+        (y * down + k / across) * width + x * right + k % across
     }
 
     /// The largest entry of every window of a channel with rows of `width`.

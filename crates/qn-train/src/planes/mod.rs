@@ -28,20 +28,20 @@ use qn_curvature::Real;
 pub(crate) use batch_norm::{Normalised, batch_norm};
 use by_class::Rows;
 pub(crate) use by_class::{Classes, Part, add_by_class, linear_by_class};
-pub(crate) use conv::{Convolve, Parts, conv2d};
+pub(crate) use conv::{Convolve, Parts, conv2d, plain_conv2d};
 pub(crate) use elementwise::{relu, samples_last};
 pub(crate) use max_pool::{Pooling, max_pool};
 pub(crate) use relu_pool::ReluPool;
 pub(crate) use rows::{squares, weighted_sum};
 
-fn shape_of(dims: &[usize]) -> Result<(qn_model::Shape, usize)> {
+fn shape_of(dims: &[usize]) -> Result<(qn_model::Image, usize)> {
     match *dims {
-        [channels, height, width, m] => Ok((qn_model::Shape { channels, height, width }, m)),
+        [channels, height, width, m] => Ok((qn_model::Image { channels, height, width }, m)),
         _ => bail!("an activation of shape {dims:?} instead of [channel, row, column, sample]"),
     }
 }
 
-fn dims_of(shape: qn_model::Shape, m: usize) -> candle_core::Shape {
+fn dims_of(shape: qn_model::Image, m: usize) -> candle_core::Shape {
     (shape.channels, shape.height, shape.width, m).into()
 }
 

@@ -2,7 +2,7 @@ use std::sync::OnceLock;
 
 use faer::Par;
 use qn_curvature::{Convolution, Real};
-use qn_model::{Shape, Window};
+use qn_model::{Image, Window};
 use rayon::prelude::*;
 
 use super::max_pool::{Pooling, take_larger};
@@ -13,7 +13,7 @@ use super::{Number, on_this_processor};
 pub(crate) struct ReluPool {
     pub(super) pooling: Pooling,
     /// Of the convolution's output.
-    input: Shape,
+    input: Image,
     /// The entry of each window that was taken, or [`NONE`].
     taken: OnceLock<Vec<u8>>,
 }
@@ -23,16 +23,13 @@ const NONE: u8 = u8::MAX;
 
 impl ReluPool {
     /// Windows must not overlap.
-    pub(super) fn new(pooling: Pooling, input: Shape) -> Self {
+    pub(super) fn new(pooling: Pooling, input: Image) -> Self {
         Self { pooling, input, taken: OnceLock::new() }
     }
 
     /// Whether windows are of a kind that is done here.
     pub(crate) fn supports(window: Window) -> bool {
-        window.stride == window.height
-            && window.stride == window.width
-            && window.padding == 0
-            && window.height * window.width < usize::from(NONE)
+        window.is_partition() && window.taps() < usize::from(NONE)
     }
 
     /// max(0, w ∗ x + b) and the largest of each window.
@@ -51,7 +48,7 @@ impl ReluPool {
         for (i, slices) in y.chunks_exact_mut(line).zip(taken.chunks_exact_mut(line)).enumerate() {
             parts[i % output.height].push(slices);
         }
-        let height = pooling.window.height;
+        let height = pooling.window.kernel[0];
         let visit = |part: Vec<(&mut [T], &mut [u8])>, rows: &[T], lanes: usize| {
             on_this_processor(
                 #[inline(always)]
@@ -85,7 +82,7 @@ impl ReluPool {
     #[inline(always)]
     fn pool_rows<T: Number>(&self, part: Vec<(&mut [T], &mut [u8])>, rows: &[T], (m, lanes): (usize, usize)) {
         let (pooling, width, zero) = (self.pooling, self.input.width, <T as Real>::of(0.0));
-        let channels = part.into_iter().zip(rows.chunks_exact(pooling.window.height * width * lanes));
+        let channels = part.into_iter().zip(rows.chunks_exact(pooling.window.kernel[0] * width * lanes));
         for ((y, taken), rows) in channels {
             for (at, (y, taken)) in y.chunks_exact_mut(m).zip(taken.chunks_exact_mut(m)).enumerate() {
                 for k in 0..pooling.entries() {

@@ -1,0 +1,306 @@
+//! Elementwise functions: ẏ = φ′(x) ẋ, x̄ = φ′(x) ȳ, and d x̄ = φ′(x) ȳ˙ + φ″(x) ȳ ẋ.
+
+use qn_model::Activation;
+
+use crate::Real;
+use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
+use crate::scratch::Scratch;
+
+/// φ(x), φ′(x) and φ″(x); at kinks the derivatives are PyTorch's, and φ″ is zero.
+fn derivatives(f: Activation, x: f64) -> [f64; 3] {
+    match f {
+        // Not a number must not pass for a number.
+        _ if x.is_nan() => [x; 3],
+        Activation::Relu => {
+            if x > 0.0 {
+                [x, 1.0, 0.0]
+            } else {
+                [0.0; 3]
+            }
+        }
+        Activation::LeakyRelu { slope } => {
+            if x > 0.0 {
+                [x, 1.0, 0.0]
+            } else {
+                [slope * x, slope, 0.0]
+            }
+        }
+        Activation::Clamp { low, high } => clamp(x, low, high),
+        Activation::Elu { alpha } => {
+            let e = alpha * x.exp();
+            if x > 0.0 { [x, 1.0, 0.0] } else { [alpha * x.exp_m1(), e, e] }
+        }
+        Activation::Gelu => {
+            let (density, cdf) = (normal_density(x), normal_cdf(x));
+            [x * cdf, cdf + x * density, (2.0 - x * x) * density]
+        }
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::Silu => times_x(x, sigmoid(x)),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Hardsigmoid => scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0),
+        Activation::Hardswish => times_x(x, scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0)),
+        Activation::Tanh => tanh(x),
+        Activation::Softplus => softplus(x),
+        Activation::Mish => {
+            let inner = softplus(x);
+            times_x(x, chain(tanh(inner[0]), inner))
+        }
+        Activation::Exp => [x.exp(); 3],
+        Activation::Log => [x.ln(), 1.0 / x, -1.0 / (x * x)],
+        Activation::Abs => [x.abs(), if x == 0.0 { 0.0 } else { x.signum() }, 0.0],
+        Activation::Pow { exponent } => power(x, exponent),
+        Activation::Sqrt => power(x, 0.5),
+        Activation::Rsqrt => power(x, -0.5),
+        Activation::Reciprocal => power(x, -1.0),
+        Activation::Sin => [x.sin(), x.cos(), -x.sin()],
+        Activation::Cos => [x.cos(), -x.sin(), -x.cos()],
+    }
+}
+
+/// f(g(x)) from f at g(x) and from g at x.
+fn chain([f, f1, f2]: [f64; 3], [_, g1, g2]: [f64; 3]) -> [f64; 3] {
+    [f, f1 * g1, f2 * g1 * g1 + f1 * g2]
+}
+
+/// f(a x + b) from f at a x + b.
+fn scaled([f, f1, f2]: [f64; 3], a: f64) -> [f64; 3] {
+    [f, a * f1, a * a * f2]
+}
+
+/// x f(x).
+fn times_x(x: f64, [f, f1, f2]: [f64; 3]) -> [f64; 3] {
+    [x * f, f + x * f1, 2.0 * f1 + x * f2]
+}
+
+fn clamp(x: f64, low: f64, high: f64) -> [f64; 3] {
+    let inside = x > low && x < high;
+    [x.clamp(low, high), f64::from(u8::from(inside)), 0.0]
+}
+
+fn sigmoid(x: f64) -> [f64; 3] {
+    // e^-|x| does not overflow; σ(-x) = 1 - σ(x).
+    let e = (-x.abs()).exp();
+    let (s, other) = (1.0 / (1.0 + e), e / (1.0 + e));
+    let (s, other) = if x >= 0.0 { (s, other) } else { (other, s) };
+    [s, s * other, s * other * (other - s)]
+}
+
+fn softplus(x: f64) -> [f64; 3] {
+    let [s, s1, _] = sigmoid(x);
+    [x.max(0.0) + (-x.abs()).exp().ln_1p(), s, s1]
+}
+
+fn tanh(x: f64) -> [f64; 3] {
+    let t = x.tanh();
+    let slope = 1.0 / x.cosh().powi(2);
+    [t, slope, -2.0 * t * slope]
+}
+
+fn gelu_tanh(x: f64) -> [f64; 3] {
+    let a = (2.0 / std::f64::consts::PI).sqrt();
+    let inner = [a * (x + 0.044715 * x.powi(3)), a * (1.0 + 0.134145 * x * x), a * 0.26829 * x];
+    let [t, t1, t2] = chain(tanh(inner[0]), inner);
+    times_x(x, [0.5 * (1.0 + t), 0.5 * t1, 0.5 * t2])
+}
+
+fn power(x: f64, p: f64) -> [f64; 3] {
+    // x^0 has no slope, also where x^-1 is infinite.
+    let times = |c: f64, q: f64| if c == 0.0 { 0.0 } else { c * x.powf(q) };
+    [x.powf(p), times(p, p - 1.0), times(p * (p - 1.0), p - 2.0)]
+}
+
+fn normal_cdf(x: f64) -> f64 {
+    0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+fn normal_density(x: f64) -> f64 {
+    (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+/// Whether φ″ is zero wherever it exists.
+fn is_piecewise_linear(f: Activation) -> bool {
+    use Activation::{Abs, Clamp, Hardsigmoid, LeakyRelu, Relu};
+    matches!(f, Relu | LeakyRelu { .. } | Clamp { .. } | Hardsigmoid | Abs)
+}
+
+/// φ of every entry. Saves φ′(x), and once ȳ is known φ″(x) ȳ.
+#[derive(Clone, Debug)]
+pub(crate) struct Elementwise {
+    pub(crate) f: Activation,
+    /// Entries for one sample.
+    pub(crate) len: usize,
+}
+
+/// out = or += factors · x for every tangent.
+fn scale<T: Real>(factors: &[T], x: &[T], out: &mut [T], adds: bool) {
+    for (x, out) in x.chunks_exact(factors.len()).zip(out.chunks_exact_mut(factors.len())) {
+        let all = out.iter_mut().zip(x).zip(factors);
+        if adds {
+            all.for_each(|((o, &x), &f)| *o += f * x);
+        } else {
+            all.for_each(|((o, &x), &f)| *o = f * x);
+        }
+    }
+}
+
+impl<T: Real> Operation<T> for Elementwise {
+    fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
+        let x = at.x[0];
+        let mut slopes = scratch.take(x.len());
+        let (zero, one) = (T::of(0.0), T::of(1.0));
+        if self.f == Activation::Relu {
+            for ((&x, y), slope) in x.iter().zip(y).zip(&mut slopes) {
+                // 0 · NaN is NaN.
+                *y = if x > zero { x } else { x * zero };
+                *slope = if x > zero { one } else { zero };
+            }
+        } else {
+            for ((x, y), slope) in x.iter().zip(y).zip(&mut slopes) {
+                let [value, first, _] = derivatives(self.f, x.f64());
+                (*y, *slope) = (T::of(value), T::of(first));
+            }
+        }
+        Saved { reals: vec![slopes], ..Saved::none() }
+    }
+
+    fn jvp(
+        &self,
+        _: &At<'_, T>,
+        saved: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ydot: &mut [T],
+        _: &mut Scratch<T>,
+    ) {
+        match tangents.x[0] {
+            Some(xdot) => scale(&saved.reals[0], xdot, ydot, false),
+            None => ydot.fill(T::of(0.0)),
+        }
+    }
+
+    fn vjp(
+        &self,
+        _: &At<'_, T>,
+        saved: &Saved<T>,
+        (ybar, _): (&[T], usize),
+        to: &mut Cotangents<'_, T>,
+        _: &mut Scratch<T>,
+    ) {
+        if let Some(xbar) = &mut to.x[0] {
+            scale(&saved.reals[0], ybar, xbar, false);
+        }
+    }
+
+    fn vjp_tangent(
+        &self,
+        at: &At<'_, T>,
+        saved: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        (_, ybardot): (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
+        if let (Some(bends), Some(xdot), Some(xbar)) = (saved.reals.get(1), tangents.x[0], &mut to.x[0]) {
+            scale(bends, xdot, xbar, true);
+        }
+    }
+
+    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
+        if is_piecewise_linear(self.f) {
+            return;
+        }
+        let mut bends = scratch.take(ybar.len());
+        for ((bend, x), &ybar) in bends.iter_mut().zip(at.x[0]).zip(ybar) {
+            *bend = T::of(derivatives(self.f, x.f64())[2]) * ybar;
+        }
+        saved.reals.push(bends);
+    }
+
+    fn saves(&self) -> usize {
+        if is_piecewise_linear(self.f) { self.len } else { 2 * self.len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::Check;
+    use Activation as A;
+    use qn_model::Op;
+
+    const ALL: [Activation; 23] = [
+        A::Relu,
+        A::LeakyRelu { slope: 0.1 },
+        A::Clamp { low: -0.5, high: 0.7 },
+        A::Elu { alpha: 1.3 },
+        A::Gelu,
+        A::GeluTanh,
+        A::Silu,
+        A::Sigmoid,
+        A::Hardsigmoid,
+        A::Hardswish,
+        A::Tanh,
+        A::Softplus,
+        A::Mish,
+        A::Exp,
+        A::Log,
+        A::Abs,
+        A::Pow { exponent: 3.0 },
+        A::Pow { exponent: 1.7 },
+        A::Sqrt,
+        A::Rsqrt,
+        A::Reciprocal,
+        A::Sin,
+        A::Cos,
+    ];
+
+    fn needs_positive(f: Activation) -> bool {
+        matches!(f, A::Log | A::Sqrt | A::Rsqrt | A::Reciprocal) || f == A::Pow { exponent: 1.7 }
+    }
+
+    #[test]
+    fn derivatives_match_central_differences() {
+        let h = 1e-5;
+        for f in ALL {
+            for x in [-3.2, -1.2, -0.3, 0.4, 1.0, 2.7, 3.4] {
+                if needs_positive(f) && x < 0.0 {
+                    continue;
+                }
+                let [_, first, second] = derivatives(f, x);
+                let [plus, minus] = [x + h, x - h].map(|x| derivatives(f, x));
+                // Central differences with h = 1e-5 err by h² and by rounding eps/h, both about 1e-10.
+                assert!(
+                    ((plus[0] - minus[0]) / (2.0 * h) - first).abs() < 1e-8 * (1.0 + first.abs()),
+                    "{f:?} {x}"
+                );
+                assert!(
+                    ((plus[1] - minus[1]) / (2.0 * h) - second).abs() < 1e-8 * (1.0 + second.abs()),
+                    "{f:?} {x}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn large_numbers_do_not_overflow_on_the_way() {
+        use Activation::{Elu, Gelu, GeluTanh, Mish, Sigmoid, Silu, Softplus, Tanh};
+        for f in [Elu { alpha: 1.0 }, Gelu, GeluTanh, Mish, Sigmoid, Silu, Softplus, Tanh] {
+            for x in [-800.0, 800.0] {
+                let found = derivatives(f, x);
+                assert!(found.iter().all(|v| v.is_finite()), "{f:?} {x} {found:?}");
+                let linear = !matches!(f, Sigmoid | Tanh) && x > 0.0;
+                assert_eq!(found[1], if linear { 1.0 } else { 0.0 }, "{f:?} {x}");
+            }
+        }
+        assert!(derivatives(A::Relu, f64::NAN)[0].is_nan());
+        assert_eq!(derivatives(A::Pow { exponent: 1.0 }, 0.0), [0.0, 1.0, 0.0]);
+        assert_eq!(derivatives(A::Pow { exponent: 2.0 }, 0.0), [0.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn every_function_is_differentiated_twice() {
+        for f in ALL {
+            Check { positive: needs_positive(f), ..Check::new(Op::Activation(f), &[&[2, 3]]) }.run();
+        }
+    }
+}

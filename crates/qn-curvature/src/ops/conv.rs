@@ -1,0 +1,247 @@
+//! Cross-correlation as a matrix product with patches.
+
+use faer::Accum;
+use qn_model::{Image, Window};
+
+use crate::Real;
+use crate::gemm::{gemm, view};
+use crate::im2col::Im2col;
+use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
+use crate::real;
+use crate::scratch::Scratch;
+
+/// A convolution in groups, each a convolution of its own between contiguous parts of the channels.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv {
+    /// Geometry of one group.
+    patches: Im2col,
+    groups: usize,
+}
+
+/// Numbers of one group: in a plane of inputs, in a plane of outputs, and of the weights.
+struct Lens {
+    x: usize,
+    y: usize,
+    w: usize,
+    out: usize,
+}
+
+/// The part of group g in the t-th of some blocks of all groups.
+fn part<T>(all: &[T], len: usize, at: usize) -> &[T] {
+    &all[at * len..(at + 1) * len]
+}
+
+fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
+    &mut all[at * len..(at + 1) * len]
+}
+
+impl Conv {
+    pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
+        let part = |image: Image| Image { channels: image.channels / groups, ..image };
+        Self { patches: Im2col { input: part(input), output: part(output), window }, groups }
+    }
+
+    fn lens(&self, m: usize) -> Lens {
+        let Im2col { input, output, .. } = self.patches;
+        Lens {
+            x: input.len() * m,
+            y: output.len() * m,
+            w: self.patches.len() * output.channels,
+            out: output.channels,
+        }
+    }
+
+    fn rows(&self, m: usize) -> usize {
+        self.patches.output.positions() * m
+    }
+
+    /// A buffer for patches.
+    fn columns<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
+        scratch.take(self.patches.len() * self.rows(m))
+    }
+
+    /// y = or += w ∗ x, x in patches.
+    fn product<T: Real>(&self, w: &[T], columns: &[T], y: &mut [T], accum: Accum, m: usize) {
+        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        gemm(y, (rows, out), accum, view(columns, rows, inner), view(w, inner, out));
+    }
+
+    /// Patches = or += wᵀ ȳ.
+    fn transposed_product<T: Real>(&self, w: &[T], ybar: &[T], columns: &mut [T], accum: Accum, m: usize) {
+        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        gemm(columns, (rows, inner), accum, view(ybar, rows, out), view(w, inner, out).transpose());
+    }
+
+    /// w̄ += Σ ȳ xᵀ, x in patches.
+    fn outer_product<T: Real>(&self, columns: &[T], ybar: &[T], wbar: &mut [T], m: usize) {
+        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        let columns = view(columns, rows, inner);
+        gemm(wbar, (inner, out), Accum::Add, columns.transpose(), view(ybar, rows, out));
+    }
+
+    /// y = b, or zero for a product that replaces it.
+    fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) -> Accum {
+        let Some(bias) = bias else { return Accum::Replace };
+        y.chunks_exact_mut(self.rows(m)).zip(bias).for_each(|(y, &b)| y.fill(b));
+        Accum::Add
+    }
+
+    /// b̄ += Σ ȳ, of all groups.
+    fn sums<T: Real>(&self, ybar: &[T], bbar: &mut [T], m: usize) {
+        bbar.iter_mut().zip(ybar.chunks_exact(self.rows(m))).for_each(|(sum, y)| *sum += real::sum(y));
+    }
+}
+
+impl<T: Real> Operation<T> for Conv {
+    fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
+        let (m, lens) = (at.m, self.lens(at.m));
+        let accum = self.start(at.theta.get(1).copied(), y, m);
+        let mut columns = self.columns(m, scratch);
+        for (g, y) in y.chunks_exact_mut(lens.y).enumerate() {
+            self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
+            self.product(part(at.theta[0], lens.w, g), &columns, y, accum, m);
+        }
+        scratch.give([columns]);
+        Saved::none()
+    }
+
+    fn jvp(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ydot: &mut [T],
+        scratch: &mut Scratch<T>,
+    ) {
+        let (m, lens, groups) = (at.m, self.lens(at.m), self.groups);
+        let (v, bias) = (tangents.theta[0], tangents.theta.get(1).copied().flatten());
+        let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
+        for g in 0..groups {
+            if v.is_some() {
+                self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
+            }
+            for t in 0..tangents.b {
+                let i = t * groups + g;
+                let ydot = part_mut(ydot, lens.y, i);
+                let mut accum = self.start(bias.map(|b| part(b, lens.out, i)), ydot, m);
+                if let Some(v) = v {
+                    self.product(part(v, lens.w, i), &columns, ydot, accum, m);
+                    accum = Accum::Add;
+                }
+                if let Some(xdot) = tangents.x[0] {
+                    self.patches.gather(part(xdot, lens.x, i), &mut moved, m);
+                    self.product(part(at.theta[0], lens.w, g), &moved, ydot, accum, m);
+                    accum = Accum::Add;
+                }
+                if accum == Accum::Replace {
+                    ydot.fill(T::of(0.0));
+                }
+            }
+        }
+        scratch.give([columns, moved]);
+    }
+
+    fn vjp(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        (ybar, b): (&[T], usize),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        let none = Tangents { b, x: &[None], theta: &[None], kept: &[] };
+        self.backward(at, &none, (&[], ybar), to, scratch);
+    }
+
+    fn vjp_tangent(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ybars: (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        self.backward(at, tangents, ybars, to, scratch);
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps { inputs: true, cotangent: true }
+    }
+}
+
+impl Conv {
+    /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
+    fn backward<T: Real>(
+        &self,
+        at: &At<'_, T>,
+        tangents: &Tangents<'_, T>,
+        (ybar, ybardot): (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        let (m, lens, groups) = (at.m, self.lens(at.m), self.groups);
+        if let Some(Some(bbar)) = to.theta.get_mut(1) {
+            let channels = groups * lens.out;
+            let blocks = ybardot.chunks_exact(groups * lens.y).zip(bbar.chunks_exact_mut(channels));
+            blocks.for_each(|(ybar, bbar)| self.sums(ybar, bbar, m));
+        }
+        let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
+        for g in 0..groups {
+            if to.theta[0].is_some() {
+                self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
+            }
+            for t in 0..tangents.b {
+                let i = t * groups + g;
+                let ybardot = part(ybardot, lens.y, i);
+                if let Some(wbar) = &mut to.theta[0] {
+                    let wbar = part_mut(wbar, lens.w, i);
+                    self.outer_product(&columns, ybardot, wbar, m);
+                    if let Some(xdot) = tangents.x[0] {
+                        self.patches.gather(part(xdot, lens.x, i), &mut moved, m);
+                        self.outer_product(&moved, part(ybar, lens.y, g), wbar, m);
+                    }
+                }
+                if let Some(xbar) = &mut to.x[0] {
+                    let w = part(at.theta[0], lens.w, g);
+                    self.transposed_product(w, ybardot, &mut moved, Accum::Replace, m);
+                    if let Some(v) = tangents.theta[0] {
+                        let (v, ybar) = (part(v, lens.w, i), part(ybar, lens.y, g));
+                        self.transposed_product(v, ybar, &mut moved, Accum::Add, m);
+                    }
+                    self.patches.scatter(&moved, part_mut(xbar, lens.x, i), m);
+                }
+            }
+        }
+        scratch.give([columns, moved]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::testing::Check;
+    use qn_model::{Op, ParamId, Window};
+
+    #[test]
+    fn derivatives_agree_with_differences() {
+        let windows = [
+            Window::square(3, 1, 1),
+            Window { kernel: [2, 3], stride: [2, 1], padding: [0, 2], dilation: [1, 2] },
+            Window::square(1, 2, 0),
+        ];
+        for window in windows {
+            for groups in [1, 2, 4] {
+                let [h, w] = window.kernel;
+                let op = Op::Conv { weight: ParamId(0), bias: Some(ParamId(1)), window, groups };
+                Check::new(op, &[&[4, 5, 6]]).params(&[&[8, 4 / groups, h, w], &[8]]).run();
+            }
+        }
+        let op = Op::Conv {
+            weight: ParamId(0),
+            bias: None,
+            window: Window { kernel: [1, 3], ..Window::square(1, 1, 0) },
+            groups: 1,
+        };
+        Check::new(op, &[&[2, 7]]).params(&[&[3, 2, 3]]).run();
+    }
+}

@@ -1,0 +1,55 @@
+//! The operations, a file each, and the table that makes them from a graph's nodes.
+
+mod activation;
+mod avg_pool;
+mod batch_norm;
+mod binary;
+mod conv;
+mod linear;
+mod max_pool;
+mod pool;
+mod scale;
+#[cfg(test)]
+mod testing;
+
+use qn_model::{Graph, Node, Op, Shape};
+
+use crate::operation::Operation;
+use crate::{CurvatureError, Real};
+
+pub(crate) use conv::Conv;
+pub(crate) use linear::Linear;
+pub(crate) use max_pool::MaxPool;
+pub(crate) use pool::Windows;
+
+/// The numbers of a node: its operation with shapes and constants resolved. `buffers` are the running statistics.
+pub(crate) fn resolve<T: Real>(
+    graph: &Graph,
+    node: &Node,
+    buffers: &[Vec<f64>],
+) -> Result<Box<dyn Operation<T>>, CurvatureError> {
+    let inputs: Vec<&Shape> = node.inputs.iter().map(|&v| graph.shape(v)).collect();
+    let windows = |window| Windows { input: inputs[0].image(), output: node.shape.image(), window };
+    Ok(match &node.op {
+        Op::Linear { .. } => Box::new(Linear::new(inputs[0], &node.shape)),
+        Op::Conv { window, groups, .. } => {
+            Box::new(Conv::new(inputs[0].image(), node.shape.image(), *window, *groups))
+        }
+        Op::BatchNorm { stats, eps, .. } => Box::new(batch_norm::BatchNorm::new(
+            node.shape.image().positions(),
+            &buffers[*stats],
+            &buffers[*stats + 1],
+            *eps,
+        )),
+        Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: node.shape.len() }),
+        Op::Scale(factor) => Box::new(scale::Scale { factor: T::of(*factor), shift: T::of(0.0) }),
+        Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
+        Op::Reshape(_) => Box::new(scale::Scale::copy()),
+        Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
+        Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
+        Op::AvgPool { window, count_padding } => {
+            Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
+        }
+        other => return Err(CurvatureError::Unsupported { operation: other.name() }),
+    })
+}

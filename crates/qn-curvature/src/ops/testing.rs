@@ -1,0 +1,247 @@
+//! An operation's derivatives against central differences and against each other, in double precision.
+
+use qn_model::{Graph, Op, ParamKind, Shape};
+
+use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
+use crate::scratch::Scratch;
+
+/// Samples, and tangents.
+const M: usize = 3;
+const B: usize = 2;
+/// Steps of this size err by its square and by rounding, eps/h: both about 1e-10.
+const H: f64 = 1e-5;
+const TOLERANCE: f64 = 1e-7;
+
+/// An operation and what it is tried on.
+pub(crate) struct Check {
+    pub(crate) op: Op,
+    pub(crate) inputs: Vec<Shape>,
+    pub(crate) params: Vec<Vec<usize>>,
+    pub(crate) buffers: Vec<Vec<f64>>,
+    /// Whether its inputs must be positive.
+    pub(crate) positive: bool,
+    /// For inputs that are integers, how many values they may take.
+    pub(crate) integers: Vec<Option<usize>>,
+}
+
+/// A reproducible number in [-1, 1).
+fn noise(stream: usize, i: usize) -> f64 {
+    let mut x = ((stream as u64) << 32 | i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ x >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    x ^= x >> 32;
+    (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
+fn numbers(stream: usize, len: usize) -> Vec<f64> {
+    (0..len).map(|i| noise(stream, i)).collect()
+}
+
+fn moved(x: &[Vec<f64>], dots: &[Vec<f64>], t: usize, step: f64) -> Vec<Vec<f64>> {
+    let each = |(x, dot): (&Vec<f64>, &Vec<f64>)| {
+        let dot = if dot.is_empty() { &[][..] } else { &dot[t * x.len()..(t + 1) * x.len()] };
+        x.iter().enumerate().map(|(i, x)| x + step * dot.get(i).copied().unwrap_or(0.0)).collect()
+    };
+    x.iter().zip(dots).map(each).collect()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let size = expected.iter().fold(1.0, |a: f64, x| a.max(x.abs()));
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance * size, "{what}: entry {i} is {a}, expected {b}");
+    }
+}
+
+/// An operation at a point.
+struct Point<'a> {
+    operation: &'a dyn Operation<f64>,
+    x: Vec<Vec<f64>>,
+    theta: Vec<Vec<f64>>,
+}
+
+fn slices(all: &[Vec<f64>]) -> Vec<&[f64]> {
+    all.iter().map(Vec::as_slice).collect()
+}
+
+fn present(all: &[Vec<f64>]) -> Vec<Option<&[f64]>> {
+    all.iter().map(|x| (!x.is_empty()).then_some(x.as_slice())).collect()
+}
+
+impl Point<'_> {
+    fn forward(&self, len: usize) -> (Vec<f64>, Saved<f64>) {
+        let mut y = vec![f64::NAN; len * M];
+        let (x, theta) = (slices(&self.x), slices(&self.theta));
+        let saved = self.operation.forward(&At { m: M, x: &x, theta: &theta }, &mut y, &mut Scratch::new());
+        (y, saved)
+    }
+
+    /// Cotangents of inputs and parameters. Of first order, or of second order along the tangents.
+    fn backward(
+        &self,
+        len: usize,
+        (ybar, b): (&[f64], usize),
+        second: Option<(&[Vec<f64>], &[Vec<f64>], &[f64])>,
+        wanted: &[bool],
+    ) -> Vec<Vec<f64>> {
+        let (_, mut saved) = self.forward(len);
+        let (x, theta) = (slices(&self.x), slices(&self.theta));
+        let at = At { m: M, x: &x, theta: &theta };
+        let mut scratch = Scratch::new();
+        let mut xbar: Vec<Vec<f64>> = self.x.iter().map(|x| vec![f64::NAN; x.len() * b]).collect();
+        let mut theta_bar: Vec<Vec<f64>> = self.theta.iter().map(|t| vec![0.0; t.len() * b]).collect();
+        {
+            let mut want = wanted.iter();
+            let mut targets: Vec<Option<&mut [f64]>> = xbar
+                .iter_mut()
+                .map(|x| want.next().is_some_and(|w| *w).then_some(x.as_mut_slice()))
+                .collect();
+            let mut sums: Vec<Option<&mut [f64]>> = theta_bar
+                .iter_mut()
+                .map(|t| want.next().is_some_and(|w| *w).then_some(t.as_mut_slice()))
+                .collect();
+            let mut to = Cotangents { x: &mut targets, theta: &mut sums };
+            match second {
+                None => self.operation.vjp(&at, &saved, (ybar, b), &mut to, &mut scratch),
+                Some((xdot, theta_dot, primal)) => {
+                    self.operation.settle(&at, &mut saved, primal, &mut scratch);
+                    let (xdot, theta_dot) = (present(xdot), present(theta_dot));
+                    let tangents = Tangents { b, x: &xdot, theta: &theta_dot, kept: &[] };
+                    let mut ydot = vec![f64::NAN; len * M * b];
+                    let kept = self.operation.jvp_keeping(&at, &saved, &tangents, &mut ydot, &mut scratch);
+                    // What is not kept must not be read.
+                    let keeps = self.operation.keeps();
+                    let empty = vec![&[][..]; self.x.len()];
+                    let at = At { x: if keeps.inputs { &x } else { &empty }, ..at };
+                    let primal = if keeps.cotangent { primal } else { &[] };
+                    let tangents = Tangents { kept: &kept, ..tangents };
+                    self.operation.vjp_tangent(&at, &saved, &tangents, (primal, ybar), &mut to, &mut scratch);
+                }
+            }
+        }
+        xbar.into_iter().chain(theta_bar).collect()
+    }
+}
+
+impl Check {
+    /// An operation on inputs of these shapes.
+    pub(crate) fn new(op: Op, inputs: &[&[usize]]) -> Self {
+        let inputs: Vec<Shape> = inputs.iter().map(|d| Shape::new(*d)).collect();
+        let integers = vec![None; inputs.len()];
+        Self { op, inputs, params: Vec::new(), buffers: Vec::new(), positive: false, integers }
+    }
+
+    /// With parameters of these shapes, which the operation calls `ParamId(0)` and so on.
+    pub(crate) fn params(mut self, shapes: &[&[usize]]) -> Self {
+        self.params = shapes.iter().map(|s| s.to_vec()).collect();
+        self
+    }
+
+    /// With running statistics.
+    pub(crate) fn buffers(mut self, buffers: Vec<Vec<f64>>) -> Self {
+        self.buffers = buffers;
+        self
+    }
+
+    /// All comparisons.
+    pub(crate) fn run(&self) {
+        let mut graph = Graph::empty("test", Shape::new([1]));
+        let ids: Vec<_> = self
+            .params
+            .iter()
+            .enumerate()
+            .map(|(i, s)| graph.parameter(format!("p{i}"), s.clone(), ParamKind::NormScale))
+            .collect();
+        assert_eq!(ids.len(), self.params.len());
+        let mut values = Vec::new();
+        for (i, shape) in self.inputs.iter().enumerate() {
+            let id = graph.parameter(format!("x{i}"), shape.dims().to_vec(), ParamKind::NormScale);
+            values.push(graph.push(Op::Parameter(id), vec![]).unwrap());
+        }
+        let last = graph.push(self.op.clone(), values).unwrap_or_else(|e| panic!("{:?}: {e}", self.op));
+        let len = graph.shape(last).len();
+        let node = graph.nodes().last().unwrap();
+        let operation = crate::ops::resolve::<f64>(&graph, node, &self.buffers).unwrap();
+        let input = |(i, shape): (usize, &Shape)| -> Vec<f64> {
+            let raw = numbers(i, shape.len() * M);
+            match self.integers[i] {
+                Some(n) => raw.iter().map(|x| ((x + 1.0) / 2.0 * n as f64).floor()).collect(),
+                None if self.positive => raw.iter().map(|x| x + 1.5).collect(),
+                None => raw,
+            }
+        };
+        let x: Vec<Vec<f64>> = self.inputs.iter().enumerate().map(input).collect();
+        let theta: Vec<Vec<f64>> =
+            self.params.iter().enumerate().map(|(i, s)| numbers(20 + i, s.iter().product())).collect();
+        // Everything has a tangent; then every part alone.
+        let parts = x.len() + theta.len();
+        let can = |i: usize| i >= x.len() || self.integers[i].is_none();
+        let mut choices: Vec<Vec<bool>> = vec![(0..parts).map(can).collect()];
+        choices.extend((0..parts).filter(|&i| can(i)).map(|i| (0..parts).map(|j| i == j).collect()));
+        let point = Point { operation: operation.as_ref(), x, theta };
+        for choice in choices {
+            self.compare(&point, len, &choice);
+        }
+    }
+
+    /// With tangents for, and cotangents of, what is chosen.
+    fn compare(&self, point: &Point<'_>, len: usize, choice: &[bool]) {
+        let what = format!("{:?} {choice:?}", self.op);
+        let n = point.x.len();
+        let tangent = |i: usize, len: usize| if choice[i] { numbers(40 + i, len * B) } else { Vec::new() };
+        let xdot: Vec<Vec<f64>> = point.x.iter().enumerate().map(|(i, x)| tangent(i, x.len())).collect();
+        let theta_dot: Vec<Vec<f64>> =
+            point.theta.iter().enumerate().map(|(i, t)| tangent(n + i, t.len())).collect();
+        let at = |t: usize, step: f64| Point {
+            operation: point.operation,
+            x: moved(&point.x, &xdot, t, step),
+            theta: moved(&point.theta, &theta_dot, t, step),
+        };
+        let (y, saved) = point.forward(len);
+        let mut ydot = vec![f64::NAN; y.len() * B];
+        let (x, theta) = (slices(&point.x), slices(&point.theta));
+        let (xs, ts) = (present(&xdot), present(&theta_dot));
+        let tangents = Tangents { b: B, x: &xs, theta: &ts, kept: &[] };
+        let here = At { m: M, x: &x, theta: &theta };
+        point.operation.jvp(&here, &saved, &tangents, &mut ydot, &mut Scratch::new());
+        let ybar = numbers(60, y.len() * B);
+        let (primal, ybardot) = (numbers(61, y.len()), numbers(62, y.len() * B));
+        let back = point.backward(len, (&ybar, B), None, choice);
+        let second = point.backward(len, (&ybardot, B), Some((&xdot, &theta_dot, &primal)), choice);
+        for t in 0..B {
+            let [plus, minus] = [H, -H].map(|h| at(t, h).forward(len).0);
+            let difference: Vec<f64> = plus.iter().zip(&minus).map(|(a, b)| (a - b) / (2.0 * H)).collect();
+            let ydot = &ydot[t * y.len()..(t + 1) * y.len()];
+            close(ydot, &difference, TOLERANCE, &format!("{what}: jvp"));
+            let ybar = &ybar[t * y.len()..(t + 1) * y.len()];
+            let own = |all: &[Vec<f64>], i: usize, len: usize| all[i][t * len..(t + 1) * len].to_vec();
+            let dots: Vec<&Vec<f64>> = xdot.iter().chain(&theta_dot).collect();
+            let paired: f64 = (0..choice.len())
+                .filter(|&i| choice[i])
+                .map(|i| {
+                    let len = dots[i].len() / B;
+                    dot(&own(&back, i, len), &dots[i][t * len..(t + 1) * len])
+                })
+                .sum();
+            let expected = dot(ybar, ydot);
+            assert!(
+                (paired - expected).abs() <= 1e-11 * (1.0 + expected.abs()),
+                "{what}: {paired} {expected}"
+            );
+            let ybardot = &ybardot[t * y.len()..(t + 1) * y.len()];
+            let [plus, minus] = [H, -H].map(|h| {
+                let ybar: Vec<f64> = primal.iter().zip(ybardot).map(|(y, d)| y + h * d).collect();
+                at(t, h).backward(len, (&ybar, 1), None, choice)
+            });
+            for i in (0..choice.len()).filter(|&i| choice[i]) {
+                let difference: Vec<f64> =
+                    plus[i].iter().zip(&minus[i]).map(|(a, b)| (a - b) / (2.0 * H)).collect();
+                let found = own(&second, i, plus[i].len());
+                close(&found, &difference, TOLERANCE, &format!("{what}: vjp_tangent, part {i}"));
+            }
+        }
+    }
+}
