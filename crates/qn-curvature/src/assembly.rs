@@ -78,7 +78,7 @@ impl<T: Real> Curvature<T> {
         let (mut products, mut block_products, mut scratch) = (p, 0.0, 0);
         for (m, second) in layers.iter().enumerate() {
             products -= second.out * second.inputs();
-            scratch += samples * (3 * second.inputs() + 2 * (self.network().classes + 2) * second.out);
+            scratch += samples * (3 * second.inputs() + 2 * (self.rank() + 1) * second.out);
             for first in &layers[..=m] {
                 let pairs = columns_of(first.out, second.out, std::ptr::eq(first, second)).len();
                 let inputs = columns_of(first.inputs(), second.inputs(), std::ptr::eq(first, second)).len();
@@ -107,6 +107,10 @@ impl<T: Real> Curvature<T> {
         let mut in_block = vec![false; p];
         layers.iter().flat_map(TailLayer::params).for_each(|r| in_block[r].fill(true));
         let others: Vec<usize> = (0..p).filter(|&i| !in_block[i]).collect();
+        if self.decay(operator) != 0.0 && parts.skip(1) == 0 {
+            (0..p).for_each(|i| into.add(i, i, self.decay(operator)));
+            parts.reached(1, into)?;
+        }
         let blocks = others.chunks(MAX_BLOCK);
         let count = blocks.len();
         for (block, columns) in blocks.enumerate().skip(parts.skip(count)) {
@@ -115,6 +119,7 @@ impl<T: Real> Curvature<T> {
             // By symmetry only the rows from the first column on are wanted, and no earlier layer is gone through.
             self.product_of(operator, &self.tensors_from(columns[0]), units.as_ref(), products.as_mut())?;
             for (j, &column) in columns.iter().enumerate() {
+                products[(column, j)] -= self.decay(operator);
                 for (i, &x) in products.col_as_slice(j).iter().enumerate() {
                     if i >= column {
                         into.add(i, column, x);
@@ -135,10 +140,10 @@ impl<T: Real> Curvature<T> {
                     let scale = self.scale();
                     let pair =
                         Pair { layers: [&layers[l], &layers[m]], at: [&at[l], &at[m]], same: l == m, scale };
-                    if operator != Operator::Residual {
-                        pair.gauss_newton(self.network().classes, self.threads(), &mut parts, into)?;
+                    if operator.has_output_term() {
+                        pair.gauss_newton(self.rank(), self.threads(), &mut parts, into)?;
                     }
-                    if operator != Operator::Ggn && l < m && parts.skip(1) == 0 {
+                    if operator.is_second_order() && l < m && parts.skip(1) == 0 {
                         pair.residual(&self.path(&layers[l..=m], &at[l..=m]), into);
                         parts.reached(1, into)?;
                     }
@@ -189,7 +194,7 @@ struct Pair<'a, T> {
 impl<T: Real> Pair<'_, T> {
     fn gauss_newton<E>(
         &self,
-        classes: usize,
+        rank: usize,
         threads: usize,
         parts: &mut Parts,
         into: &mut impl Entries<E>,
@@ -206,9 +211,9 @@ impl<T: Real> Pair<'_, T> {
         let mut s = Mat::<T>::zeros(n, outputs.len());
         for (column, &(j, k)) in outputs.iter().enumerate() {
             let sum = s.col_as_slice_mut(column);
-            for class in 0..=classes {
-                let left = at_first.weighted.col_as_slice(class * first.out + j);
-                let right = at_second.b.col_as_slice(class * second.out + k);
+            for r in 0..rank {
+                let left = at_first.weighted.col_as_slice(r * first.out + j);
+                let right = at_second.b.col_as_slice(r * second.out + k);
                 for ((sum, &l), &r) in sum.iter_mut().zip(left).zip(right) {
                     *sum += l * r;
                 }

@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
@@ -7,7 +7,8 @@ use qn_model::{Graph, ParamLayout};
 
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
-use crate::loss::scale_of;
+use crate::loss_at::scale_of;
+use crate::losses::{CrossEntropy, Loss, Targets, Term};
 use crate::network::Network;
 use crate::primal::Primal;
 use crate::real::norm_l2;
@@ -16,7 +17,7 @@ use crate::sweep::sweep;
 use crate::tangent::{Operator, Part, product};
 use crate::{CurvatureError, Real, Samples};
 
-/// How the work is cut.
+/// The loss, and how the work is cut.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Threads. Results do not depend on it.
@@ -29,23 +30,34 @@ pub struct Options {
     /// Whether small convolutions that a max-pool follows are done directly, in products at the outputs that the
     /// pool lets through, and not as matrix products. Results differ by rounding.
     pub direct: bool,
+    /// The loss.
+    pub loss: Arc<dyn Loss>,
+    /// λ of a further term λ/2 |θ|² of the loss.
+    pub weight_decay: f64,
 }
 
 impl Default for Options {
-    /// All processors, a chosen microbatch, 1 GiB.
+    /// All processors, a chosen microbatch, 1 GiB; mean cross-entropy without decay.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Self { threads, microbatch: None, memory: 1 << 30, direct: true }
+        Self {
+            threads,
+            microbatch: None,
+            memory: 1 << 30,
+            direct: true,
+            loss: Arc::new(CrossEntropy::default()),
+            weight_decay: 0.0,
+        }
     }
 }
 
 /// L, its gradient, and the share of samples classified correctly.
 #[derive(Clone, Debug)]
 pub struct LossAndGradient {
-    /// Mean cross-entropy, in nats.
+    /// The loss; cross-entropy is in nats.
     pub loss: f64,
-    /// Share of samples whose largest logit is the label's.
-    pub accuracy: f64,
+    /// Share of labels whose output is the largest; none where the targets are no classes.
+    pub accuracy: Option<f64>,
     /// dL/dθ, [P].
     pub gradient: Vec<f64>,
 }
@@ -68,11 +80,14 @@ const TOO_LARGE: &str = "the parameters are too large for this precision; try --
 /// matrix products of the layers behind them. Measured with LeNet.
 const DIRECT_MICROBATCH: usize = 32;
 
-/// A network at one point, its data, and the derivatives of the mean cross-entropy there.
+/// A network at one point, its data, and the derivatives of the loss there.
 pub struct Curvature<T: Real> {
     network: Network<T>,
     layout: ParamLayout,
     samples: Samples<T>,
+    /// What the sum over samples is divided by.
+    terms: f64,
+    weight_decay: f64,
     threads: usize,
     /// How the samples are cut for products, and the primal passes where they are kept.
     cut: Cut,
@@ -96,12 +111,11 @@ impl<T: Real> Curvature<T> {
         samples: Samples<T>,
         options: &Options,
     ) -> Result<Self, CurvatureError> {
-        let network = Network::new(graph, theta, buffers, options.direct)?;
+        let network = Network::new(graph, theta, buffers, (options.direct, Arc::clone(&options.loss)))?;
         check_len("a sample", samples.features(), graph.input().len())?;
-        let classes = network.classes;
-        if let Some(sample) = samples.labels().iter().position(|&l| usize::from(l) >= classes) {
-            return Err(CurvatureError::Label { sample, label: samples.labels()[sample], classes });
-        }
+        let fits = options.loss.check(graph.output(), samples.targets(), samples.len());
+        fits.map_err(|reason| CurvatureError::Targets { reason })?;
+        let terms = options.loss.terms(graph.output(), samples.targets());
         let chosen = if network.fused { DIRECT_MICROBATCH } else { default_microbatch(&network) };
         let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen));
         let bytes = cut.batches().saturating_mul(Primal::bytes(&network, cut.microbatch));
@@ -111,6 +125,8 @@ impl<T: Real> Curvature<T> {
             network,
             layout: graph.layout().clone(),
             samples,
+            terms,
+            weight_decay: options.weight_decay,
             threads: options.threads,
             cut,
             cache,
@@ -148,7 +164,7 @@ impl<T: Real> Curvature<T> {
     }
 
     /// The power of two by which deltas are multiplied on their way through the network and sums divided at its end: it
-    /// brings the largest |p − y| of the data between 1/2 and 1. One, without a pass over the data, in double
+    /// brings the largest |dℓ/dz| of the data between 1/2 and 1. One, without a pass over the data, in double
     /// precision, whose range is that of the probabilities.
     pub fn scale(&self) -> f64 {
         if size_of::<T>() == size_of::<f64>() {
@@ -163,7 +179,7 @@ impl<T: Real> Curvature<T> {
                 || (self.task(0), 0.0),
                 |batch, (state, largest): &mut (Task<'_, T>, f64)| {
                     let primal = self.forward(cut.samples_of(batch), &mut state.work);
-                    *largest = primal.largest_delta();
+                    *largest = primal.loss.largest();
                     primal.recycle(&mut state.work);
                 },
                 |total, (_, largest)| *total = f64::max(*total, *largest),
@@ -172,9 +188,14 @@ impl<T: Real> Curvature<T> {
         })
     }
 
-    /// What a sample's deltas are multiplied by: its share 1/N of the mean, times [`Self::scale`].
+    /// What a sample's deltas are multiplied by: its share of the mean, times [`Self::scale`].
     pub(crate) fn weight(&self) -> f64 {
-        self.scale() / self.samples() as f64
+        self.scale() / self.terms
+    }
+
+    /// The multiple of the identity in a matrix that an L2 term gives.
+    pub(crate) fn decay(&self, operator: Operator) -> f64 {
+        if operator.has_decay() { self.weight_decay } else { 0.0 }
     }
 
     /// Loss, accuracy and gradient.
@@ -184,32 +205,32 @@ impl<T: Real> Curvature<T> {
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
         let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
-        let (loss, correct, mut gradient) = sweep(
+        let (term, mut gradient) = sweep(
             cut.tasks(),
             self.threads,
-            (0.0, 0, vec![0.0; p]),
+            (Term::default(), vec![0.0; p]),
             || self.task(p),
             |task, state| {
                 for batch in cut.batches_of(task) {
                     let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
-                    state.loss += primal.softmax.loss_sum;
-                    state.correct += primal.softmax.correct;
+                    state.term = sum(state.term, primal.loss.sum);
                     primal.recycle(&mut state.work);
                 }
             },
-            |(loss, correct, gradient), state| {
-                *loss += std::mem::take(&mut state.loss);
-                *correct += std::mem::take(&mut state.correct);
+            |(term, gradient), state| {
+                *term = sum(*term, std::mem::take(&mut state.term));
                 state.move_sums_to(gradient);
             },
         );
-        gradient.iter_mut().for_each(|g| *g /= scale);
-        let samples = self.samples() as f64;
-        let loss = loss / samples;
+        let theta = &self.network.theta;
+        gradient.iter_mut().zip(theta).for_each(|(g, t)| *g = *g / scale + self.weight_decay * t.f64());
+        let squares: f64 = theta.iter().map(|t| t.f64() * t.f64()).sum();
+        let loss = term.loss / self.terms + 0.5 * self.weight_decay * squares;
         check_finite("the loss", "the parameters have diverged", std::iter::once(loss))?;
         check_finite("the gradient", TOO_LARGE, gradient.iter().copied())?;
-        Ok(LossAndGradient { loss, accuracy: correct as f64 / samples, gradient })
+        let accuracy = (term.positions > 0).then(|| term.hits as f64 / term.positions as f64);
+        Ok(LossAndGradient { loss, accuracy, gradient })
     }
 
     /// Class gradients and their λ_k over all samples. Each logit is differentiated over its own class only, so the
@@ -218,12 +239,17 @@ impl<T: Real> Curvature<T> {
     /// # Errors
     /// A derivative is not finite.
     pub fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
-        let (p, classes) = (self.dim(), self.network.classes);
+        let (p, classes) = (self.dim(), self.network.graph.output().len());
+        let Targets::Classes(labels) = self.samples.targets() else {
+            return Err(CurvatureError::Targets { reason: "class gradients need labels".into() });
+        };
+        if labels.len() != self.samples() {
+            return Err(CurvatureError::Targets { reason: "class gradients need one label a sample".into() });
+        }
         let (mut rows, mut lambda) = (Vec::with_capacity(classes * p), Vec::with_capacity(classes));
         for class in 0..classes {
-            let labels = self.samples.labels().iter();
-            let members: Vec<usize> =
-                labels.enumerate().filter(|(_, l)| usize::from(**l) == class).map(|(i, _)| i).collect();
+            let own = labels.iter().enumerate().filter(|(_, l)| **l as usize == class);
+            let members: Vec<usize> = own.map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
             let (spread, row) = sweep(
@@ -237,7 +263,7 @@ impl<T: Real> Curvature<T> {
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
-                    state.spread += primal.softmax.spread(class);
+                    state.spread += primal.loss.curvature(self.network.loss.as_ref(), class);
                     primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
                 },
@@ -285,12 +311,13 @@ impl<T: Real> Curvature<T> {
         }
         for first in (0..x.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(x.ncols() - first);
+            let decay = self.decay(operator);
             let total = self.block_product(operator, active, x.subcols(first, b));
-            for p in self.layout.params() {
+            for (p, &taken) in self.layout.params().iter().zip(active) {
                 let part = &total[p.offset * b..(p.offset + p.len()) * b];
                 for (t, values) in part.chunks_exact(p.len()).enumerate() {
                     for (row, &value) in p.range().zip(values) {
-                        y[(row, first + t)] = value;
+                        y[(row, first + t)] = value + if taken { decay * x[(row, first + t)] } else { 0.0 };
                     }
                 }
             }
@@ -355,8 +382,7 @@ impl<T: Real> Curvature<T> {
         Task {
             work: work.unwrap_or_else(Scratch::new),
             sums: vec![T::of(0.0); len],
-            loss: 0.0,
-            correct: 0,
+            term: Term::default(),
             spread: 0.0,
             idle: &self.idle,
         }
@@ -372,8 +398,7 @@ impl<T: Real> Curvature<T> {
 struct Task<'a, T: Real> {
     work: Scratch<T>,
     sums: Vec<T>,
-    loss: f64,
-    correct: usize,
+    term: Term,
     spread: f64,
     /// Where the buffers go in the end.
     idle: &'a Mutex<Vec<Scratch<T>>>,
@@ -393,6 +418,11 @@ impl<T: Real> Task<'_, T> {
             *sum = T::of(0.0);
         }
     }
+}
+
+/// The sums of two.
+fn sum(a: Term, b: Term) -> Term {
+    Term { loss: a.loss + b.loss, hits: a.hits + b.hits, positions: a.positions + b.positions }
 }
 
 /// As many samples, a power of two from 4 to 64, as keep one tangent's planes within about 1 MiB:
@@ -421,7 +451,7 @@ mod tests {
             let labels = (0..320).map(|i| (i % 10) as u8).collect();
             let samples = Samples::<f32>::new(64, images, labels).unwrap();
             let theta = vec![0.05; graph.layout().len()];
-            let options = Options { threads: 1, microbatch: Some(16), memory: 0, direct: true };
+            let options = Options { threads: 1, microbatch: Some(16), memory: 0, ..Options::default() };
             let here = Curvature::new(&graph, &theta, &[], samples, &options).unwrap();
             let x = Mat::from_fn(here.dim(), 2, |i, _| f64::from(u8::from(i % 3 == 0)));
             let mut y = Mat::zeros(here.dim(), 2);

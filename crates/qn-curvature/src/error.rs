@@ -27,15 +27,11 @@ pub enum CurvatureError {
         /// Its name.
         operation: String,
     },
-    /// A label is not a class.
-    #[error("label {label} of sample {sample} is not below {classes}")]
-    Label {
-        /// The sample.
-        sample: usize,
-        /// Its label.
-        label: u8,
-        /// C.
-        classes: usize,
+    /// Targets are not what the loss or the network's output asks for.
+    #[error("the targets do not fit: {reason}")]
+    Targets {
+        /// Why.
+        reason: String,
     },
 }
 

@@ -1,8 +1,10 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use qn_model::{Graph, ParamId};
 
 use crate::error::{check_finite, check_len};
+use crate::losses::Loss;
 use crate::operation::Operation;
 use crate::pooled_convs::fuse;
 use crate::{CurvatureError, Real, ops};
@@ -28,7 +30,7 @@ pub(crate) struct Network<T> {
     pub(crate) steps: Vec<Step<T>>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
-    pub(crate) classes: usize,
+    pub(crate) loss: Arc<dyn Loss>,
     /// Whether some steps are several of the graph's nodes done at once.
     pub(crate) fused: bool,
 }
@@ -39,7 +41,7 @@ impl<T: Real> Network<T> {
         graph: &Graph,
         theta: &[f64],
         buffers: &[Vec<f64>],
-        direct: bool,
+        (direct, loss): (bool, Arc<dyn Loss>),
     ) -> Result<Self, CurvatureError> {
         let layout = graph.layout();
         check_len("the parameter vector", theta.len(), layout.len())?;
@@ -71,7 +73,7 @@ impl<T: Real> Network<T> {
             ranges: layout.params().iter().map(|p| p.range()).collect(),
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
-            classes: graph.classes(),
+            loss,
             fused,
         })
     }

@@ -1,4 +1,4 @@
-use crate::loss::{self, Softmax};
+use crate::loss_at::LossAt;
 use crate::network::Network;
 use crate::operation::{At, Saved};
 use crate::scratch::Scratch;
@@ -14,8 +14,7 @@ pub(crate) struct Primal<T> {
     /// The loss's derivatives by the values, alike; empty until [`Primal::backward`].
     pub(crate) cotangents: Vec<Vec<T>>,
     pub(crate) saved: Vec<Saved<T>>,
-    pub(crate) softmax: Softmax,
-    labels: Vec<u8>,
+    pub(crate) loss: LossAt,
 }
 
 impl<T: Real> Primal<T> {
@@ -29,7 +28,7 @@ impl<T: Real> Primal<T> {
         let m = indices.len();
         let mut values = vec![Vec::new(); network.value_len.len()];
         values[0] = scratch.take(samples.features() * m);
-        let labels = samples.gather(indices, &mut values[0]);
+        samples.gather(indices, &mut values[0]);
         let mut saved = Vec::with_capacity(network.steps.len());
         for step in &network.steps {
             let mut y = scratch.take(network.value_len[step.output] * m);
@@ -38,9 +37,10 @@ impl<T: Real> Primal<T> {
             saved.push(step.operation.forward(&at, &mut y, scratch));
             values[step.output] = y;
         }
-        let logits = values.last().map_or(&[][..], Vec::as_slice);
-        let softmax = loss::softmax(logits, &labels, m);
-        Self { m, cotangents: vec![Vec::new(); values.len()], values, saved, softmax, labels }
+        let z = values.last().map_or(&[][..], Vec::as_slice);
+        let (targets, kept) = ((samples.targets(), samples.len()), network.loss.kept(network.graph.output()));
+        let loss = LossAt::new(network.loss.as_ref(), z, targets, indices, kept);
+        Self { m, cotangents: vec![Vec::new(); values.len()], values, saved, loss }
     }
 
     /// The gradient of the loss weighted by `weight`, added to `sums`: the parameter tensors in layout order.
@@ -51,13 +51,13 @@ impl<T: Real> Primal<T> {
         scratch: &mut Scratch<T>,
         sums: &mut [T],
     ) {
-        self.backward_from(network, &self.seed(weight), scratch, Some(sums));
+        self.backward_from(network, &self.loss.cotangent(weight), scratch, Some(sums));
         scratch.give(std::mem::take(&mut self.cotangents));
     }
 
     /// The derivatives by all values, for products; gives back what those do not need.
     pub(crate) fn backward(&mut self, network: &Network<T>, weight: f64, scratch: &mut Scratch<T>) {
-        self.backward_from(network, &self.seed(weight), scratch, None);
+        self.backward_from(network, &self.loss.cotangent(weight), scratch, None);
         let mut needed = vec![[false; 2]; self.values.len()];
         for (step, saved) in network.steps.iter().zip(&mut self.saved) {
             let ybar = &self.cotangents[step.output];
@@ -111,16 +111,6 @@ impl<T: Real> Primal<T> {
     pub(crate) fn recycle(self, scratch: &mut Scratch<T>) {
         let saved = self.saved.into_iter().flat_map(|saved| saved.reals);
         scratch.give(self.values.into_iter().chain(self.cotangents).chain(saved));
-    }
-
-    /// (p − y) · `weight`.
-    fn seed(&self, weight: f64) -> Vec<T> {
-        self.softmax.delta(&self.labels, weight)
-    }
-
-    /// The largest |p − y|.
-    pub(crate) fn largest_delta(&self) -> f64 {
-        self.softmax.largest_delta(&self.labels)
     }
 
     /// Bytes held by a pass over `m` samples after [`Self::backward`], at most.

@@ -1,12 +1,14 @@
 use crate::error::{check_finite, check_len};
+use crate::losses::Targets;
 use crate::{CurvatureError, Real};
 
-/// Inputs and labels in the order in which they are summed.
+/// Inputs and targets in the order in which they are summed.
 #[derive(Clone, Debug)]
 pub struct Samples<T> {
     features: usize,
-    images: Vec<T>,
-    labels: Vec<u8>,
+    n: usize,
+    inputs: Vec<T>,
+    targets: Targets,
 }
 
 impl<T: Real> Samples<T> {
@@ -19,22 +21,40 @@ impl<T: Real> Samples<T> {
         images: impl Iterator<Item = f64>,
         labels: Vec<u8>,
     ) -> Result<Self, CurvatureError> {
-        let (given, mut images) = (images, Vec::with_capacity(features * labels.len()));
-        images.extend(given.map(T::of));
-        check_len("the input", images.len(), features * labels.len())?;
-        check_len("the input", images.len().min(1), 1)?;
-        check_finite("the input", "look at the data files", images.iter().map(|x| x.f64()))?;
-        Ok(Self { features, images, labels })
+        let n = labels.len();
+        Self::with_targets(
+            [features, n],
+            images,
+            Targets::Classes(labels.into_iter().map(u32::from).collect()),
+        )
+    }
+
+    /// From N · `features` numbers, sample after sample, and the targets of N samples. Inputs that are integers, as
+    /// tokens, are given as numbers.
+    ///
+    /// # Errors
+    /// The numbers are not finite or not as many as there must be.
+    pub fn with_targets(
+        [features, n]: [usize; 2],
+        inputs: impl Iterator<Item = f64>,
+        targets: Targets,
+    ) -> Result<Self, CurvatureError> {
+        let (given, mut inputs) = (inputs, Vec::with_capacity(features * n));
+        inputs.extend(given.map(T::of));
+        check_len("the input", inputs.len(), features * n)?;
+        check_len("the input", inputs.len().min(1), 1)?;
+        check_finite("the input", "look at the data files", inputs.iter().map(|x| x.f64()))?;
+        Ok(Self { features, n, inputs, targets })
     }
 
     /// N.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.n
     }
 
     /// Whether there are no samples (never).
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.n == 0
     }
 
     /// Numbers in one sample.
@@ -42,19 +62,18 @@ impl<T: Real> Samples<T> {
         self.features
     }
 
-    /// Labels.
-    pub fn labels(&self) -> &[u8] {
-        &self.labels
+    /// What the outputs ought to be.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
     }
 
-    /// Puts the plane `[feature][sample]` of some samples into `plane`; gives their labels.
-    pub(crate) fn gather(&self, indices: &[usize], plane: &mut [T]) -> Vec<u8> {
+    /// Puts the plane `[feature][sample]` of some samples into `plane`.
+    pub(crate) fn gather(&self, indices: &[usize], plane: &mut [T]) {
         for (sample, &index) in indices.iter().enumerate() {
-            let image = &self.images[index * self.features..(index + 1) * self.features];
-            for (slot, &x) in plane[sample..].iter_mut().step_by(indices.len()).zip(image) {
+            let input = &self.inputs[index * self.features..(index + 1) * self.features];
+            for (slot, &x) in plane[sample..].iter_mut().step_by(indices.len()).zip(input) {
                 *slot = x;
             }
         }
-        indices.iter().map(|&i| self.labels[i]).collect()
     }
 }

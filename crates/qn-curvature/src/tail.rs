@@ -48,11 +48,9 @@ impl TailLayer {
 pub(crate) struct LayerAt<T> {
     /// ã.
     pub(crate) a: Mat<T>,
-    /// β_c = d(z_c − z_top)/ds_i in column c · out + i, z_top being the sample's largest logit, so that nothing cancels
-    /// where its probability is almost one; in place of a further class, their mean β̄ = Σ_c p_c β_c.
+    /// β_r = (dz/ds)ᵀ q_r in columns r · out and behind, d²ℓ/dz² being Σ_r w_r q_r q_rᵀ as the loss factors it.
     pub(crate) b: Mat<T>,
-    /// The columns of `b`, β_c times p_c w and β̄ times −w, w being [`Curvature::weight`]: with `b`, the factors of
-    /// w S, since S = Σ_c p_c β_c β_cᵀ − β̄ β̄ᵀ whatever the logit that β is relative to.
+    /// The columns of `b` times w_r and [`Curvature::weight`].
     pub(crate) weighted: Mat<T>,
     /// dL/ds times [`Curvature::scale`].
     pub(crate) delta: Mat<T>,
@@ -61,6 +59,11 @@ pub(crate) struct LayerAt<T> {
 }
 
 impl<T: Real> Curvature<T> {
+    /// Terms of the loss's second derivative.
+    pub(crate) fn rank(&self) -> usize {
+        self.network().loss.rank(self.network().graph.output())
+    }
+
     /// The linear layers at the end, if their own blocks of F are zero, which a smooth activation among them
     /// would spoil; G needs nothing.
     pub(crate) fn tail(&self, operator: Operator) -> Vec<TailLayer> {
@@ -94,11 +97,11 @@ impl<T: Real> Curvature<T> {
 
     /// The layers at some samples.
     pub(crate) fn tail_at(&self, layers: &[TailLayer], samples: Range<usize>) -> Vec<LayerAt<T>> {
-        let (n, classes) = (samples.len(), self.network().classes);
+        let (n, rank) = (samples.len(), self.rank());
         let empty = layers.iter().map(|layer| LayerAt {
             a: Mat::from_fn(n, layer.inputs(), |_, _| T::of(1.0)),
-            b: Mat::zeros(n, (classes + 1) * layer.out),
-            weighted: Mat::zeros(n, (classes + 1) * layer.out),
+            b: Mat::zeros(n, rank * layer.out),
+            weighted: Mat::zeros(n, rank * layer.out),
             delta: Mat::zeros(n, layer.out),
             gate: Mat::from_fn(n, layer.inner, |_, _| T::of(1.0)),
         });
@@ -139,7 +142,7 @@ impl<T: Real> Curvature<T> {
         work: &mut Scratch<T>,
     ) -> Vec<[Vec<T>; 5]> {
         let (network, m) = (self.network(), samples.len());
-        let (classes, weight) = (network.classes, self.weight());
+        let (rank, weight) = (self.rank(), self.weight());
         let mut primal = self.forward(samples, work);
         primal.backward(network, weight, work);
         let mut found: Vec<[Vec<T>; 5]> = Vec::with_capacity(layers.len());
@@ -150,24 +153,17 @@ impl<T: Real> Curvature<T> {
             let delta = primal.cotangents[layer.output].clone();
             found.push([a, Vec::new(), Vec::new(), delta, gate]);
         }
-        let mut means: Vec<Vec<f64>> = layers.iter().map(|l| vec![0.0; l.out * m]).collect();
-        let mut seed = vec![T::of(0.0); classes * m];
-        for class in 0..classes {
-            primal.softmax.seed_from_top(class, &mut seed);
+        let mut seed = vec![T::of(0.0); network.graph.output().len() * m];
+        for r in 0..rank {
+            let weights = primal.loss.factor(network.loss.as_ref(), r, &mut seed);
             primal.backward_from(network, &seed, work, None);
-            let p = &primal.softmax.probabilities[class * m..(class + 1) * m];
-            for ((layer, [_, b, weighted, ..]), mean) in layers.iter().zip(&mut found).zip(&mut means) {
+            for (layer, [_, b, weighted, ..]) in layers.iter().zip(&mut found) {
                 let derivative = &primal.cotangents[layer.output];
                 b.extend_from_slice(derivative);
-                for (x, mean) in derivative.chunks_exact(m).zip(mean.chunks_exact_mut(m)) {
-                    weighted.extend(x.iter().zip(p).map(|(x, p)| T::of(x.f64() * p * weight)));
-                    mean.iter_mut().zip(x).zip(p).for_each(|((mean, x), p)| *mean += x.f64() * p);
+                for x in derivative.chunks_exact(m) {
+                    weighted.extend(x.iter().zip(&weights).map(|(x, w)| T::of(x.f64() * w * weight)));
                 }
             }
-        }
-        for ([_, b, weighted, ..], mean) in found.iter_mut().zip(means) {
-            weighted.extend(mean.iter().map(|x| T::of(-x * weight)));
-            b.extend(mean.into_iter().map(T::of));
         }
         found
     }

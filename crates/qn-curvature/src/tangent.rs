@@ -9,21 +9,30 @@ use crate::scratch::Scratch;
 /// Which matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// H, the Hessian of the mean cross-entropy.
+    /// H, the Hessian of the loss.
     Hessian,
-    /// G, the generalised Gauss–Newton matrix: positive semidefinite.
+    /// G = Σ Jᵀ (d²ℓ/dz²) J, the generalised Gauss–Newton matrix; positive semidefinite where the loss is convex.
     Ggn,
     /// F = H − G, which vanishes for networks that are linear in θ.
     Residual,
+    /// Σ gᵢ gᵢᵀ over the samples' gradients, divided by what the loss's mean divides by: the empirical Fisher matrix.
+    EmpiricalFisher,
 }
 
 impl Operator {
-    fn has_loss_term(self) -> bool {
+    /// Whether ż gives a cotangent at the output.
+    pub(crate) fn has_output_term(self) -> bool {
         self != Self::Residual
     }
 
-    pub(crate) fn has_delta_terms(self) -> bool {
-        self != Self::Ggn
+    /// Whether the second derivatives of the network take part.
+    pub(crate) fn is_second_order(self) -> bool {
+        matches!(self, Self::Hessian | Self::Residual)
+    }
+
+    /// Whether an L2 term of the loss is part of it.
+    pub(crate) fn has_decay(self) -> bool {
+        matches!(self, Self::Hessian | Self::Ggn)
     }
 }
 
@@ -50,14 +59,16 @@ pub(crate) fn product<T: Real>(
     let Dots { values: dots, kept } = push_forward(network, primal, tangents, part, scratch);
     let mut cotangents = vec![Vec::new(); dots.len()];
     if let (Some(zdot), Some(seed)) = (dots.last(), cotangents.last_mut()) {
-        if operator.has_loss_term() {
-            *seed = scratch.take(zdot.len());
-            primal.softmax.tangent_delta(zdot, seed, weight);
-        } else {
-            *seed = scratch.zeros(zdot.len());
+        *seed = scratch.zeros(zdot.len());
+        match operator {
+            Operator::Hessian | Operator::Ggn => {
+                primal.loss.hessian_product(network.loss.as_ref(), zdot, seed, weight);
+            }
+            Operator::EmpiricalFisher => primal.loss.gradient_product(zdot, seed, weight),
+            Operator::Residual => {}
         }
     }
-    let second = operator.has_delta_terms().then_some(Second { theta: tangents, values: &dots, kept: &kept });
+    let second = operator.is_second_order().then_some(Second { theta: tangents, values: &dots, kept: &kept });
     pull_back(network, primal, second, part, (&mut cotangents, scratch), Some(sums));
     scratch.give(dots.into_iter().chain(cotangents).chain(kept));
 }

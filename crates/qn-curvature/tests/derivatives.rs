@@ -1,6 +1,9 @@
 //! The tape against central differences and against identities, for every kind of layer.
 
+use std::sync::Arc;
+
 use faer::{Mat, MatRef};
+use qn_curvature::losses::{Averaging, BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
 use qn_curvature::{Curvature, CurvatureError, Entries, Operator, Options, Real, Samples};
 use qn_model::{Architecture, Graph, Layer};
 
@@ -378,4 +381,111 @@ fn bad_numbers_are_named() {
     let mut y = Mat::zeros(good.dim(), 1);
     let error = good.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap_err().to_string();
     assert!(error.contains("tangent") && error.contains("entry 9"), "{error}");
+}
+
+/// Every loss over a network with its data, whose labels are the first three outputs.
+fn losses() -> Vec<(Arc<dyn Loss>, Targets)> {
+    let labels = Targets::Classes((0..N as u32).map(|i| i % 3).collect());
+    let values = Targets::Values((0..3 * N).map(|i| 0.5 + 0.5 * noise(7, i)).collect());
+    let weighted =
+        CrossEntropy { weight: Some(vec![0.5, 2.0, 1.0]), label_smoothing: 0.1, ..Default::default() };
+    let sum = MeanSquaredError { averaging: Averaging::Sum };
+    let bce = BinaryCrossEntropy { pos_weight: Some(vec![2.0, 0.5, 1.0]), ..Default::default() };
+    vec![
+        (Arc::new(weighted.clone()), labels.clone()),
+        (Arc::new(weighted), values.clone()),
+        (Arc::new(sum), values.clone()),
+        (Arc::new(MeanSquaredError::default()), labels),
+        (Arc::new(bce), values),
+    ]
+}
+
+fn with_loss(
+    graph: &Graph,
+    theta: &[f64],
+    (loss, targets): &(Arc<dyn Loss>, Targets),
+    weight_decay: f64,
+) -> Curvature<f64> {
+    let features = graph.input().len();
+    let inputs = (0..N * features).map(|i| noise(2, i));
+    let samples = Samples::with_targets([features, N], inputs, targets.clone()).unwrap();
+    let options = Options { loss: Arc::clone(loss), weight_decay, microbatch: Some(8), ..Options::default() };
+    Curvature::new(graph, theta, &[], samples, &options).unwrap()
+}
+
+#[test]
+fn every_loss_has_its_gradient_products_and_matrix() {
+    let arch = Architecture {
+        name: "small".into(),
+        input: [1, 4, 4],
+        classes: 3,
+        layers: vec![
+            conv("c", 2, 3, 1, 0),
+            Layer::Tanh,
+            Layer::Flatten,
+            linear("a", 4),
+            Layer::Relu,
+            linear("b", 3),
+        ],
+    };
+    let graph = Graph::new(&arch).unwrap();
+    let theta = theta(&graph);
+    let p = theta.len();
+    let x = tangents(p, 1);
+    for case in losses() {
+        for decay in [0.0, 0.3] {
+            let here = with_loss(&graph, &theta, &case, decay);
+            let found = here.loss_and_gradient().unwrap();
+            assert_eq!(
+                found.accuracy.is_some(),
+                matches!(case.1, Targets::Classes(_)) || format!("{:?}", case.0).starts_with("CrossEntropy")
+            );
+            let h = 1e-5;
+            let [plus, minus] = [h, -h].map(|h| {
+                let moved: Vec<f64> = theta.iter().enumerate().map(|(i, t)| t + h * x[(i, 0)]).collect();
+                with_loss(&graph, &moved, &case, decay).loss_and_gradient().unwrap()
+            });
+            let slope: f64 = found.gradient.iter().enumerate().map(|(i, g)| g * x[(i, 0)]).sum();
+            let difference = (plus.loss - minus.loss) / (2.0 * h);
+            assert!(
+                (slope - difference).abs() <= 1e-7 * slope.abs().max(1.0),
+                "{case:?}: {slope} {difference}"
+            );
+            let differences: Vec<f64> =
+                plus.gradient.iter().zip(&minus.gradient).map(|(a, b)| (a - b) / (2.0 * h)).collect();
+            let hv = product(&here, Operator::Hessian, x.as_ref());
+            assert!(relative_error(hv.col_as_slice(0), &differences) <= 1e-7, "{case:?}");
+            let units = Mat::<f64>::identity(p, p);
+            for operator in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
+                let expected = product(&here, operator, units.as_ref());
+                let mut whole = Lower { matrix: Mat::zeros(p, p), reached: Vec::new(), stop_at: usize::MAX };
+                here.assemble(operator, 0, &mut whole).unwrap();
+                let lower = Mat::from_fn(p, p, |i, j| if i >= j { expected[(i, j)] } else { 0.0 });
+                let error = (whole.matrix - lower).norm_max() / expected.norm_max();
+                assert!(error <= 1e-13, "{case:?} {operator:?}: {error}");
+            }
+        }
+    }
+}
+
+/// Against the outer products of the samples' gradients, each found by itself.
+#[test]
+fn the_empirical_fisher_matrix_is_the_mean_of_outer_products() {
+    let graph = Graph::new(&networks()[3]).unwrap();
+    let theta = theta(&graph);
+    let (p, features) = (theta.len(), graph.input().len());
+    let x = tangents(p, 2);
+    let mut expected = Mat::<f64>::zeros(p, 2);
+    for i in 0..N {
+        let image = (i * features..(i + 1) * features).map(|j| noise(2, j));
+        let samples = Samples::new(features, image, vec![(i % 3) as u8]).unwrap();
+        let one = Curvature::<f64>::new(&graph, &theta, &[], samples, &Options::default()).unwrap();
+        let gradient = one.loss_and_gradient().unwrap().gradient;
+        for t in 0..2 {
+            let along: f64 = gradient.iter().enumerate().map(|(j, g)| g * x[(j, t)]).sum();
+            (0..p).for_each(|j| expected[(j, t)] += along * gradient[j] / N as f64);
+        }
+    }
+    let found = product(&at::<f64>(&graph, &theta, Some(4), 1), Operator::EmpiricalFisher, x.as_ref());
+    assert!((&found - &expected).norm_l2() <= 1e-13 * expected.norm_l2());
 }

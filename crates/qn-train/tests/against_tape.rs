@@ -83,7 +83,7 @@ impl Case {
     fn candle(&self, dtype: DType) -> (Network, Tensor) {
         let cpu = Device::Cpu;
         let network = Network::new(self.graph.clone(), &self.theta, &self.buffers, dtype, &cpu).unwrap();
-        let s = self.graph.input();
+        let s = self.graph.input().image();
         let images = Tensor::from_slice(&self.images, (N, s.channels, s.height, s.width), &cpu).unwrap();
         (network, images.to_dtype(dtype).unwrap())
     }
