@@ -153,19 +153,14 @@ fn lenet_on_cifar_shape() {
 
 #[test]
 fn every_other_kind_of_layer() {
-    let conv = |name: &str, out_channels, kernel, stride, padding, bias| Layer::Conv2d {
-        name: name.into(),
-        out_channels,
-        kernel,
-        stride,
-        padding,
-        bias,
+    let conv = |name: &str, out_channels, kernel, stride, padding, bias| {
+        Layer::conv2d(name, out_channels, [kernel, stride, padding], bias)
     };
     let norm = |name: &str| Layer::BatchNorm2d { name: name.into() };
-    let residual = |layers| Layer::Residual { layers };
+    let residual = Layer::residual;
     let arch = Architecture {
         name: "mixed".into(),
-        input: [2, 9, 9],
+        input: vec![2, 9, 9],
         classes: 4,
         layers: vec![
             conv("0", 6, 3, 2, 1, false),
@@ -176,7 +171,7 @@ fn every_other_kind_of_layer() {
                 Layer::Tanh,
                 residual(vec![conv("3.2", 6, 1, 1, 0, true)]),
             ]),
-            Layer::AvgPool2d { kernel: 2 },
+            Layer::avg_pool2d(2),
             conv("5", 5, 2, 1, 1, true),
             norm("6"),
             Layer::Relu,

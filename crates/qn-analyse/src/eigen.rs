@@ -159,7 +159,8 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
             .map(|s| s.eigenvalues.iter().rev().copied().collect()),
         seconds: started.elapsed().as_secs_f64(),
         loss: start.loss,
-        accuracy: start.accuracy,
+        // All data have labels.
+        accuracy: start.accuracy.unwrap_or_default(),
         gradient_norm: qn_curvature::norm_l2(&start.gradient),
     };
     if let Some(files) = companions {

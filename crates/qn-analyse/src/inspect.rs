@@ -241,8 +241,7 @@ fn recipe_or_architecture(path: &Path) -> Result<()> {
     })?;
     let graph = Graph::new(&architecture)?;
     outln!("{}: {kind} architecture {}", path.display(), architecture.name);
-    let [channels, height, width] = architecture.input;
-    line("input", format_args!("{channels} x {height} x {width}"));
+    line("input", graph.input());
     line("classes", architecture.classes);
     line("parameters", graph.layout().len());
     for p in graph.layout().params() {

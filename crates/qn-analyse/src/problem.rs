@@ -1,10 +1,12 @@
 //! What every analysis of a network's curvature shares: the network, the samples, the precision.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use faer::{MatMut, MatRef};
+use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError};
 use qn_curvature::{
     ClassGradients, Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples,
 };
@@ -49,6 +51,8 @@ pub(crate) enum OperatorArg {
     Ggn,
     /// F = H - G.
     Residual,
+    /// The empirical Fisher matrix, the mean of the samples' g g^T.
+    Fisher,
 }
 
 impl OperatorArg {
@@ -57,6 +61,7 @@ impl OperatorArg {
             Self::Hessian => Operator::Hessian,
             Self::Ggn => Operator::Ggn,
             Self::Residual => Operator::Residual,
+            Self::Fisher => Operator::EmpiricalFisher,
         }
     }
 
@@ -66,6 +71,36 @@ impl OperatorArg {
             Self::Hessian => "hessian",
             Self::Ggn => "ggn",
             Self::Residual => "residual",
+            Self::Fisher => "fisher",
+        }
+    }
+}
+
+/// A loss, by its name on the command line and in reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LossArg {
+    /// Softmax cross-entropy.
+    CrossEntropy,
+    /// Mean squared error against one-hot labels.
+    Mse,
+    /// Binary cross-entropy of logits against one-hot labels.
+    Bce,
+}
+
+impl LossArg {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossEntropy => "cross-entropy",
+            Self::Mse => "mse",
+            Self::Bce => "bce",
+        }
+    }
+
+    fn loss(self, label_smoothing: f64) -> Arc<dyn Loss> {
+        match self {
+            Self::CrossEntropy => Arc::new(CrossEntropy { label_smoothing, ..CrossEntropy::default() }),
+            Self::Mse => Arc::new(MeanSquaredError::default()),
+            Self::Bce => Arc::new(BinaryCrossEntropy::default()),
         }
     }
 }
@@ -98,6 +133,15 @@ pub(crate) struct ProblemArgs {
     /// Which matrix.
     #[arg(long, value_enum, default_value = "hessian")]
     pub(crate) operator: OperatorArg,
+    /// The loss: the mean of PyTorch's loss of that name.
+    #[arg(long, value_enum, default_value = "cross-entropy")]
+    pub(crate) loss: LossArg,
+    /// With cross-entropy: the share of each label that is spread over all classes.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) label_smoothing: f64,
+    /// L of a further term L/2 |theta|^2 of the loss: adds L to the diagonal of H and G.
+    #[arg(long, value_name = "L", default_value_t = 0.0)]
+    pub(crate) weight_decay: f64,
     /// Which samples the loss is taken over.
     #[arg(long, value_enum, default_value = "train")]
     split: SplitArg,
@@ -198,6 +242,18 @@ impl Problem {
     pub(crate) fn load(args: &ProblemArgs, check: impl FnOnce(usize) -> Result<()>) -> Result<Self> {
         let verbosity = args.talk.verbosity();
         let threads = qn_train::cli::set_threads(args.threads, verbosity)?;
+        if !(0.0..=1.0).contains(&args.label_smoothing) {
+            bail!(Usage(format!("--label-smoothing {}: give a share from 0 to 1", args.label_smoothing)));
+        }
+        if args.label_smoothing > 0.0 && args.loss != LossArg::CrossEntropy {
+            bail!(Usage(format!(
+                "--label-smoothing belongs to cross-entropy, not to --loss {}",
+                args.loss.as_str()
+            )));
+        }
+        if !(args.weight_decay >= 0.0 && args.weight_decay.is_finite()) {
+            bail!(Usage(format!("--weight-decay {}: give a number of at least 0", args.weight_decay)));
+        }
         if args.microbatch == Some(0) {
             bail!(Usage("--microbatch 0: give at least 1".into()));
         }
@@ -222,7 +278,14 @@ impl Problem {
             Some(gib) => bail!(Usage(format!("--memory {gib}: give a number of GiB of at least 0"))),
             None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
         };
-        let options = Options { threads, microbatch: args.microbatch, memory, direct: true };
+        let options = Options {
+            threads,
+            microbatch: args.microbatch,
+            memory,
+            loss: args.loss.loss(args.label_smoothing),
+            weight_decay: args.weight_decay,
+            ..Options::default()
+        };
         let all: Vec<usize> = (0..target.data.len()).collect();
         let derivatives = Derivatives::new(&target, &all, args.dtype, &options)?;
         verbosity.say(format_args!(
@@ -253,6 +316,9 @@ impl Problem {
         Subject {
             schema_version: SCHEMA_VERSION,
             operator: args.operator.as_str().into(),
+            loss_function: args.loss.as_str().into(),
+            label_smoothing: args.label_smoothing,
+            weight_decay: args.weight_decay,
             arch: target.arch.clone(),
             data: target.data.name().as_str().into(),
             split: target.data.split().as_str().into(),

@@ -20,8 +20,17 @@ pub(crate) const SCHEMA_VERSION: u32 = 1;
 pub struct Subject {
     /// Of this format.
     pub schema_version: u32,
-    /// `hessian`, `ggn` or `residual`.
+    /// `hessian`, `ggn`, `residual` or `fisher`.
     pub operator: String,
+    /// `cross-entropy`, `mse` or `bce`; cross-entropy in reports that do not say it.
+    #[serde(default = "cross_entropy")]
+    pub loss_function: String,
+    /// Share of each label that is spread over all classes.
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// λ of the loss's term λ/2 |θ|².
+    #[serde(default)]
+    pub weight_decay: f64,
     /// The architecture's name.
     pub arch: String,
     /// The data set.
@@ -51,6 +60,11 @@ pub struct Subject {
     pub seed: u64,
     /// Versions.
     pub versions: Versions,
+}
+
+/// What a report that names no loss is about.
+fn cross_entropy() -> String {
+    "cross-entropy".into()
 }
 
 /// Some or all eigenvalues of a curvature matrix: `eigen.json`. The vectors are in

@@ -280,7 +280,8 @@ fn point(
     Ok(TrackPoint {
         step,
         loss: start.loss,
-        accuracy: start.accuracy,
+        // All data have labels.
+        accuracy: start.accuracy.unwrap_or_default(),
         gradient_norm: g.norm(),
         converged: top.converged,
         eigenvalues: top.values,

@@ -8,7 +8,7 @@ use qn_curvature::{Curvature, CurvatureError, Entries, Operator, Options, Real, 
 use qn_model::{Architecture, Graph, Layer};
 
 fn conv(name: &str, out_channels: usize, kernel: usize, stride: usize, padding: usize) -> Layer {
-    Layer::Conv2d { name: name.into(), out_channels, kernel, stride, padding, bias: true }
+    Layer::conv2d(name, out_channels, [kernel, stride, padding], true)
 }
 
 fn linear(name: &str, out_features: usize) -> Layer {
@@ -25,7 +25,7 @@ fn networks() -> Vec<Architecture> {
         let mut layers = vec![conv("first", 3, 3, 1, 1)];
         layers.extend(inner);
         layers.extend([Layer::Flatten, linear("last", 3)]);
-        Architecture { name: name.into(), input: [2, 6, 6], classes: 3, layers }
+        Architecture { name: name.into(), input: vec![2, 6, 6], classes: 3, layers }
     };
     vec![
         around("conv stride", vec![Layer::Tanh, conv("c", 4, 3, 2, 1)]),
@@ -34,52 +34,44 @@ fn networks() -> Vec<Architecture> {
         around("relu", vec![Layer::Relu, conv("c", 2, 3, 1, 1), Layer::Relu]),
         around("tanh", vec![Layer::Tanh]),
         around("gelu", vec![Layer::Gelu]),
-        around("max pool", vec![Layer::MaxPool2d { kernel: 2 }, conv("c", 2, 3, 1, 1)]),
-        around("direct", vec![conv("c", 4, 3, 1, 1), Layer::Relu, Layer::MaxPool2d { kernel: 2 }]),
-        around(
-            "direct without relu",
-            vec![Layer::Gelu, conv("c", 7, 5, 1, 2), Layer::MaxPool2d { kernel: 3 }],
-        ),
-        around("direct stride", vec![Layer::Tanh, conv("c", 4, 3, 2, 1), Layer::MaxPool2d { kernel: 2 }]),
+        around("max pool", vec![Layer::max_pool2d(2), conv("c", 2, 3, 1, 1)]),
+        around("direct", vec![conv("c", 4, 3, 1, 1), Layer::Relu, Layer::max_pool2d(2)]),
+        around("direct without relu", vec![Layer::Gelu, conv("c", 7, 5, 1, 2), Layer::max_pool2d(3)]),
+        around("direct stride", vec![Layer::Tanh, conv("c", 4, 3, 2, 1), Layer::max_pool2d(2)]),
         Architecture {
             name: "trunk".into(),
-            input: [2, 11, 9],
+            input: vec![2, 11, 9],
             classes: 3,
             layers: vec![
                 conv("a", 6, 5, 1, 2),
                 Layer::Relu,
-                Layer::MaxPool2d { kernel: 2 },
+                Layer::max_pool2d(2),
                 conv("b", 5, 3, 1, 1),
-                Layer::MaxPool2d { kernel: 2 },
+                Layer::max_pool2d(2),
                 Layer::Flatten,
                 linear("last", 3),
             ],
         },
-        around("max pool remainder", vec![Layer::MaxPool2d { kernel: 4 }]),
-        around("avg pool", vec![Layer::AvgPool2d { kernel: 2 }, Layer::Tanh]),
+        around("max pool remainder", vec![Layer::max_pool2d(4)]),
+        around("avg pool", vec![Layer::avg_pool2d(2), Layer::Tanh]),
         around("global max pool", vec![conv("c", 5, 3, 1, 1), Layer::GlobalMaxPool]),
         around(
             "residual",
-            vec![Layer::Residual {
-                layers: vec![
-                    Layer::Tanh,
-                    Layer::Residual { layers: vec![conv("c", 3, 3, 1, 1), Layer::Gelu] },
-                    Layer::Residual { layers: vec![] },
-                ],
-            }],
+            vec![Layer::residual(vec![
+                Layer::Tanh,
+                Layer::residual(vec![conv("c", 3, 3, 1, 1), Layer::Gelu]),
+                Layer::residual(vec![]),
+            ])],
         ),
-        around(
-            "residual first",
-            vec![Layer::Residual { layers: vec![Layer::Residual { layers: vec![conv("c", 3, 1, 1, 0)] }] }],
-        ),
+        around("residual first", vec![Layer::residual(vec![Layer::residual(vec![conv("c", 3, 1, 1, 0)])])]),
         around("scale", vec![Layer::Scale { factor: -0.7 }, Layer::Gelu]),
         Architecture {
             name: "residual on the input".into(),
-            input: [2, 4, 4],
+            input: vec![2, 4, 4],
             classes: 3,
             layers: vec![
                 Layer::Tanh,
-                Layer::Residual { layers: vec![conv("c", 2, 3, 1, 1), Layer::Tanh] },
+                Layer::residual(vec![conv("c", 2, 3, 1, 1), Layer::Tanh]),
                 Layer::Flatten,
                 linear("last", 3),
             ],
@@ -290,7 +282,7 @@ fn the_assembled_matrix_is_the_matrix_of_the_products() {
     // Two linear layers, so that the block of the largest has neighbours.
     all.push(Architecture {
         name: "deep".into(),
-        input: [1, 2, 3],
+        input: vec![1, 2, 3],
         classes: 3,
         layers: vec![
             Layer::Flatten,
@@ -417,7 +409,7 @@ fn with_loss(
 fn every_loss_has_its_gradient_products_and_matrix() {
     let arch = Architecture {
         name: "small".into(),
-        input: [1, 4, 4],
+        input: vec![1, 4, 4],
         classes: 3,
         layers: vec![
             conv("c", 2, 3, 1, 0),

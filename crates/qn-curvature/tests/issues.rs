@@ -203,8 +203,13 @@ impl Model {
         layers.extend(self.hidden.into_iter().flat_map(|h| [linear("first", h), Layer::Tanh]));
         layers.push(linear("last", self.classes));
         let input = [1, 1, self.inputs];
-        let graph =
-            Graph::new(&Architecture { name: "m".into(), input, classes: self.classes, layers }).unwrap();
+        let graph = Graph::new(&Architecture {
+            name: "m".into(),
+            input: input.to_vec(),
+            classes: self.classes,
+            layers,
+        })
+        .unwrap();
         let images = self.images.iter().flatten().copied();
         let samples = Samples::new(self.inputs, images, self.labels.clone()).unwrap();
         let options = Options { threads: 2, microbatch: Some(3), ..Options::default() };

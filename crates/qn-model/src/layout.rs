@@ -16,6 +16,11 @@ pub enum ParamKind {
     NormScale,
     /// Shift of a normalisation layer: starts at zero.
     NormShift,
+    /// A table or a learnt position: starts as normal numbers.
+    Normal {
+        /// Their standard deviation.
+        std: f32,
+    },
 }
 
 /// One trainable tensor: a contiguous, row-major stretch of θ.

@@ -1,6 +1,6 @@
 //! Sizes beyond which no network is built: they can be multiplied without care below.
 
-use crate::{Image, Layer};
+use crate::{Layer, Shape, Sides};
 
 /// Sides of images, windows, strides and paddings are at most this, so that sizes can be multiplied without care.
 const LARGEST_SIDE: usize = 1 << 10;
@@ -16,9 +16,10 @@ fn at_most(what: &str, size: usize, largest: usize) -> Result<(), String> {
 }
 
 /// The input's and the output's sizes.
-pub(crate) fn ends(input: Image, classes: usize) -> Result<(), String> {
-    at_most("the number of input channels", input.channels, LARGEST_WIDTH)
-        .and(at_most("the input's side", input.height.max(input.width), LARGEST_SIDE))
+pub(crate) fn ends(input: &Shape, classes: usize) -> Result<(), String> {
+    let (channels, sides) = input.dims().split_first().map_or((0, &[][..]), |(c, s)| (*c, s));
+    at_most("the number of input channels", channels, LARGEST_WIDTH)
+        .and(sides.iter().try_for_each(|&side| at_most("the input's side", side, LARGEST_SIDE)))
         .and(at_most("the number of classes", classes, LARGEST_WIDTH))
 }
 
@@ -31,17 +32,30 @@ pub(crate) fn network(output: usize, params: usize) -> Result<(), String> {
     ))
 }
 
+fn sides(what: &str, all: &[Sides]) -> Result<(), String> {
+    all.iter().flat_map(|s| s.each()).try_for_each(|side| at_most(what, side, LARGEST_SIDE))
+}
+
 /// The sizes that a layer names.
 pub(crate) fn layer(layer: &Layer) -> Result<(), String> {
     match *layer {
-        Layer::Conv2d { out_channels, kernel, stride, padding, .. } => at_most(
+        Layer::Conv2d { out_channels, kernel, stride, padding, .. }
+        | Layer::ConvTranspose2d { out_channels, kernel, stride, padding, .. } => sides(
             "kernel, stride or padding",
-            kernel.max(stride).max(padding),
-            LARGEST_SIDE,
+            &[kernel, stride, padding],
         )
         .and(at_most("out_channels", out_channels, LARGEST_WIDTH)),
+        Layer::Conv1d { out_channels, kernel, stride, padding, .. } => sides(
+            "kernel, stride or padding",
+            &[kernel.into(), stride.into(), padding.into()],
+        )
+        .and(at_most("out_channels", out_channels, LARGEST_WIDTH)),
+        Layer::Embedding { num_embeddings, embedding_dim, .. } => {
+            at_most("num_embeddings or embedding_dim", num_embeddings.max(embedding_dim), LARGEST_WIDTH)
+        }
         Layer::Linear { out_features, .. } => at_most("out_features", out_features, LARGEST_WIDTH),
-        Layer::MaxPool2d { kernel } | Layer::AvgPool2d { kernel } => at_most("kernel", kernel, LARGEST_SIDE),
+        Layer::MaxPool2d { kernel, .. } | Layer::AvgPool2d { kernel, .. } => sides("kernel", &[kernel]),
+        Layer::AdaptiveAvgPool2d { output } => sides("output", &[output]),
         _ => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ impl Preset {
             Self::Resnet9 { width: 64 } => ("resnet9".to_owned(), resnet9(64, classes)),
             Self::Resnet9 { width } => (format!("resnet9-w{width}"), resnet9(width, classes)),
         };
-        Architecture { name, input, classes, layers }
+        Architecture { name, input: input.to_vec(), classes, layers }
     }
 }
 
@@ -78,7 +78,7 @@ impl Architecture {
 }
 
 fn conv(name: &str, out_channels: usize, kernel: usize, padding: usize, bias: bool) -> Layer {
-    Layer::Conv2d { name: name.into(), out_channels, kernel, stride: 1, padding, bias }
+    Layer::conv2d(name, out_channels, [kernel, 1, padding], bias)
 }
 
 fn linear(name: &str, out_features: usize, bias: bool) -> Layer {
@@ -89,10 +89,10 @@ fn digits(classes: usize) -> Vec<Layer> {
     vec![
         conv("conv1", 8, 3, 1, true),
         Layer::Relu,
-        Layer::MaxPool2d { kernel: 2 },
+        Layer::max_pool2d(2),
         conv("conv2", 16, 3, 1, true),
         Layer::Relu,
-        Layer::MaxPool2d { kernel: 2 },
+        Layer::max_pool2d(2),
         Layer::Flatten,
         linear("fc", classes, true),
     ]
@@ -102,10 +102,10 @@ fn lenet(classes: usize) -> Vec<Layer> {
     vec![
         conv("conv1", 6, 5, 0, true),
         Layer::Relu,
-        Layer::MaxPool2d { kernel: 2 },
+        Layer::max_pool2d(2),
         conv("conv2", 16, 5, 0, true),
         Layer::Relu,
-        Layer::MaxPool2d { kernel: 2 },
+        Layer::max_pool2d(2),
         Layer::Flatten,
         linear("fc1", 120, true),
         Layer::Relu,
@@ -128,9 +128,9 @@ fn resnet9(width: usize, classes: usize) -> Vec<Layer> {
     let residual = |name: &str, channels: usize| {
         let mut layers = block(&format!("{name}.res1"), channels);
         layers.extend(block(&format!("{name}.res2"), channels));
-        Layer::Residual { layers }
+        Layer::residual(layers)
     };
-    let pool = Layer::MaxPool2d { kernel: 2 };
+    let pool = Layer::max_pool2d(2);
 
     let mut layers = block("prep", width);
     layers.extend(block("layer1", 2 * width));

@@ -9,35 +9,28 @@ use qn_train::{Mode, Network, class_pass, plain_pass};
 const N: usize = 12;
 
 fn every_layer() -> Architecture {
-    let conv = |name: &str, out_channels, kernel, stride, padding| Layer::Conv2d {
-        name: name.into(),
-        out_channels,
-        kernel,
-        stride,
-        padding,
-        bias: true,
+    let conv = |name: &str, out_channels, kernel, stride, padding| {
+        Layer::conv2d(name, out_channels, [kernel, stride, padding], true)
     };
     let norm = |name: &str| Layer::BatchNorm2d { name: name.into() };
     Architecture {
         name: "every layer".into(),
-        input: [2, 13, 13],
+        input: vec![2, 13, 13],
         classes: 4,
         layers: vec![
             conv("a", 5, 3, 2, 1),
             norm("b"),
             Layer::Tanh,
-            Layer::Residual {
-                layers: vec![
-                    conv("c", 5, 3, 1, 1),
-                    Layer::Gelu,
-                    Layer::Residual { layers: vec![conv("d", 5, 1, 1, 0)] },
-                ],
-            },
-            Layer::AvgPool2d { kernel: 2 },
+            Layer::residual(vec![
+                conv("c", 5, 3, 1, 1),
+                Layer::Gelu,
+                Layer::residual(vec![conv("d", 5, 1, 1, 0)]),
+            ]),
+            Layer::avg_pool2d(2),
             conv("e", 6, 2, 1, 1),
             norm("f"),
             Layer::Relu,
-            Layer::MaxPool2d { kernel: 2 },
+            Layer::max_pool2d(2),
             Layer::GlobalMaxPool,
             Layer::Flatten,
             Layer::Linear { name: "g".into(), out_features: 4, bias: true },
@@ -194,7 +187,7 @@ fn class_gradients_agree_with_the_tape() {
 fn lambda_survives_certainty() {
     let arch = Architecture {
         name: "one layer".into(),
-        input: [1, 1, 1],
+        input: vec![1, 1, 1],
         classes: 2,
         layers: vec![Layer::Linear { name: "l".into(), out_features: 2, bias: false }],
     };

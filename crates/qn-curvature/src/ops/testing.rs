@@ -56,6 +56,13 @@ fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     }
 }
 
+/// The tangents and the primal cotangent of a second-order pass.
+struct Second<'a> {
+    xdot: &'a [Vec<f64>],
+    theta_dot: &'a [Vec<f64>],
+    primal: &'a [f64],
+}
+
 /// An operation at a point.
 struct Point<'a> {
     operation: &'a dyn Operation<f64>,
@@ -84,7 +91,7 @@ impl Point<'_> {
         &self,
         len: usize,
         (ybar, b): (&[f64], usize),
-        second: Option<(&[Vec<f64>], &[Vec<f64>], &[f64])>,
+        second: Option<Second<'_>>,
         wanted: &[bool],
     ) -> Vec<Vec<f64>> {
         let (_, mut saved) = self.forward(len);
@@ -106,7 +113,7 @@ impl Point<'_> {
             let mut to = Cotangents { x: &mut targets, theta: &mut sums };
             match second {
                 None => self.operation.vjp(&at, &saved, (ybar, b), &mut to, &mut scratch),
-                Some((xdot, theta_dot, primal)) => {
+                Some(Second { xdot, theta_dot, primal }) => {
                     self.operation.settle(&at, &mut saved, primal, &mut scratch);
                     let (xdot, theta_dot) = (present(xdot), present(theta_dot));
                     let tangents = Tangents { b, x: &xdot, theta: &theta_dot, kept: &[] };
@@ -210,7 +217,12 @@ impl Check {
         let ybar = numbers(60, y.len() * B);
         let (primal, ybardot) = (numbers(61, y.len()), numbers(62, y.len() * B));
         let back = point.backward(len, (&ybar, B), None, choice);
-        let second = point.backward(len, (&ybardot, B), Some((&xdot, &theta_dot, &primal)), choice);
+        let second = point.backward(
+            len,
+            (&ybardot, B),
+            Some(Second { xdot: &xdot, theta_dot: &theta_dot, primal: &primal }),
+            choice,
+        );
         for t in 0..B {
             let [plus, minus] = [H, -H].map(|h| at(t, h).forward(len).0);
             let difference: Vec<f64> = plus.iter().zip(&minus).map(|(a, b)| (a - b) / (2.0 * H)).collect();
