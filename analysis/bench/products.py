@@ -159,7 +159,7 @@ def main():
             {"theta": theta.numpy(), "tangents": vectors.numpy(), "images": np.ascontiguousarray(images), "labels": labels.astype(np.float64)},
             given,
         )
-        command = ["cargo", "run", "--release", "-q", "-p", "qn-curvature", "--example", "products", "--", given, found]
+        command = ["cargo", "run", "--release", "-q", "-p", "qn-curvature", "--example", "products", "--", "lenet", given, found]
         ours = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
         exact = load_file(found)
 

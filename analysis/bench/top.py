@@ -95,7 +95,7 @@ def measured(command):
 
 def residuals(folder, network, samples, found):
     """True relative residuals, by products in f64."""
-    command = ["cargo", "run", "--release", "-q", "-p", "qn-curvature", "--example", "products", "--"]
+    command = ["cargo", "run", "--release", "-q", "-p", "qn-curvature", "--example", "products", "--", "lenet"]
     images, labels = cifar(samples)
     theta = np.concatenate([load_file(network)[n].ravel() for n, _ in lenet().named_parameters()])
     vectors = found["vectors"].astype(np.float64)
