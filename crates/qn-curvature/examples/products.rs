@@ -57,7 +57,8 @@ fn prepared<T: Real>(input: &Input, keep: bool) -> (Curvature<T>, Mat<f64>) {
     let images = input.images.iter().copied();
     let samples = Samples::<T>::new(features, images, input.labels.clone()).expect("the input is finite");
     let options = Options { memory: if keep { usize::MAX } else { 0 }, ..input.options.clone() };
-    let curvature = Curvature::new(&input.graph, &input.theta, &input.buffers, samples, &options).expect("sizes agree");
+    let curvature =
+        Curvature::new(&input.graph, &input.theta, &input.buffers, samples, &options).expect("sizes agree");
     let mut y = Mat::zeros(curvature.dim(), input.tangents.ncols());
     let product = curvature.product(Operator::Hessian, input.tangents.as_ref(), y.as_mut());
     product.expect("the product is finite");
@@ -93,7 +94,11 @@ fn peak<T: Real>() -> f64 {
 
 fn architecture(name: &str) -> Graph {
     let file = name.ends_with(".toml") || name.ends_with(".json");
-    let found = if file { Architecture::from_file(name.as_ref()) } else { Architecture::named(name, [3, 32, 32], 10) };
+    let found = if file {
+        Architecture::from_file(name.as_ref())
+    } else {
+        Architecture::named(name, [3, 32, 32], 10)
+    };
     Graph::new(&found.expect("a preset or a file of an architecture")).expect("it is valid")
 }
 

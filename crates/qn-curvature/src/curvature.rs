@@ -11,11 +11,11 @@ use crate::loss_at::scale_of;
 use crate::losses::{CrossEntropy, Loss, Targets, Term};
 use crate::network::Network;
 use crate::primal::Primal;
-use crate::real::norm_l2;
 use crate::scratch::Scratch;
-use crate::sweep::sweep;
-use crate::tangent::{Operator, Part, product};
+use crate::tangent::{Operator, Part, pack, product};
 use crate::{CurvatureError, Real, Samples};
+use qn_kernels::norm_l2;
+use qn_kernels::ordered_reduce;
 
 /// The loss, and how the work is cut.
 #[derive(Clone, Debug)]
@@ -172,7 +172,7 @@ impl<T: Real> Curvature<T> {
         }
         *self.scale.get_or_init(|| {
             let cut = self.cut;
-            let largest = sweep(
+            let largest = ordered_reduce(
                 cut.batches(),
                 self.threads,
                 0.0,
@@ -205,7 +205,7 @@ impl<T: Real> Curvature<T> {
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
         let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
-        let (term, mut gradient) = sweep(
+        let (term, mut gradient) = ordered_reduce(
             cut.tasks(),
             self.threads,
             (Term::default(), vec![0.0; p]),
@@ -252,7 +252,7 @@ impl<T: Real> Curvature<T> {
             let members: Vec<usize> = own.map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
-            let (spread, row) = sweep(
+            let (spread, row) = ordered_reduce(
                 batches.len(),
                 self.threads,
                 (0.0, vec![0.0; p]),
@@ -343,9 +343,10 @@ impl<T: Real> Curvature<T> {
             }
         }
         let reached = self.network.reached(active);
-        let part = Part { active, reached: &reached, b };
+        let packed = pack(&self.network, &tangents, (active, b));
+        let part = Part { active, reached: &reached, b, packed: &packed };
         let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
-        let mut total = sweep(
+        let mut total = ordered_reduce(
             cut.tasks(),
             self.threads,
             vec![0.0; self.dim() * b],

@@ -14,16 +14,10 @@
 //! product without transposition.
 
 mod assembly;
-mod conv_gradient;
-mod conv_rows;
-mod convolution;
 mod curvature;
 mod cut;
 mod direct;
 mod error;
-mod gemm;
-mod im2col;
-mod lanes;
 mod loss_at;
 pub mod losses;
 mod network;
@@ -31,21 +25,17 @@ mod operation;
 mod ops;
 mod pooled_convs;
 mod primal;
-mod real;
 mod samples;
 mod scratch;
-mod sweep;
 mod tail;
 mod tangent;
 mod window_rows;
 
 pub use assembly::{AssemblyPlan, Entries};
-pub use convolution::Convolution;
 pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
 pub use error::CurvatureError;
-pub use lanes::Lanes;
 pub use operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
-pub use real::{Real, norm_l2};
+pub use qn_kernels::{Convolution, Lanes, Packed, Real, norm_l2};
 pub use samples::Samples;
 pub use scratch::Scratch;
 pub use tangent::Operator;

@@ -1,5 +1,5 @@
-use crate::Real;
 use crate::losses::{Loss, Targets, Term};
+use qn_kernels::Real;
 
 /// A loss at the outputs of a microbatch.
 pub(crate) struct LossAt {

@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use qn_kernels::Packed;
 use qn_model::{Graph, ParamId};
 
 use crate::error::{check_finite, check_len};
@@ -16,8 +17,9 @@ pub(crate) struct Step<T> {
     /// The values that it reads, and the one that it gives.
     pub(crate) inputs: Vec<usize>,
     pub(crate) output: usize,
-    /// Its parameters, as indices of the layout's tensors.
+    /// Its parameters, as indices of the layout's tensors, and what it has made of them.
     pub(crate) params: Vec<usize>,
+    pub(crate) packed: Vec<Packed<T>>,
 }
 
 /// A network at one point θ of its parameter space.
@@ -62,8 +64,12 @@ impl<T: Real> Network<T> {
             };
             fused |= count > 1;
             let nodes = &graph.nodes()[node..node + count];
-            let params = nodes.iter().flat_map(|n| n.op.params()).map(|ParamId(i)| i).collect();
-            steps.push(Step { operation, inputs: nodes[0].inputs.clone(), output: node + count, params });
+            let params: Vec<usize> = nodes.iter().flat_map(|n| n.op.params()).map(|ParamId(i)| i).collect();
+            let own: Vec<Option<&[T]>> =
+                params.iter().map(|&p| Some(&theta[layout.params()[p].range()])).collect();
+            let packed = operation.pack(&own, 1);
+            let inputs = nodes[0].inputs.clone();
+            steps.push(Step { operation, inputs, output: node + count, params, packed });
             node += count;
         }
         let steps = needed(steps, graph.nodes().len());

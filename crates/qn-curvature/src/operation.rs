@@ -15,8 +15,8 @@
 
 use std::any::Any;
 
-use crate::Real;
 use crate::scratch::Scratch;
+use qn_kernels::{Packed, Real};
 
 /// What an operation keeps from its forward pass.
 #[derive(Default)]
@@ -44,6 +44,8 @@ pub struct At<'a, T> {
     pub x: &'a [&'a [T]],
     /// Parameters, in the order of [`qn_model::Op::params`].
     pub theta: &'a [&'a [T]],
+    /// What [`Operation::pack`] has made of them.
+    pub packed: &'a [Packed<T>],
 }
 
 /// A block of tangents. None stands for zero, and for a parameter that does not take part.
@@ -54,6 +56,8 @@ pub struct Tangents<'a, T> {
     pub x: &'a [Option<&'a [T]>],
     /// Of the parameters.
     pub theta: &'a [Option<&'a [T]>],
+    /// What [`Operation::pack`] has made of them.
+    pub packed: &'a [Packed<T>],
     /// What [`Operation::jvp_keeping`] has returned, in [`Operation::vjp_tangent`].
     pub kept: &'a [T],
 }
@@ -125,6 +129,12 @@ pub trait Operation<T: Real>: Send + Sync + std::fmt::Debug {
         scratch: &mut Scratch<T>,
     ) {
         self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
+    }
+
+    /// Parameters, or a block of b tangents of them, in the order in which kernels read them: made once for all
+    /// microbatches, in [`At::packed`] and [`Tangents::packed`].
+    fn pack(&self, _theta: &[Option<&[T]>], _b: usize) -> Vec<Packed<T>> {
+        Vec::new()
     }
 
     /// Called once the primal cotangent ȳ is known, before any product: may save what products need of it.

@@ -6,12 +6,12 @@
 use qn_model::{Activation, Graph, Node, Op};
 
 use crate::direct::{Active, Back, Direct, Found, Padded, SIZES, Work};
-use crate::im2col::Im2col;
-use crate::lanes::Group;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::{Conv, MaxPool, Windows};
 use crate::scratch::Scratch;
 use crate::{Real, window_rows};
+use qn_kernels::Group;
+use qn_kernels::Im2col;
 
 /// Bytes that a convolution's input may take in one sample: a first-level cache.
 const INPUT_BYTES: usize = 1 << 15;
@@ -236,7 +236,7 @@ impl<T: Real> Operation<T> for PooledConvs {
                     lanes.forward(theta[0], theta.get(1).copied(), &x, &mut s, m, faer::Par::Seq);
                 }
                 None => {
-                    let at = At { m, x: &[&x], theta };
+                    let at = At { m, x: &[&x], theta, packed: &[] };
                     Conv::new(input, output, window, 1).forward(&at, &mut s, scratch);
                 }
             }
@@ -246,8 +246,10 @@ impl<T: Real> Operation<T> for PooledConvs {
             }
             let pool = MaxPool(conv.pool);
             let mut pooled = scratch.take(conv.pool.output.len() * m);
-            let picked =
-                pool.forward(&At { m, x: &[&s], theta: &[] }, &mut pooled, scratch).indices.remove(0);
+            let picked = pool
+                .forward(&At { m, x: &[&s], theta: &[], packed: &[] }, &mut pooled, scratch)
+                .indices
+                .remove(0);
             actives.push(conv.activate(&Found { input: &x, output: &s, picked: &picked }, m));
             scratch.give([s, std::mem::replace(&mut x, pooled)]);
         }

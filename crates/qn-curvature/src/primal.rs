@@ -33,7 +33,7 @@ impl<T: Real> Primal<T> {
         for step in &network.steps {
             let mut y = scratch.take(network.value_len[step.output] * m);
             let x: Vec<&[T]> = step.inputs.iter().map(|&v| values[v].as_slice()).collect();
-            let at = At { m, x: &x, theta: &network.theta_of(step) };
+            let at = At { m, x: &x, theta: &network.theta_of(step), packed: &step.packed };
             saved.push(step.operation.forward(&at, &mut y, scratch));
             values[step.output] = y;
         }
@@ -62,7 +62,7 @@ impl<T: Real> Primal<T> {
         for (step, saved) in network.steps.iter().zip(&mut self.saved) {
             let ybar = &self.cotangents[step.output];
             let x: Vec<&[T]> = step.inputs.iter().map(|&v| self.values[v].as_slice()).collect();
-            let at = At { m: self.m, x: &x, theta: &network.theta_of(step) };
+            let at = At { m: self.m, x: &x, theta: &network.theta_of(step), packed: &step.packed };
             step.operation.settle(&at, saved, ybar, scratch);
             let keeps = step.operation.keeps();
             step.inputs.iter().for_each(|&v| needed[v][0] |= keeps.inputs);
@@ -95,7 +95,7 @@ impl<T: Real> Primal<T> {
             scratch.give([std::mem::replace(last, first)]);
         }
         let reached = network.reached(&vec![true; network.ranges.len()]);
-        let part = Part { active: &vec![true; network.ranges.len()], reached: &reached, b: 1 };
+        let part = Part { active: &vec![true; network.ranges.len()], reached: &reached, b: 1, packed: &[] };
         pull_back(network, self, None, &part, (&mut cotangents, scratch), sums);
         self.cotangents = cotangents;
     }

@@ -1,4 +1,4 @@
-use crate::Real;
+use qn_kernels::Real;
 
 /// Buffers that nothing uses at the moment: getting new ones from the system takes longer than filling them.
 pub struct Scratch<T> {

@@ -7,9 +7,9 @@ use faer::Mat;
 use qn_model::{Activation, Op, ParamId};
 
 use crate::scratch::Scratch;
-use crate::sweep::sweep;
 use crate::tangent::Operator;
 use crate::{Curvature, Real};
+use qn_kernels::ordered_reduce;
 
 /// A linear layer behind which there are only linear layers and activations.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl<T: Real> Curvature<T> {
         });
         let starts: Vec<usize> = samples.clone().step_by(self.microbatch()).collect();
         let batch = |i: usize| starts[i]..samples.end.min(starts[i] + self.microbatch());
-        sweep(
+        ordered_reduce(
             starts.len(),
             self.threads(),
             empty.collect(),

@@ -1,10 +1,10 @@
 //! A block of tangents through one microbatch, forward and back.
 
-use crate::Real;
 use crate::network::{Network, Step};
 use crate::operation::{At, Cotangents, Tangents};
 use crate::primal::Primal;
 use crate::scratch::Scratch;
+use qn_kernels::{Packed, Real};
 
 /// Which matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +37,14 @@ impl Operator {
 }
 
 /// Which parameter tensors take part: their tangents are not zero, and their sums are wanted.
-pub(crate) struct Part<'a> {
+pub(crate) struct Part<'a, T> {
     pub(crate) active: &'a [bool],
     /// The values that depend on them.
     pub(crate) reached: &'a [bool],
     /// Tangents.
     pub(crate) b: usize,
+    /// What the steps have made of the parameters' tangents; empty in passes of first order.
+    pub(crate) packed: &'a [Vec<Packed<T>>],
 }
 
 /// Adds (operator · V) of one microbatch to `sums`, weighting each sample by `weight`. V and the sums are tensor by
@@ -52,7 +54,7 @@ pub(crate) fn product<T: Real>(
     network: &Network<T>,
     primal: &Primal<T>,
     operator: Operator,
-    (tangents, part): (&[T], &Part<'_>),
+    (tangents, part): (&[T], &Part<'_, T>),
     weight: f64,
     (scratch, sums): (&mut Scratch<T>, &mut [T]),
 ) {
@@ -89,12 +91,26 @@ pub(crate) struct Second<'a, T> {
     kept: &'a [Vec<T>],
 }
 
+/// What every step makes of its parameters' tangents.
+pub(crate) fn pack<T: Real>(
+    network: &Network<T>,
+    tangents: &[T],
+    (active, b): (&[bool], usize),
+) -> Vec<Vec<Packed<T>>> {
+    let of = |p: &usize| {
+        let range = &network.ranges[*p];
+        active[*p].then(|| &tangents[range.start * b..range.end * b])
+    };
+    let step = |step: &Step<T>| step.operation.pack(&step.params.iter().map(of).collect::<Vec<_>>(), b);
+    network.steps.iter().map(step).collect()
+}
+
 /// The parameters' tangents of a step.
 fn theta_dots<'a, T>(
     network: &Network<T>,
     step: &Step<T>,
     tangents: &'a [T],
-    part: &Part<'_>,
+    part: &Part<'_, T>,
 ) -> Vec<Option<&'a [T]>> {
     let of = |p: &usize| {
         let range = &network.ranges[*p];
@@ -111,13 +127,13 @@ fn push_forward<T: Real>(
     network: &Network<T>,
     primal: &Primal<T>,
     tangents: &[T],
-    part: &Part<'_>,
+    part: &Part<'_, T>,
     scratch: &mut Scratch<T>,
 ) -> Dots<T> {
     let (m, b) = (primal.m, part.b);
     let mut dots: Vec<Vec<T>> = vec![Vec::new(); network.value_len.len()];
     let mut kept = vec![Vec::new(); network.steps.len()];
-    for ((step, saved), kept) in network.steps.iter().zip(&primal.saved).zip(&mut kept) {
+    for (i, ((step, saved), kept)) in network.steps.iter().zip(&primal.saved).zip(&mut kept).enumerate() {
         if !part.reached[step.output] {
             continue;
         }
@@ -125,8 +141,9 @@ fn push_forward<T: Real>(
         let x: Vec<Option<&[T]>> =
             step.inputs.iter().map(|&v| part.reached[v].then(|| dots[v].as_slice())).collect();
         let theta = theta_dots(network, step, tangents, part);
-        let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step) };
-        let tangents = Tangents { b, x: &x, theta: &theta, kept: &[] };
+        let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step), packed: &step.packed };
+        let packed = part.packed.get(i).map_or(&[][..], Vec::as_slice);
+        let tangents = Tangents { b, x: &x, theta: &theta, packed, kept: &[] };
         *kept = step.operation.jvp_keeping(&at, saved, &tangents, &mut ydot, scratch);
         dots[step.output] = ydot;
     }
@@ -143,7 +160,7 @@ pub(crate) fn pull_back<T: Real>(
     network: &Network<T>,
     primal: &Primal<T>,
     second: Option<Second<'_, T>>,
-    part: &Part<'_>,
+    part: &Part<'_, T>,
     (cotangents, scratch): (&mut [Vec<T>], &mut Scratch<T>),
     mut sums: Option<&mut [T]>,
 ) {
@@ -165,13 +182,14 @@ pub(crate) fn pull_back<T: Real>(
         let mut x: Vec<Option<&mut [T]>> = targets.iter_mut().map(|t| t.as_deref_mut()).collect();
         let mut theta = split(network, step, sums.as_deref_mut(), part);
         let mut to = Cotangents { x: &mut x, theta: &mut theta };
-        let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step) };
+        let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step), packed: &step.packed };
         match second {
             Some(Second { theta, values, kept }) => {
                 let xdot: Vec<Option<&[T]>> =
                     step.inputs.iter().map(|&v| part.reached[v].then(|| values[v].as_slice())).collect();
                 let theta = theta_dots(network, step, theta, part);
-                let tangents = Tangents { b, x: &xdot, theta: &theta, kept: &kept[i] };
+                let packed = part.packed.get(i).map_or(&[][..], Vec::as_slice);
+                let tangents = Tangents { b, x: &xdot, theta: &theta, packed, kept: &kept[i] };
                 let ybars = (primal.cotangents[step.output].as_slice(), ybar.as_slice());
                 step.operation.vjp_tangent(&at, saved, &tangents, ybars, &mut to, scratch);
             }
@@ -195,7 +213,7 @@ fn split<'a, T>(
     network: &Network<T>,
     step: &Step<T>,
     sums: Option<&'a mut [T]>,
-    part: &Part<'_>,
+    part: &Part<'_, T>,
 ) -> Vec<Option<&'a mut [T]>> {
     let mut found: Vec<Option<&mut [T]>> = step.params.iter().map(|_| None).collect();
     let Some(sums) = sums else { return found };

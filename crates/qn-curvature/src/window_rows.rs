@@ -5,9 +5,9 @@
 
 use pulp::Simd;
 
-use crate::Real;
 use crate::direct::{Back, Entry, Work};
-use crate::lanes::{self, Group, Kernel, LANES, Registers};
+use qn_kernels::Real;
+use qn_kernels::{self as lanes, Group, Kernel, LANES, Registers};
 
 /// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere. `partial` is scratch.
 pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partial: &mut Vec<Group<T>>) {

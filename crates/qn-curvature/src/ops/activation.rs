@@ -2,9 +2,9 @@
 
 use qn_model::Activation;
 
-use crate::Real;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
+use qn_kernels::Real;
 
 /// φ(x), φ′(x) and φ″(x); at kinks the derivatives are PyTorch's, and φ″ is zero.
 fn derivatives(f: Activation, x: f64) -> [f64; 3] {

@@ -1,9 +1,9 @@
 //! Mean of each window.
 
-use crate::Real;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::pool::Windows;
 use crate::scratch::Scratch;
+use qn_kernels::Real;
 
 /// Means over windows.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 
 use qn_model::{Binary, Shape};
 
-use crate::Real;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
+use qn_kernels::Real;
 
 /// x ∘ y, entry by entry.
 #[derive(Clone, Debug)]

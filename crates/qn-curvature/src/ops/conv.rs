@@ -1,14 +1,13 @@
-//! Cross-correlation as a matrix product with patches.
+//! Cross-correlation, with samples in the vector lanes; where they do not fill them, as a matrix product with patches.
 
 use faer::Accum;
 use qn_model::{Image, Window};
 
-use crate::Real;
-use crate::gemm::{gemm, view};
-use crate::im2col::Im2col;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
-use crate::real;
 use crate::scratch::Scratch;
+use qn_kernels::Real;
+use qn_kernels::{Correlation, Im2col, LANES, Packed};
+use qn_kernels::{gemm, view};
 
 /// A convolution in groups, each a convolution of its own between contiguous parts of the channels.
 #[derive(Clone, Debug)]
@@ -16,6 +15,9 @@ pub(crate) struct Conv {
     /// Geometry of one group.
     patches: Im2col,
     groups: usize,
+    /// The map and its transpose.
+    map: Correlation,
+    back: Correlation,
 }
 
 /// Numbers of one group: in a plane of inputs, in a plane of outputs, and of the weights.
@@ -38,7 +40,12 @@ fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
 impl Conv {
     pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
         let part = |image: Image| Image { channels: image.channels / groups, ..image };
-        Self { patches: Im2col { input: part(input), output: part(output), window }, groups }
+        Self {
+            patches: Im2col { input: part(input), output: part(output), window },
+            groups,
+            map: Correlation::new(input, output, window, groups),
+            back: Correlation::transposed(input, output, window, groups),
+        }
     }
 
     fn lens(&self, m: usize) -> Lens {
@@ -88,13 +95,17 @@ impl Conv {
 
     /// b̄ += Σ ȳ, of all groups.
     fn sums<T: Real>(&self, ybar: &[T], bbar: &mut [T], m: usize) {
-        bbar.iter_mut().zip(ybar.chunks_exact(self.rows(m))).for_each(|(sum, y)| *sum += real::sum(y));
+        bbar.iter_mut().zip(ybar.chunks_exact(self.rows(m))).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
     }
 }
 
 impl<T: Real> Operation<T> for Conv {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let (m, lens) = (at.m, self.lens(at.m));
+        if let Some([own, _]) = at.packed.first_chunk().filter(|_| fills(m)) {
+            self.map.run(&[(own, at.x[0])], at.theta.get(1).copied(), y, m);
+            return Saved::none();
+        }
         let accum = self.start(at.theta.get(1).copied(), y, m);
         let mut columns = self.columns(m, scratch);
         for (g, y) in y.chunks_exact_mut(lens.y).enumerate() {
@@ -115,6 +126,15 @@ impl<T: Real> Operation<T> for Conv {
     ) {
         let (m, lens, groups) = (at.m, self.lens(at.m), self.groups);
         let (v, bias) = (tangents.theta[0], tangents.theta.get(1).copied().flatten());
+        if let Some([own, _]) = at.packed.first_chunk().filter(|_| fills(m)) {
+            for (t, ydot) in ydot.chunks_exact_mut(lens.y * groups).enumerate() {
+                let mut pairs = Vec::with_capacity(2);
+                pairs.extend(tangents.packed.get(2 * t).map(|v| (v, at.x[0])));
+                pairs.extend(tangents.x[0].map(|xdot| (own, part(xdot, lens.x * groups, t))));
+                self.map.run(&pairs, bias.map(|b| part(b, lens.out * groups, t)), ydot, m);
+            }
+            return;
+        }
         let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
         for g in 0..groups {
             if v.is_some() {
@@ -149,7 +169,7 @@ impl<T: Real> Operation<T> for Conv {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], kept: &[] };
+        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
         self.backward(at, &none, (&[], ybar), to, scratch);
     }
 
@@ -165,12 +185,56 @@ impl<T: Real> Operation<T> for Conv {
         self.backward(at, tangents, ybars, to, scratch);
     }
 
+    /// For each tangent, or for θ, the weights of the map and of its transpose.
+    fn pack(&self, theta: &[Option<&[T]>], b: usize) -> Vec<Packed<T>> {
+        let Some(weights) = theta[0] else { return Vec::new() };
+        let (all, taps) = (weights.len() / b, self.patches.window.taps());
+        let (inner, out) = (self.patches.input.channels, self.patches.output.channels);
+        let each = |t: usize| {
+            let w = part(weights, all, t);
+            let at =
+                move |g: usize, o: usize, c: usize, tap: usize| w[((g * out + o) * inner + c) * taps + tap];
+            [self.map.pack(at), self.back.pack(|g, c, o, tap| at(g, o, c, tap))]
+        };
+        (0..b).flat_map(each).collect()
+    }
+
     fn keeps(&self) -> Keeps {
         Keeps { inputs: true, cotangent: true }
     }
 }
 
+/// Whether samples fill the vector lanes.
+fn fills(m: usize) -> bool {
+    m.is_multiple_of(LANES)
+}
+
 impl Conv {
+    /// What [`Self::backward`] does, but for the bias.
+    fn backward_in_lanes<T: Real>(
+        &self,
+        (x, m): (&[T], usize),
+        own: &Packed<T>,
+        tangents: &Tangents<'_, T>,
+        (ybar, ybardot): (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+    ) {
+        let Lens { x: x_len, y: y_len, w: w_len, .. } = self.lens(m);
+        let groups = self.groups;
+        for (t, ybardot) in ybardot.chunks_exact(y_len * groups).enumerate() {
+            if let Some(wbar) = &mut to.theta[0] {
+                let mut pairs = vec![(ybardot, x)];
+                pairs.extend(tangents.x[0].map(|xdot| (ybar, part(xdot, x_len * groups, t))));
+                self.map.weight_gradient(&pairs, part_mut(wbar, w_len * groups, t), m);
+            }
+            if let Some(xbar) = &mut to.x[0] {
+                let mut pairs = vec![(own, ybardot)];
+                pairs.extend(tangents.packed.get(2 * t + 1).map(|v| (v, ybar)));
+                self.back.run(&pairs, None, part_mut(xbar, x_len * groups, t), m);
+            }
+        }
+    }
+
     /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
     fn backward<T: Real>(
         &self,
@@ -185,6 +249,10 @@ impl Conv {
             let channels = groups * lens.out;
             let blocks = ybardot.chunks_exact(groups * lens.y).zip(bbar.chunks_exact_mut(channels));
             blocks.for_each(|(ybar, bbar)| self.sums(ybar, bbar, m));
+        }
+        if let Some([_, own]) = at.packed.first_chunk().filter(|_| fills(m)) {
+            self.backward_in_lanes((at.x[0], m), own, tangents, (ybar, ybardot), to);
+            return;
         }
         let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
         for g in 0..groups {

@@ -3,11 +3,10 @@
 use faer::Accum;
 use qn_model::Shape;
 
-use crate::Real;
-use crate::gemm::{gemm, view};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
-use crate::real;
 use crate::scratch::Scratch;
+use qn_kernels::Real;
+use qn_kernels::{gemm, view};
 
 /// A linear layer at every position: the axes before the last.
 #[derive(Clone, Debug)]
@@ -69,7 +68,7 @@ impl Linear {
     /// b̄ += Σ ȳ.
     fn sums<T: Real>(&self, ybar: &[T], bbar: &mut [T], m: usize) {
         for ybar in ybar.chunks_exact(self.out * m) {
-            bbar.iter_mut().zip(ybar.chunks_exact(m)).for_each(|(sum, y)| *sum += real::sum(y));
+            bbar.iter_mut().zip(ybar.chunks_exact(m)).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
         }
     }
 }

@@ -5,8 +5,9 @@ use qn_model::{Graph, Op, ParamKind, Shape};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
-/// Samples, and tangents.
-const M: usize = 3;
+/// Samples: fewer than the vector lanes, and as many.
+const SAMPLES: [usize; 2] = [3, 16];
+/// Tangents.
 const B: usize = 2;
 /// Steps of this size err by its square and by rounding, eps/h: both about 1e-10.
 const H: f64 = 1e-5;
@@ -66,6 +67,7 @@ struct Second<'a> {
 /// An operation at a point.
 struct Point<'a> {
     operation: &'a dyn Operation<f64>,
+    m: usize,
     x: Vec<Vec<f64>>,
     theta: Vec<Vec<f64>>,
 }
@@ -80,9 +82,11 @@ fn present(all: &[Vec<f64>]) -> Vec<Option<&[f64]>> {
 
 impl Point<'_> {
     fn forward(&self, len: usize) -> (Vec<f64>, Saved<f64>) {
-        let mut y = vec![f64::NAN; len * M];
+        let mut y = vec![f64::NAN; len * self.m];
         let (x, theta) = (slices(&self.x), slices(&self.theta));
-        let saved = self.operation.forward(&At { m: M, x: &x, theta: &theta }, &mut y, &mut Scratch::new());
+        let packed = self.operation.pack(&present(&self.theta), 1);
+        let at = At { m: self.m, x: &x, theta: &theta, packed: &packed };
+        let saved = self.operation.forward(&at, &mut y, &mut Scratch::new());
         (y, saved)
     }
 
@@ -96,7 +100,8 @@ impl Point<'_> {
     ) -> Vec<Vec<f64>> {
         let (_, mut saved) = self.forward(len);
         let (x, theta) = (slices(&self.x), slices(&self.theta));
-        let at = At { m: M, x: &x, theta: &theta };
+        let own = self.operation.pack(&present(&self.theta), 1);
+        let at = At { m: self.m, x: &x, theta: &theta, packed: &own };
         let mut scratch = Scratch::new();
         let mut xbar: Vec<Vec<f64>> = self.x.iter().map(|x| vec![f64::NAN; x.len() * b]).collect();
         let mut theta_bar: Vec<Vec<f64>> = self.theta.iter().map(|t| vec![0.0; t.len() * b]).collect();
@@ -116,8 +121,9 @@ impl Point<'_> {
                 Some(Second { xdot, theta_dot, primal }) => {
                     self.operation.settle(&at, &mut saved, primal, &mut scratch);
                     let (xdot, theta_dot) = (present(xdot), present(theta_dot));
-                    let tangents = Tangents { b, x: &xdot, theta: &theta_dot, kept: &[] };
-                    let mut ydot = vec![f64::NAN; len * M * b];
+                    let packed = self.operation.pack(&theta_dot, b);
+                    let tangents = Tangents { b, x: &xdot, theta: &theta_dot, packed: &packed, kept: &[] };
+                    let mut ydot = vec![f64::NAN; len * self.m * b];
                     let kept = self.operation.jvp_keeping(&at, &saved, &tangents, &mut ydot, &mut scratch);
                     // What is not kept must not be read.
                     let keeps = self.operation.keeps();
@@ -172,25 +178,25 @@ impl Check {
         let len = graph.shape(last).len();
         let node = graph.nodes().last().unwrap();
         let operation = crate::ops::resolve::<f64>(&graph, node, &self.buffers).unwrap();
-        let input = |(i, shape): (usize, &Shape)| -> Vec<f64> {
-            let raw = numbers(i, shape.len() * M);
+        let input = |(i, shape): (usize, &Shape), m: usize| -> Vec<f64> {
+            let raw = numbers(i, shape.len() * m);
             match self.integers[i] {
                 Some(n) => raw.iter().map(|x| ((x + 1.0) / 2.0 * n as f64).floor()).collect(),
                 None if self.positive => raw.iter().map(|x| x + 1.5).collect(),
                 None => raw,
             }
         };
-        let x: Vec<Vec<f64>> = self.inputs.iter().enumerate().map(input).collect();
         let theta: Vec<Vec<f64>> =
             self.params.iter().enumerate().map(|(i, s)| numbers(20 + i, s.iter().product())).collect();
         // Everything has a tangent; then every part alone.
-        let parts = x.len() + theta.len();
-        let can = |i: usize| i >= x.len() || self.integers[i].is_none();
+        let (inputs, parts) = (self.inputs.len(), self.inputs.len() + theta.len());
+        let can = |i: usize| i >= inputs || self.integers[i].is_none();
         let mut choices: Vec<Vec<bool>> = vec![(0..parts).map(can).collect()];
         choices.extend((0..parts).filter(|&i| can(i)).map(|i| (0..parts).map(|j| i == j).collect()));
-        let point = Point { operation: operation.as_ref(), x, theta };
-        for choice in choices {
-            self.compare(&point, len, &choice);
+        for m in SAMPLES {
+            let x: Vec<Vec<f64>> = self.inputs.iter().enumerate().map(|i| input(i, m)).collect();
+            let point = Point { operation: operation.as_ref(), m, x, theta: theta.clone() };
+            choices.iter().for_each(|choice| self.compare(&point, len, choice));
         }
     }
 
@@ -204,6 +210,7 @@ impl Check {
             point.theta.iter().enumerate().map(|(i, t)| tangent(n + i, t.len())).collect();
         let at = |t: usize, step: f64| Point {
             operation: point.operation,
+            m: point.m,
             x: moved(&point.x, &xdot, t, step),
             theta: moved(&point.theta, &theta_dot, t, step),
         };
@@ -211,8 +218,9 @@ impl Check {
         let mut ydot = vec![f64::NAN; y.len() * B];
         let (x, theta) = (slices(&point.x), slices(&point.theta));
         let (xs, ts) = (present(&xdot), present(&theta_dot));
-        let tangents = Tangents { b: B, x: &xs, theta: &ts, kept: &[] };
-        let here = At { m: M, x: &x, theta: &theta };
+        let (packed, own) = (point.operation.pack(&ts, B), point.operation.pack(&present(&point.theta), 1));
+        let tangents = Tangents { b: B, x: &xs, theta: &ts, packed: &packed, kept: &[] };
+        let here = At { m: point.m, x: &x, theta: &theta, packed: &own };
         point.operation.jvp(&here, &saved, &tangents, &mut ydot, &mut Scratch::new());
         let ybar = numbers(60, y.len() * B);
         let (primal, ybardot) = (numbers(61, y.len()), numbers(62, y.len() * B));

@@ -6,20 +6,23 @@ use crate::Real;
 
 /// Geometry of a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Im2col {
-    pub(crate) input: Image,
-    pub(crate) output: Image,
-    pub(crate) window: Window,
+pub struct Im2col {
+    /// The input.
+    pub input: Image,
+    /// The output; its channels do not matter.
+    pub output: Image,
+    /// The windows.
+    pub window: Window,
 }
 
 impl Im2col {
     /// Entries of a patch: rows of the filter matrix.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.input.channels * self.window.taps()
     }
 
     /// `columns[k][position][sample]` = input under tap k of the window at that position.
-    pub(crate) fn gather<T: Real>(&self, plane: &[T], columns: &mut [T], m: usize) {
+    pub fn gather<T: Real>(&self, plane: &[T], columns: &mut [T], m: usize) {
         self.runs(m, |run| match run {
             Run::Copy { plane: p, column: c, len } => columns[c..c + len].copy_from_slice(&plane[p..p + len]),
             Run::Outside { column: c, len } => columns[c..c + len].fill(T::of(0.0)),
@@ -27,7 +30,7 @@ impl Im2col {
     }
 
     /// The transposed map: plane = Σ over taps of `columns`.
-    pub(crate) fn scatter<T: Real>(&self, columns: &[T], plane: &mut [T], m: usize) {
+    pub fn scatter<T: Real>(&self, columns: &[T], plane: &mut [T], m: usize) {
         plane.fill(T::of(0.0));
         self.runs(m, |run| {
             if let Run::Copy { plane: p, column: c, len } = run {

@@ -33,7 +33,7 @@ impl Real for f64 {
 const LANES: usize = 16;
 
 /// Σ x.
-pub(crate) fn sum<T: Real>(x: &[T]) -> T {
+pub fn sum<T: Real>(x: &[T]) -> T {
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [T::of(0.0); LANES];
     for chunk in chunks {
@@ -45,7 +45,7 @@ pub(crate) fn sum<T: Real>(x: &[T]) -> T {
 }
 
 /// Σ x y, for slices of the same length.
-pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     let ((chunks, rest), (others, other_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     let mut lanes = [T::of(0.0); LANES];
     for (a, b) in chunks.iter().zip(others) {

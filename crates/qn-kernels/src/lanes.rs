@@ -8,26 +8,27 @@ use pulp::Simd;
 use crate::Real;
 
 /// Numbers in a group, which is one cache line in f32 and two in f64, whatever the processor.
-pub(crate) const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Sixteen numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
-pub(crate) struct Group<T>([T; LANES]);
+pub struct Group<T>([T; LANES]);
 
 impl<T: Real> Group<T> {
-    pub(crate) fn zero() -> Self {
+    /// Zero in every lane.
+    pub fn zero() -> Self {
         Self([T::of(0.0); LANES])
     }
 
     /// The sum of the lanes, in order.
-    pub(crate) fn sum(&self) -> T {
+    pub fn sum(&self) -> T {
         self.0.iter().copied().sum()
     }
 
     /// As R registers: `R * T::lanes::<S>()` must be [`LANES`].
     #[inline(always)]
-    pub(crate) fn load<S: Simd, const R: usize>(&self) -> Registers<T, S, R> {
+    pub fn load<S: Simd, const R: usize>(&self) -> Registers<T, S, R> {
         Registers(bytemuck::cast(self.0))
     }
 }
@@ -47,7 +48,7 @@ impl<T> IndexMut<usize> for Group<T> {
 }
 
 /// A group in registers.
-pub(crate) struct Registers<T: Real, S: Simd, const R: usize>([T::Register<S>; R]);
+pub struct Registers<T: Real, S: Simd, const R: usize>([T::Register<S>; R]);
 
 impl<T: Real, S: Simd, const R: usize> Clone for Registers<T, S, R> {
     #[inline(always)]
@@ -61,13 +62,13 @@ impl<T: Real, S: Simd, const R: usize> Copy for Registers<T, S, R> {}
 impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
     /// x in every lane.
     #[inline(always)]
-    pub(crate) fn splat(simd: S, x: T) -> Self {
+    pub fn splat(simd: S, x: T) -> Self {
         Self([T::splat(simd, x); R])
     }
 
     /// self + a · b.
     #[inline(always)]
-    pub(crate) fn add_product(mut self, simd: S, a: Self, b: Self) -> Self {
+    pub fn add_product(mut self, simd: S, a: Self, b: Self) -> Self {
         for r in 0..R {
             self.0[r] = T::mul_add(simd, a.0[r], b.0[r], self.0[r]);
         }
@@ -76,7 +77,7 @@ impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
 
     /// self + other.
     #[inline(always)]
-    pub(crate) fn add(mut self, simd: S, other: Self) -> Self {
+    pub fn add(mut self, simd: S, other: Self) -> Self {
         for r in 0..R {
             self.0[r] = T::add_registers(simd, self.0[r], other.0[r]);
         }
@@ -85,7 +86,7 @@ impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
 
     /// a · b.
     #[inline(always)]
-    pub(crate) fn product(mut self, simd: S, other: Self) -> Self {
+    pub fn product(mut self, simd: S, other: Self) -> Self {
         for r in 0..R {
             self.0[r] = T::mul_registers(simd, self.0[r], other.0[r]);
         }
@@ -94,7 +95,7 @@ impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
 
     /// The sum of all lanes.
     #[inline(always)]
-    pub(crate) fn sum(self, simd: S) -> T {
+    pub fn sum(self, simd: S) -> T {
         let mut total = self.0[0];
         for r in 1..R {
             total = T::add_registers(simd, total, self.0[r]);
@@ -102,29 +103,33 @@ impl<T: Real, S: Simd, const R: usize> Registers<T, S, R> {
         T::sum_lanes(simd, total)
     }
 
+    /// From sixteen numbers.
     #[inline(always)]
-    pub(crate) fn from_array(numbers: &[T; LANES]) -> Self {
+    pub fn from_array(numbers: &[T; LANES]) -> Self {
         Self(bytemuck::cast(*numbers))
     }
 
+    /// To sixteen numbers.
     #[inline(always)]
-    pub(crate) fn store_array(self, numbers: &mut [T; LANES]) {
+    pub fn store_array(self, numbers: &mut [T; LANES]) {
         *numbers = bytemuck::cast(self.0);
     }
 
+    /// To a group.
     #[inline(always)]
-    pub(crate) fn store(self, group: &mut Group<T>) {
+    pub fn store(self, group: &mut Group<T>) {
         group.0 = bytemuck::cast(self.0);
     }
 }
 
 /// A computation on registers of whatever width the processor has.
-pub(crate) trait Kernel {
+pub trait Kernel {
+    /// With R registers for a group.
     fn run<S: Simd, const R: usize>(self, simd: S);
 }
 
 /// Runs a kernel with the widest registers there are.
-pub(crate) fn run<T: Real>(kernel: impl Kernel) {
+pub fn run<T: Real>(kernel: impl Kernel) {
     struct Dispatch<K, T>(K, std::marker::PhantomData<T>);
     impl<K: Kernel, T: Real> pulp::WithSimd for Dispatch<K, T> {
         type Output = ();

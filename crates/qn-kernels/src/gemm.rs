@@ -4,12 +4,12 @@ use faer::{Accum, MatMut, MatRef, Par};
 use crate::Real;
 
 /// A column-major view of the first `rows * cols` entries.
-pub(crate) fn view<T>(data: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
+pub fn view<T>(data: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
     MatRef::from_column_major_slice(&data[..rows * cols], rows, cols)
 }
 
 /// dst (rows × cols, column-major) = or += lhs · rhs, on the calling thread.
-pub(crate) fn gemm<T: Real>(
+pub fn gemm<T: Real>(
     dst: &mut [T],
     (rows, cols): (usize, usize),
     accum: Accum,

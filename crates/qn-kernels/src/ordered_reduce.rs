@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Runs `tasks` tasks on `threads` threads. Each thread makes a state of its own with `start`; `work`
 /// does a task on it and leaves there what is to be added; `merge` adds it to the common total.
 /// Merging happens in the order of the tasks, so the total does not depend on the threads.
-pub(crate) fn sweep<S, A: Send>(
+pub fn ordered_reduce<S, A: Send>(
     tasks: usize,
     threads: usize,
     total: A,
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn the_order_of_addition_does_not_depend_on_threads() {
         let sum = |threads| {
-            sweep(
+            ordered_reduce(
                 1000,
                 threads,
                 0.0f64,
@@ -62,6 +62,6 @@ mod tests {
         };
         let one = sum(1);
         assert!([2, 3, 4, 7].map(sum).iter().all(|s| s.to_bits() == one.to_bits()));
-        assert_eq!(sweep(0, 2, 5, || (), |_, ()| (), |_, ()| ()), 5);
+        assert_eq!(ordered_reduce(0, 2, 5, || (), |_, ()| (), |_, ()| ()), 5);
     }
 }

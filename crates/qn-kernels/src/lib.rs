@@ -1,0 +1,22 @@
+//! What operations are computed with: vector lanes, matrix products, convolutions, sums in a fixed order.
+//!
+//! A value of m samples is laid out `[entry][sample]`, samples fastest. Kernels put the samples of one entry into the
+//! vector lanes, so that every weight is one number for all of them and nothing is transposed.
+
+mod conv_gradient;
+mod conv_rows;
+mod convolution;
+mod correlation;
+mod gemm;
+mod im2col;
+mod lanes;
+mod ordered_reduce;
+mod real;
+
+pub use convolution::Convolution;
+pub use correlation::{Correlation, Packed};
+pub use gemm::{gemm, view};
+pub use im2col::Im2col;
+pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};
+pub use ordered_reduce::ordered_reduce;
+pub use real::{Real, dot, norm_l2, sum};
