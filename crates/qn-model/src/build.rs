@@ -59,7 +59,7 @@ impl Builder<'_> {
     }
 
     /// Adds one layer: those of a single operation here, the others by their own functions.
-    fn add(&mut self, layer: &Layer, at: ValueId) -> Result<ValueId, Problem> {
+    fn add(&mut self, layer: &Layer, mut at: ValueId) -> Result<ValueId, Problem> {
         let shape = self.graph.shape(at).clone();
         let op = match layer {
             Layer::Conv2d { .. } | Layer::Conv1d { .. } | Layer::ConvTranspose2d { .. } => {
@@ -70,10 +70,14 @@ impl Builder<'_> {
             | Layer::RmsNorm { .. }
             | Layer::GroupNorm { .. } => self.norm(layer, &shape)?,
             Layer::Linear { name, out_features, bias } => {
-                if shape.rank() > 2 {
+                let image = shape.image();
+                if shape.rank() > 2 && image.positions() != 1 {
                     return Err(format!("its input is {shape}; put a flatten layer before it").into());
                 }
-                let inner = shape.dims().last().copied().unwrap_or(1);
+                if shape.rank() > 2 {
+                    at = self.graph.push(Op::Reshape(vec![image.channels]), vec![at])?;
+                }
+                let inner = self.graph.shape(at).dims().last().copied().unwrap_or(1);
                 self.linear(name, [*out_features, inner], *bias)?
             }
             Layer::Embedding { name, num_embeddings, embedding_dim } => {
@@ -98,7 +102,7 @@ impl Builder<'_> {
             Layer::Dropout { .. } => return Ok(at),
             Layer::GlobalMaxPool | Layer::GlobalAvgPool => return self.global_pool(layer, at),
             Layer::Select { axis, index } => {
-                let slice = Op::Slice { axis: *axis, start: *index, end: *index + 1, step: 1 };
+                let slice = Op::Slice { axis: *axis, start: *index, end: index.saturating_add(1), step: 1 };
                 let one = self.graph.push(slice, vec![at])?;
                 let mut left = shape.dims().to_vec();
                 left.remove(*axis);

@@ -18,9 +18,10 @@ impl Shape {
         self.0.len()
     }
 
-    /// Number of entries for one sample; one for a scalar, which has no axes.
+    /// Number of entries for one sample; one for a scalar, which has no axes; the largest number there is where there
+    /// are more.
     pub fn len(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |len: usize, &n| len.saturating_mul(n))
     }
 
     /// Whether there are no entries.
@@ -33,7 +34,11 @@ impl Shape {
         let at = |i: usize| self.0.get(i).copied().unwrap_or(1);
         match self.rank() {
             0..=2 => Image { channels: at(0), height: 1, width: at(1) },
-            _ => Image { channels: at(0), height: at(1), width: self.0[2..].iter().product() },
+            _ => Image {
+                channels: at(0),
+                height: at(1),
+                width: self.0[2..].iter().fold(1, |len: usize, &n| len.saturating_mul(n)),
+            },
         }
     }
 
