@@ -182,7 +182,7 @@ impl Direct {
     /// Sizes of its parameters: weights and then the bias, if there is one.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = usize> {
         let channels = self.channels();
-        std::iter::once(self.patches.len() * channels).chain(self.has_bias.then_some(channels))
+        std::iter::once(self.patches.patch_len() * channels).chain(self.has_bias.then_some(channels))
     }
 
     /// Groups that hold a row of a window's taps.
@@ -193,7 +193,7 @@ impl Direct {
     /// The group and lane of a weight or bias, counted in layout order: `[out][row][tap]`, rows of taps
     /// beginning with a new group, and behind them each bias in a group of its own.
     pub(crate) fn place(&self, entry: usize) -> (usize, usize) {
-        let (window, groups, inner) = (self.patches.window, self.row_groups(), self.patches.len());
+        let (window, groups, inner) = (self.patches.window, self.row_groups(), self.patches.patch_len());
         let ([height, width], weights) = (window.kernel, inner * self.channels());
         if entry >= weights {
             return (self.channels() * height * groups + entry - weights, 0);

@@ -251,7 +251,7 @@ mod tests {
             let window = Window::square(k, 1, p);
             let patches = Im2col { input, output, window };
             let conv = Convolution::new(input, output, window).unwrap();
-            let (inner, rows) = (patches.len(), output.positions() * m);
+            let (inner, rows) = (patches.patch_len(), output.positions() * m);
             let (w, b) = (numbers(outputs * inner, 1), numbers(outputs, 2));
             let (x, dy) = (numbers(input.len() * m, 3), numbers(output.len() * m, 4));
             let mut columns = vec![0.0; inner * rows];

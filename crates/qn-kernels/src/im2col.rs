@@ -17,7 +17,7 @@ pub struct Im2col {
 
 impl Im2col {
     /// Entries of a patch: rows of the filter matrix.
-    pub fn len(&self) -> usize {
+    pub fn patch_len(&self) -> usize {
         self.input.channels * self.window.taps()
     }
 
@@ -125,7 +125,7 @@ mod tests {
             let g = geometry(stride, padding, dilation);
             let plane: Vec<f64> = (0..g.input.len() * m).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
             let n = g.output.positions() * m;
-            let mut columns = vec![f64::NAN; g.len() * n];
+            let mut columns = vec![f64::NAN; g.patch_len() * n];
             g.gather(&plane, &mut columns, m);
             for (i, &found) in columns.iter().enumerate() {
                 let (k, position, sample) = (i / n, i % n / m, i % m);

@@ -53,7 +53,7 @@ impl Conv {
         Lens {
             x: input.len() * m,
             y: output.len() * m,
-            w: self.patches.len() * output.channels,
+            w: self.patches.patch_len() * output.channels,
             out: output.channels,
         }
     }
@@ -64,24 +64,24 @@ impl Conv {
 
     /// A buffer for patches.
     fn columns<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
-        scratch.take(self.patches.len() * self.rows(m))
+        scratch.take(self.patches.patch_len() * self.rows(m))
     }
 
     /// y = or += w ∗ x, x in patches.
     fn product<T: Real>(&self, w: &[T], columns: &[T], y: &mut [T], accum: Accum, m: usize) {
-        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         gemm(y, (rows, out), accum, view(columns, rows, inner), view(w, inner, out));
     }
 
     /// Patches = or += wᵀ ȳ.
     fn transposed_product<T: Real>(&self, w: &[T], ybar: &[T], columns: &mut [T], accum: Accum, m: usize) {
-        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         gemm(columns, (rows, inner), accum, view(ybar, rows, out), view(w, inner, out).transpose());
     }
 
     /// w̄ += Σ ȳ xᵀ, x in patches.
     fn outer_product<T: Real>(&self, columns: &[T], ybar: &[T], wbar: &mut [T], m: usize) {
-        let (rows, inner, out) = (self.rows(m), self.patches.len(), self.patches.output.channels);
+        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         let columns = view(columns, rows, inner);
         gemm(wbar, (inner, out), Accum::Add, columns.transpose(), view(ybar, rows, out));
     }
