@@ -18,7 +18,7 @@ pub(crate) struct Pairwise {
 }
 
 /// Which entry of `from` each entry of `to` reads.
-fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
+pub(super) fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
     if from == to {
         return None;
     }

@@ -6,6 +6,7 @@ mod batch_norm;
 mod binary;
 mod conv;
 mod linear;
+mod matmul;
 mod max_pool;
 mod pool;
 mod scale;
@@ -46,6 +47,7 @@ pub(crate) fn resolve<T: Real>(
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
         Op::Reshape(_) => Box::new(scale::Scale::copy()),
         Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
+        Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => {
             Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
