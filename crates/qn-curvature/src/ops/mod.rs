@@ -6,10 +6,14 @@ mod batch_norm;
 mod binary;
 mod conv;
 mod linear;
+mod lines;
+mod log_softmax;
 mod matmul;
 mod max_pool;
 mod pool;
+mod products;
 mod scale;
+mod softmax;
 #[cfg(test)]
 mod testing;
 
@@ -48,6 +52,8 @@ pub(crate) fn resolve<T: Real>(
         Op::Reshape(_) => Box::new(scale::Scale::copy()),
         Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
         Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
+        Op::Softmax { axis } => Box::new(softmax::Softmax::new(inputs[0], *axis)),
+        Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => {
             Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
