@@ -1,10 +1,12 @@
 //! The operations, a file each, and the table that makes them from a graph's nodes.
 
 mod activation;
+mod adaptive_avg_pool;
 mod avg_pool;
 mod batch_norm;
 mod binary;
 mod conv;
+mod conv_transpose;
 mod linear;
 mod lines;
 mod log_softmax;
@@ -12,6 +14,7 @@ mod matmul;
 mod max_pool;
 mod pool;
 mod products;
+mod reduce;
 mod scale;
 mod softmax;
 #[cfg(test)]
@@ -40,6 +43,12 @@ pub(crate) fn resolve<T: Real>(
         Op::Conv { window, groups, .. } => {
             Box::new(Conv::new(inputs[0].image(), node.shape.image(), *window, *groups))
         }
+        Op::ConvTranspose { window, groups, .. } => Box::new(conv_transpose::ConvTranspose::new(
+            inputs[0].image(),
+            node.shape.image(),
+            *window,
+            *groups,
+        )),
         Op::BatchNorm { stats, eps, .. } => Box::new(batch_norm::BatchNorm::new(
             node.shape.image().positions(),
             &buffers[*stats],
@@ -54,10 +63,15 @@ pub(crate) fn resolve<T: Real>(
         Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
         Op::Softmax { axis } => Box::new(softmax::Softmax::new(inputs[0], *axis)),
         Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
+        Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduce::new(*kind, inputs[0], axes)),
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => {
             Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
         }
+        Op::AdaptiveAvgPool(_) => Box::new(adaptive_avg_pool::AdaptiveAvgPool {
+            input: inputs[0].image(),
+            output: node.shape.image(),
+        }),
         other => return Err(CurvatureError::Unsupported { operation: other.name() }),
     })
 }
