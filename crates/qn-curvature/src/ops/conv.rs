@@ -26,11 +26,12 @@ pub(super) struct Lens {
     out: usize,
 }
 
-/// The part of group g in the t-th of some blocks of all groups.
+/// Number `at` of parts of `len` numbers each.
 pub(super) fn part<T>(all: &[T], len: usize, at: usize) -> &[T] {
     &all[at * len..(at + 1) * len]
 }
 
+/// Number `at` of parts of `len` numbers each.
 pub(super) fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
     &mut all[at * len..(at + 1) * len]
 }

@@ -122,6 +122,14 @@ mod tests {
             }
             assert!(seen.iter().all(|&n| n == 1), "{dims:?}");
             assert_eq!(count, lines.count(m));
+            // Every number is that of its line.
+            let stride = lines.behind * m;
+            let line = |i: usize| i / (lines.len * stride) * stride + i % stride;
+            let x: Vec<usize> = (0..lines.plane(m)).map(line).collect();
+            let numbers: Vec<usize> = (0..lines.count(m)).collect();
+            for strip in lines.strips(m) {
+                assert!((0..lines.len).all(|k| strip.row(&x, k) == strip.of_lines(&numbers)), "{dims:?}");
+            }
         }
     }
 

@@ -12,11 +12,13 @@ mod lines;
 mod log_softmax;
 mod matmul;
 mod max_pool;
+mod normalise;
 mod pool;
 mod products;
 mod reduce;
 mod scale;
 mod softmax;
+mod standard;
 #[cfg(test)]
 mod testing;
 
@@ -28,6 +30,7 @@ use crate::{CurvatureError, Real};
 pub(crate) use conv::Conv;
 pub(crate) use linear::Linear;
 pub(crate) use max_pool::MaxPool;
+use normalise::Normalise;
 pub(crate) use pool::Windows;
 
 /// The numbers of a node: its operation with shapes and constants resolved. `buffers` are the running statistics.
@@ -55,6 +58,18 @@ pub(crate) fn resolve<T: Real>(
             &buffers[*stats + 1],
             *eps,
         )),
+        Op::LayerNorm { weight, bias, axes, eps } => Box::new(Normalise::over_last_axes(
+            inputs[0],
+            *axes,
+            (true, *eps),
+            [weight.is_some(), bias.is_some()],
+        )),
+        Op::RmsNorm { weight, axes, eps } => {
+            Box::new(Normalise::over_last_axes(inputs[0], *axes, (false, *eps), [weight.is_some(), false]))
+        }
+        Op::GroupNorm { affine, groups, eps } => {
+            Box::new(Normalise::over_channels(inputs[0], *groups, *eps, affine.is_some()))
+        }
         Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: node.shape.len() }),
         Op::Scale(factor) => Box::new(scale::Scale { factor: T::of(*factor), shift: T::of(0.0) }),
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),

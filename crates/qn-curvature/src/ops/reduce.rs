@@ -97,7 +97,7 @@ impl Reduce {
             }
         }
         for (at, weights) in self.targets().zip(weights.chunks_exact_mut(m)) {
-            weights.iter_mut().zip(&counts[at * m..(at + 1) * m]).for_each(|(w, &n)| *w = *w / n);
+            weights.iter_mut().zip(&counts[at * m..(at + 1) * m]).for_each(|(w, &n)| *w /= n);
         }
         scratch.give([counts]);
         weights

@@ -27,7 +27,7 @@ pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut 
         }
     }
     for k in 0..len {
-        strip.row_mut(p, k).iter_mut().zip(&sums).for_each(|(p, &sum)| *p = *p / sum);
+        strip.row_mut(p, k).iter_mut().zip(&sums).for_each(|(p, &sum)| *p /= sum);
     }
     [largest, sums]
 }

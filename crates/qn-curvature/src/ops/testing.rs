@@ -56,6 +56,9 @@ fn close(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     }
 }
 
+/// Tangents of the inputs and of the parameters, and the primal cotangent.
+type Second<'a> = (&'a [Vec<f64>], &'a [Vec<f64>], &'a [f64]);
+
 /// An operation at a point.
 struct Point<'a> {
     operation: &'a dyn Operation<f64>,
@@ -84,7 +87,7 @@ impl Point<'_> {
         &self,
         len: usize,
         (ybar, b): (&[f64], usize),
-        second: Option<(&[Vec<f64>], &[Vec<f64>], &[f64])>,
+        second: Option<Second<'_>>,
         wanted: &[bool],
     ) -> Vec<Vec<f64>> {
         let (_, mut saved) = self.forward(len);
