@@ -106,11 +106,11 @@ impl<T: Real> Operation<T> for Normalise {
             for (entry, ydot) in ydot.chunks_exact_mut(m).enumerate() {
                 let place = t * self.standard.period + self.standard.place(0, entry);
                 if let Some(w) = weight {
-                    let unit = part(unit, m, entry);
-                    ydot.iter_mut().zip(unit).for_each(|(y, &unit)| *y += w[place] * unit);
+                    let (w, unit) = (w[place], part(unit, m, entry));
+                    ydot.iter_mut().zip(unit).for_each(|(y, &unit)| *y += w * unit);
                 }
-                if let Some(v) = bias {
-                    ydot.iter_mut().for_each(|y| *y += v[place]);
+                if let Some(v) = bias.map(|v| v[place]) {
+                    ydot.iter_mut().for_each(|y| *y += v);
                 }
             }
         }

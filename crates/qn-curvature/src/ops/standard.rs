@@ -47,8 +47,9 @@ impl Standard {
             first.iter_mut().zip(strip.row(x, 0)).for_each(|(first, x)| *first = x.f64());
             for k in 0..len {
                 let pairs = strip.row(x, k).iter().zip(&*first);
-                mean.iter_mut().zip(pairs).for_each(|(sum, (x, first))| *sum += (x.f64() - first) / n);
+                mean.iter_mut().zip(pairs).for_each(|(sum, (x, first))| *sum += x.f64() - first);
             }
+            mean.iter_mut().for_each(|sum| *sum /= n);
         }
         let centred = |x: &T, s: usize| (x.f64() - centre[0][s]) - centre[1][s];
         let (mut largest, mut squares) = ([0.0_f64; WIDTH], [0.0; WIDTH]);
@@ -84,12 +85,12 @@ impl Standard {
         let (mut means, mut along) = ([T::of(0.0); WIDTH], [T::of(0.0); WIDTH]);
         for k in 0..self.groups.len {
             let w = w.map_or(T::of(1.0), |w| w[self.place(strip.block, k)]);
-            let all = strip.row(d, k).iter().zip(strip.row(unit, k));
-            for ((&d, &unit), (mean, along)) in all.zip(means.iter_mut().zip(&mut along)) {
-                let d = w * d;
-                *mean += d;
-                *along += unit * d;
-            }
+            let (d, unit) = (strip.row(d, k), strip.row(unit, k));
+            means.iter_mut().zip(d).for_each(|(mean, &d)| *mean += w * d);
+            along
+                .iter_mut()
+                .zip(d.iter().zip(unit))
+                .for_each(|(along, (&d, &unit))| *along += unit * (w * d));
         }
         let factor = T::of(1.0 / self.groups.len as f64);
         let means = if self.centred { means.map(|x| x * factor) } else { [T::of(0.0); WIDTH] };
@@ -111,10 +112,9 @@ impl Standard {
             for k in 0..self.groups.len {
                 let place = self.place(strip.block, k);
                 let [before, after] = [before, after].map(|w| w.map_or(T::of(1.0), |w| w[place]));
-                let lines = means.iter().zip(&along).zip(strip.of_lines(r));
-                let all = strip.row(d, k).iter().zip(strip.row(unit, k)).zip(lines);
-                let out = strip.row_mut(out, k).iter_mut().zip(all);
-                for (o, ((&d, &unit), ((&mean, &along), &r))) in out {
+                let (d, unit, r) = (strip.row(d, k), strip.row(unit, k), strip.of_lines(r));
+                let all = d.iter().zip(unit).zip(r).zip(means.iter().zip(&along));
+                for (o, (((&d, &unit), &r), (&mean, &along))) in strip.row_mut(out, k).iter_mut().zip(all) {
                     let value = (before * d - mean - unit * along) * r * after;
                     *o = if adds { *o + value } else { value };
                 }
@@ -159,6 +159,7 @@ struct Dots<T> {
 
 impl<T: Real> Dots<T> {
     /// e of the entries k of the groups.
+    #[inline]
     fn centred(&self, saved: &Saved<T>, xdot: &[T], k: usize) -> Across<T> {
         let r = self.strip.of_lines(&saved.reals[1]);
         let mut e = [T::of(0.0); WIDTH];
@@ -177,6 +178,7 @@ impl<T: Real> Dots<T> {
     }
 
     /// c of the entries k of the groups.
+    #[inline]
     fn weighted(&self, saved: &Saved<T>, w: T, ybar: &[T], k: usize) -> Across<T> {
         let mut c = [T::of(0.0); WIDTH];
         let all = self.strip.row(ybar, k).iter().zip(self.strip.of_lines(&saved.reals[2]));

@@ -111,14 +111,14 @@ impl Point<'_> {
                 None => self.operation.vjp(&at, &saved, (ybar, b), &mut to, &mut scratch),
                 Some((xdot, theta_dot, primal)) => {
                     self.operation.settle(&at, &mut saved, primal, &mut scratch);
-                    let (xdot, theta_dot) = (present(xdot), present(theta_dot));
-                    let tangents = Tangents { b, x: &xdot, theta: &theta_dot, kept: &[] };
-                    let mut ydot = vec![f64::NAN; len * M * b];
-                    let kept = self.operation.jvp_keeping(&at, &saved, &tangents, &mut ydot, &mut scratch);
                     // What is not kept must not be read.
                     let keeps = self.operation.keeps();
                     let empty = vec![&[][..]; self.x.len()];
                     let at = At { x: if keeps.inputs { &x } else { &empty }, ..at };
+                    let (xdot, theta_dot) = (present(xdot), present(theta_dot));
+                    let tangents = Tangents { b, x: &xdot, theta: &theta_dot, kept: &[] };
+                    let mut ydot = vec![f64::NAN; len * M * b];
+                    let kept = self.operation.jvp_keeping(&at, &saved, &tangents, &mut ydot, &mut scratch);
                     let primal = if keeps.cotangent { primal } else { &[] };
                     let tangents = Tangents { kept: &kept, ..tangents };
                     self.operation.vjp_tangent(&at, &saved, &tangents, (primal, ybar), &mut to, &mut scratch);
