@@ -117,6 +117,12 @@ impl Rules<'_> {
         if groups == 0 || !input.channels.is_multiple_of(groups) {
             return Err(format!("{} input channels in {groups} groups", input.channels));
         }
+        if [window.kernel, window.stride, window.dilation].concat().contains(&0) {
+            return Err("kernel, stride and dilation must be at least 1".into());
+        }
+        if (0..2).any(|axis| output_padding[axis] >= window.stride[axis].max(window.dilation[axis])) {
+            return Err("its output_padding is not smaller than its stride or dilation".into());
+        }
         let space = if dims.len() == 3 { vec![window.kernel[1]] } else { window.kernel.to_vec() };
         self.expect(weight, &[vec![input.channels, dims[1]], space].concat())?;
         let out = dims[1] * groups;

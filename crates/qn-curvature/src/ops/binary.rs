@@ -18,7 +18,7 @@ pub(crate) struct Pairwise {
 }
 
 /// Which entry of `from` each entry of `to` reads.
-fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
+pub(super) fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
     if from == to {
         return None;
     }
@@ -125,7 +125,8 @@ impl<T: Real> Operation<T> for Pairwise {
                 for (entry, out) in ydot.chunks_exact_mut(m).enumerate() {
                     let xdot = self.read(i, xdot, entry, m);
                     match self.kind {
-                        Binary::Add => out.iter_mut().zip(xdot).for_each(|(o, &d)| *o += d),
+                        Binary::Sub if i == 1 => out.iter_mut().zip(xdot).for_each(|(o, &d)| *o -= d),
+                        Binary::Add | Binary::Sub => out.iter_mut().zip(xdot).for_each(|(o, &d)| *o += d),
                         kind => {
                             let [a, b] = [0, 1].map(|i| self.read(i, at.x[i], entry, m));
                             for (((o, &d), &a), &b) in out.iter_mut().zip(xdot).zip(a).zip(b) {

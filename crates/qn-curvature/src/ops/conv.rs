@@ -13,27 +13,28 @@ use qn_kernels::{gemm, view};
 #[derive(Clone, Debug)]
 pub(crate) struct Conv {
     /// Geometry of one group.
-    patches: Im2col,
-    groups: usize,
+    pub(super) patches: Im2col,
+    pub(super) groups: usize,
     /// The map and its transpose.
     map: Correlation,
     back: Correlation,
 }
 
 /// Numbers of one group: in a plane of inputs, in a plane of outputs, and of the weights.
-struct Lens {
-    x: usize,
-    y: usize,
-    w: usize,
+pub(super) struct Lens {
+    pub(super) x: usize,
+    pub(super) y: usize,
+    pub(super) w: usize,
     out: usize,
 }
 
-/// The part of group g in the t-th of some blocks of all groups.
-fn part<T>(all: &[T], len: usize, at: usize) -> &[T] {
+/// Number `at` of parts of `len` numbers each.
+pub(super) fn part<T>(all: &[T], len: usize, at: usize) -> &[T] {
     &all[at * len..(at + 1) * len]
 }
 
-fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
+/// Number `at` of parts of `len` numbers each.
+pub(super) fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
     &mut all[at * len..(at + 1) * len]
 }
 
@@ -48,7 +49,7 @@ impl Conv {
         }
     }
 
-    fn lens(&self, m: usize) -> Lens {
+    pub(super) fn lens(&self, m: usize) -> Lens {
         let Im2col { input, output, .. } = self.patches;
         Lens {
             x: input.len() * m,
@@ -63,24 +64,31 @@ impl Conv {
     }
 
     /// A buffer for patches.
-    fn columns<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
+    pub(super) fn columns<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
         scratch.take(self.patches.patch_len() * self.rows(m))
     }
 
     /// y = or += w ∗ x, x in patches.
-    fn product<T: Real>(&self, w: &[T], columns: &[T], y: &mut [T], accum: Accum, m: usize) {
+    pub(super) fn product<T: Real>(&self, w: &[T], columns: &[T], y: &mut [T], accum: Accum, m: usize) {
         let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         gemm(y, (rows, out), accum, view(columns, rows, inner), view(w, inner, out));
     }
 
     /// Patches = or += wᵀ ȳ.
-    fn transposed_product<T: Real>(&self, w: &[T], ybar: &[T], columns: &mut [T], accum: Accum, m: usize) {
+    pub(super) fn transposed_product<T: Real>(
+        &self,
+        w: &[T],
+        ybar: &[T],
+        columns: &mut [T],
+        accum: Accum,
+        m: usize,
+    ) {
         let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         gemm(columns, (rows, inner), accum, view(ybar, rows, out), view(w, inner, out).transpose());
     }
 
     /// w̄ += Σ ȳ xᵀ, x in patches.
-    fn outer_product<T: Real>(&self, columns: &[T], ybar: &[T], wbar: &mut [T], m: usize) {
+    pub(super) fn outer_product<T: Real>(&self, columns: &[T], ybar: &[T], wbar: &mut [T], m: usize) {
         let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
         let columns = view(columns, rows, inner);
         gemm(wbar, (inner, out), Accum::Add, columns.transpose(), view(ybar, rows, out));

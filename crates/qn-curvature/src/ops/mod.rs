@@ -1,14 +1,24 @@
 //! The operations, a file each, and the table that makes them from a graph's nodes.
 
 mod activation;
+mod adaptive_avg_pool;
 mod avg_pool;
 mod batch_norm;
 mod binary;
 mod conv;
+mod conv_transpose;
 mod linear;
+mod lines;
+mod log_softmax;
+mod matmul;
 mod max_pool;
+mod normalise;
 mod pool;
+mod products;
+mod reduce;
 mod scale;
+mod softmax;
+mod standard;
 #[cfg(test)]
 mod testing;
 
@@ -20,6 +30,7 @@ use crate::{CurvatureError, Real};
 pub(crate) use conv::Conv;
 pub(crate) use linear::Linear;
 pub(crate) use max_pool::MaxPool;
+use normalise::Normalise;
 pub(crate) use pool::Windows;
 
 /// The numbers of a node: its operation with shapes and constants resolved. `buffers` are the running statistics.
@@ -35,21 +46,47 @@ pub(crate) fn resolve<T: Real>(
         Op::Conv { window, groups, .. } => {
             Box::new(Conv::new(inputs[0].image(), node.shape.image(), *window, *groups))
         }
+        Op::ConvTranspose { window, groups, .. } => Box::new(conv_transpose::ConvTranspose::new(
+            inputs[0].image(),
+            node.shape.image(),
+            *window,
+            *groups,
+        )),
         Op::BatchNorm { stats, eps, .. } => Box::new(batch_norm::BatchNorm::new(
             node.shape.image().positions(),
             &buffers[*stats],
             &buffers[*stats + 1],
             *eps,
         )),
+        Op::LayerNorm { weight, bias, axes, eps } => Box::new(Normalise::over_last_axes(
+            inputs[0],
+            *axes,
+            (true, *eps),
+            [weight.is_some(), bias.is_some()],
+        )),
+        Op::RmsNorm { weight, axes, eps } => {
+            Box::new(Normalise::over_last_axes(inputs[0], *axes, (false, *eps), [weight.is_some(), false]))
+        }
+        Op::GroupNorm { affine, groups, eps } => {
+            Box::new(Normalise::over_channels(inputs[0], *groups, *eps, affine.is_some()))
+        }
         Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: node.shape.len() }),
         Op::Scale(factor) => Box::new(scale::Scale { factor: T::of(*factor), shift: T::of(0.0) }),
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
         Op::Reshape(_) => Box::new(scale::Scale::copy()),
         Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
+        Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
+        Op::Softmax { axis } => Box::new(softmax::Softmax::new(inputs[0], *axis)),
+        Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
+        Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduce::new(*kind, inputs[0], axes)),
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => {
             Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
         }
+        Op::AdaptiveAvgPool(_) => Box::new(adaptive_avg_pool::AdaptiveAvgPool {
+            input: inputs[0].image(),
+            output: node.shape.image(),
+        }),
         other => return Err(CurvatureError::Unsupported { operation: other.name() }),
     })
 }

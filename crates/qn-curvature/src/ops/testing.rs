@@ -120,15 +120,15 @@ impl Point<'_> {
                 None => self.operation.vjp(&at, &saved, (ybar, b), &mut to, &mut scratch),
                 Some(Second { xdot, theta_dot, primal }) => {
                     self.operation.settle(&at, &mut saved, primal, &mut scratch);
+                    // What is not kept must not be read.
+                    let keeps = self.operation.keeps();
+                    let empty = vec![&[][..]; self.x.len()];
+                    let at = At { x: if keeps.inputs { &x } else { &empty }, ..at };
                     let (xdot, theta_dot) = (present(xdot), present(theta_dot));
                     let packed = self.operation.pack(&theta_dot, b);
                     let tangents = Tangents { b, x: &xdot, theta: &theta_dot, packed: &packed, kept: &[] };
                     let mut ydot = vec![f64::NAN; len * self.m * b];
                     let kept = self.operation.jvp_keeping(&at, &saved, &tangents, &mut ydot, &mut scratch);
-                    // What is not kept must not be read.
-                    let keeps = self.operation.keeps();
-                    let empty = vec![&[][..]; self.x.len()];
-                    let at = At { x: if keeps.inputs { &x } else { &empty }, ..at };
                     let primal = if keeps.cotangent { primal } else { &[] };
                     let tangents = Tangents { kept: &kept, ..tangents };
                     self.operation.vjp_tangent(&at, &saved, &tangents, (primal, ybar), &mut to, &mut scratch);
@@ -159,8 +159,8 @@ impl Check {
         self
     }
 
-    /// All comparisons.
-    pub(crate) fn run(&self) {
+    /// The operation, and the entries of its output.
+    fn operation(&self) -> (Box<dyn Operation<f64>>, usize) {
         let mut graph = Graph::empty("test", Shape::new([1]));
         let ids: Vec<_> = self
             .params
@@ -175,9 +175,35 @@ impl Check {
             values.push(graph.push(Op::Parameter(id), vec![]).unwrap());
         }
         let last = graph.push(self.op.clone(), values).unwrap_or_else(|e| panic!("{:?}: {e}", self.op));
-        let len = graph.shape(last).len();
         let node = graph.nodes().last().unwrap();
-        let operation = crate::ops::resolve::<f64>(&graph, node, &self.buffers).unwrap();
+        (crate::ops::resolve::<f64>(&graph, node, &self.buffers).unwrap(), graph.shape(last).len())
+    }
+
+    /// y for one sample.
+    pub(crate) fn values(&self, x: &[&[f64]], theta: &[&[f64]]) -> Vec<f64> {
+        let (operation, len) = self.operation();
+        let mut y = vec![f64::NAN; len];
+        operation.forward(&At { m: 1, x, theta, packed: &[] }, &mut y, &mut Scratch::new());
+        y
+    }
+
+    /// The cotangent of the first input for one sample.
+    pub(crate) fn cotangent(&self, x: &[&[f64]], theta: &[&[f64]], ybar: &[f64]) -> Vec<f64> {
+        let (operation, len) = self.operation();
+        let (at, mut scratch) = (At { m: 1, x, theta, packed: &[] }, Scratch::new());
+        let saved = operation.forward(&at, &mut vec![f64::NAN; len], &mut scratch);
+        let mut xbar = vec![f64::NAN; x[0].len()];
+        let mut targets: Vec<Option<&mut [f64]>> = x.iter().map(|_| None).collect();
+        targets[0] = Some(&mut xbar);
+        let mut sums: Vec<Option<&mut [f64]>> = theta.iter().map(|_| None).collect();
+        let mut to = Cotangents { x: &mut targets, theta: &mut sums };
+        operation.vjp(&at, &saved, (ybar, 1), &mut to, &mut scratch);
+        xbar
+    }
+
+    /// All comparisons.
+    pub(crate) fn run(&self) {
+        let (operation, len) = self.operation();
         let input = |(i, shape): (usize, &Shape), m: usize| -> Vec<f64> {
             let raw = numbers(i, shape.len() * m);
             match self.integers[i] {

@@ -1,0 +1,217 @@
+//! The transpose of a cross-correlation: y = wᵀ x in patches, each added to its place.
+//!
+//! The cross-correlation that is transposed goes from y's shape to x's. With S the map from patches to y, and Sᵀ that
+//! from y to patches,
+//!
+//! ```text
+//! y = S wᵀ x + b
+//! ẏ = S (wᵀ ẋ + ẇᵀ x) + ḃ
+//! x̄ = w Sᵀ ȳ,                w̄ = x (Sᵀ ȳ)ᵀ,                    b̄ = Σ ȳ
+//! d x̄ = w Sᵀ ȳ˙ + ẇ Sᵀ ȳ,   d w̄ = x (Sᵀ ȳ˙)ᵀ + ẋ (Sᵀ ȳ)ᵀ
+//! ```
+
+use faer::Accum;
+use qn_model::{Image, Window};
+
+use super::conv::{Conv, part, part_mut};
+use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
+use crate::scratch::Scratch;
+use qn_kernels::Real;
+
+/// A transposed convolution in groups.
+#[derive(Clone, Debug)]
+pub(crate) struct ConvTranspose {
+    /// What is transposed.
+    conv: Conv,
+    output: Image,
+}
+
+impl ConvTranspose {
+    pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
+        Self { conv: Conv::new(output, input, window, groups), output }
+    }
+
+    /// y += b, that of every channel.
+    fn shift<T: Real>(&self, bias: &[T], y: &mut [T], m: usize) {
+        let channels = y.chunks_exact_mut(self.output.positions() * m);
+        channels.zip(bias).for_each(|(y, &b)| y.iter_mut().for_each(|y| *y += b));
+    }
+}
+
+impl<T: Real> Operation<T> for ConvTranspose {
+    fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
+        let (m, lens) = (at.m, self.conv.lens(at.m));
+        let mut columns = self.conv.columns(m, scratch);
+        for (g, y) in y.chunks_exact_mut(lens.x).enumerate() {
+            let (w, x) = (part(at.theta[0], lens.w, g), part(at.x[0], lens.y, g));
+            self.conv.transposed_product(w, x, &mut columns, Accum::Replace, m);
+            self.conv.patches.scatter(&columns, y, m);
+        }
+        if let Some(bias) = at.theta.get(1) {
+            self.shift(bias, y, m);
+        }
+        scratch.give([columns]);
+        Saved::none()
+    }
+
+    fn jvp(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ydot: &mut [T],
+        scratch: &mut Scratch<T>,
+    ) {
+        let (m, lens, groups) = (at.m, self.conv.lens(at.m), self.conv.groups);
+        let mut columns = self.conv.columns(m, scratch);
+        for (i, ydot) in ydot.chunks_exact_mut(lens.x).enumerate() {
+            let (g, mut accum) = (i % groups, Accum::Replace);
+            if let Some(xdot) = tangents.x[0] {
+                let (w, xdot) = (part(at.theta[0], lens.w, g), part(xdot, lens.y, i));
+                self.conv.transposed_product(w, xdot, &mut columns, accum, m);
+                accum = Accum::Add;
+            }
+            if let Some(v) = tangents.theta[0] {
+                let (v, x) = (part(v, lens.w, i), part(at.x[0], lens.y, g));
+                self.conv.transposed_product(v, x, &mut columns, accum, m);
+                accum = Accum::Add;
+            }
+            match accum {
+                Accum::Add => self.conv.patches.scatter(&columns, ydot, m),
+                Accum::Replace => ydot.fill(T::of(0.0)),
+            }
+        }
+        if let Some(bias) = tangents.theta.get(1).copied().flatten() {
+            self.shift(bias, ydot, m);
+        }
+        scratch.give([columns]);
+    }
+
+    fn vjp(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        (ybar, b): (&[T], usize),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
+        self.backward(at, &none, (&[], ybar), to, scratch);
+    }
+
+    fn vjp_tangent(
+        &self,
+        at: &At<'_, T>,
+        _: &Saved<T>,
+        tangents: &Tangents<'_, T>,
+        ybars: (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        self.backward(at, tangents, ybars, to, scratch);
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps { inputs: true, cotangent: true }
+    }
+}
+
+impl ConvTranspose {
+    /// x̄ = w Sᵀ ȳ˙ + ẇ Sᵀ ȳ and w̄ += x (Sᵀ ȳ˙)ᵀ + ẋ (Sᵀ ȳ)ᵀ, the second terms where there are tangents.
+    fn backward<T: Real>(
+        &self,
+        at: &At<'_, T>,
+        tangents: &Tangents<'_, T>,
+        (ybar, ybardot): (&[T], &[T]),
+        to: &mut Cotangents<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) {
+        let (m, conv, groups) = (at.m, &self.conv, self.conv.groups);
+        let lens = conv.lens(m);
+        if let Some(Some(bbar)) = to.theta.get_mut(1) {
+            let channels = ybardot.chunks_exact(self.output.positions() * m);
+            bbar.iter_mut().zip(channels).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
+        }
+        let (v, xdot) = (tangents.theta[0], tangents.x[0]);
+        let bends = (v.is_some() && to.x[0].is_some()) || (xdot.is_some() && to.theta[0].is_some());
+        if to.x[0].is_none() && to.theta[0].is_none() {
+            return;
+        }
+        let (mut primal, mut moved) = (conv.columns(m, scratch), conv.columns(m, scratch));
+        for g in 0..groups {
+            if bends {
+                conv.patches.gather(part(ybar, lens.x, g), &mut primal, m);
+            }
+            for t in 0..tangents.b {
+                let i = t * groups + g;
+                conv.patches.gather(part(ybardot, lens.x, i), &mut moved, m);
+                if let Some(xbar) = &mut to.x[0] {
+                    let xbar = part_mut(xbar, lens.y, i);
+                    conv.product(part(at.theta[0], lens.w, g), &moved, xbar, Accum::Replace, m);
+                    if let Some(v) = v {
+                        conv.product(part(v, lens.w, i), &primal, xbar, Accum::Add, m);
+                    }
+                }
+                if let Some(wbar) = &mut to.theta[0] {
+                    let wbar = part_mut(wbar, lens.w, i);
+                    conv.outer_product(&moved, part(at.x[0], lens.y, g), wbar, m);
+                    if let Some(xdot) = xdot {
+                        conv.outer_product(&primal, part(xdot, lens.y, i), wbar, m);
+                    }
+                }
+            }
+        }
+        scratch.give([primal, moved]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::testing::Check;
+    use qn_model::{Op, ParamId, Window};
+
+    fn op(window: Window, bias: bool, groups: usize, output_padding: [usize; 2]) -> Op {
+        let bias = bias.then_some(ParamId(1));
+        Op::ConvTranspose { weight: ParamId(0), bias, window, output_padding, groups }
+    }
+
+    #[test]
+    fn derivatives_agree_with_differences() {
+        let windows = [
+            (Window::square(3, 1, 1), [0, 0]),
+            (Window { kernel: [2, 3], stride: [2, 1], padding: [0, 2], dilation: [1, 2] }, [1, 0]),
+            (Window::square(2, 3, 0), [2, 1]),
+        ];
+        for (window, output_padding) in windows {
+            for groups in [1, 2, 4] {
+                let [h, w] = window.kernel;
+                let op = op(window, true, groups, output_padding);
+                Check::new(op, &[&[4, 3, 4]]).params(&[&[4, 2, h, w], &[2 * groups]]).run();
+            }
+        }
+        let line = Window { kernel: [1, 3], stride: [1, 2], ..Window::square(1, 1, 0) };
+        Check::new(op(line, false, 1, [0, 1]), &[&[2, 5]]).params(&[&[2, 3, 3]]).run();
+    }
+
+    #[test]
+    fn values_by_hand() {
+        // conv_transpose1d(tensor([[[1., 2., 3.]]]), tensor([[[1., 10., 100.]]]), tensor([5.]), stride=2)
+        let line = Window { kernel: [1, 3], stride: [1, 2], ..Window::square(1, 1, 0) };
+        let (x, w): (&[f64], &[f64]) = (&[1.0, 2.0, 3.0], &[1.0, 10.0, 100.0]);
+        let values = |window, output_padding| {
+            let op = op(window, true, 1, output_padding);
+            Check::new(op, &[&[1, 3]]).params(&[&[1, 1, 3], &[1]]).values(&[x], &[w, &[5.0]])
+        };
+        assert_eq!(values(line, [0, 0]), [6.0, 15.0, 107.0, 25.0, 208.0, 35.0, 305.0]);
+        // With padding=1 and output_padding=1: a place less at the beginning, and none less at the end.
+        let padded = Window { padding: [0, 1], ..line };
+        assert_eq!(values(padded, [0, 1]), [15.0, 107.0, 25.0, 208.0, 35.0, 305.0]);
+    }
+
+    #[test]
+    fn groups_do_not_see_each_other() {
+        let check = Check::new(op(Window::square(1, 1, 0), false, 2, [0, 0]), &[&[2, 1, 1]]);
+        let y = check.params(&[&[2, 2, 1, 1]]).values(&[&[3.0, 5.0]], &[&[1.0, 2.0, 10.0, 20.0]]);
+        assert_eq!(y, [3.0, 6.0, 50.0, 100.0]);
+    }
+}
