@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
+use qn_kernels::{norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
 use crate::cut::Cut;
@@ -14,8 +15,6 @@ use crate::primal::Primal;
 use crate::scratch::Scratch;
 use crate::tangent::{Operator, Part, pack, product};
 use crate::{CurvatureError, Real, Samples};
-use qn_kernels::norm_l2;
-use qn_kernels::ordered_reduce;
 
 /// The loss, and how the work is cut.
 #[derive(Clone, Debug)]
@@ -214,12 +213,12 @@ impl<T: Real> Curvature<T> {
                 for batch in cut.batches_of(task) {
                     let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
-                    state.term = sum(state.term, primal.loss.sum);
+                    state.term += primal.loss.sum;
                     primal.recycle(&mut state.work);
                 }
             },
             |(term, gradient), state| {
-                *term = sum(*term, std::mem::take(&mut state.term));
+                *term += std::mem::take(&mut state.term);
                 state.move_sums_to(gradient);
             },
         );
@@ -419,11 +418,6 @@ impl<T: Real> Task<'_, T> {
             *sum = T::of(0.0);
         }
     }
-}
-
-/// The sums of two.
-fn sum(a: Term, b: Term) -> Term {
-    Term { loss: a.loss + b.loss, hits: a.hits + b.hits, positions: a.positions + b.positions }
 }
 
 /// As many samples, a power of two from 4 to 64, as keep one tangent's planes within about 1 MiB:

@@ -6,10 +6,9 @@
 //! quarter of the work, less what ReLU blocks. The pattern differs from sample to sample and from channel
 //! to channel, so no matrix product over samples is left: vector lanes hold neighbouring taps of a window.
 
+use qn_kernels::{Convolution, Group, Im2col, LANES, Real};
+
 use crate::ops::Windows;
-use qn_kernels::Im2col;
-use qn_kernels::{Convolution, Real};
-use qn_kernels::{Group, LANES};
 
 /// A value of one sample in `[row][column][channel]` order with zeros around it, so that a row of a
 /// window's taps is contiguous.

@@ -14,6 +14,7 @@
 //! product without transposition.
 
 mod assembly;
+mod backward;
 mod curvature;
 mod cut;
 mod direct;

@@ -1,5 +1,6 @@
-use crate::losses::{Loss, Targets, Term};
 use qn_kernels::Real;
+
+use crate::losses::{Loss, Targets, Term};
 
 /// A loss at the outputs of a microbatch.
 pub(crate) struct LossAt {
@@ -35,10 +36,7 @@ impl LossAt {
             gather(z, s, m, &mut row);
             let gradient = &mut at.gradient[s * outputs..(s + 1) * outputs];
             let kept = &mut at.kept[s * kept..(s + 1) * kept];
-            let term = loss.evaluate(&row, targets.of(index, n), gradient, kept);
-            at.sum.loss += term.loss;
-            at.sum.hits += term.hits;
-            at.sum.positions += term.positions;
+            at.sum += loss.evaluate(&row, targets.of(index, n), gradient, kept);
         }
         at
     }

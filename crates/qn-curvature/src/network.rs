@@ -33,6 +33,10 @@ pub(crate) struct Network<T> {
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     pub(crate) loss: Arc<dyn Loss>,
+    /// All tensors, and the values that depend on any: what takes part in a primal pass.
+    pub(crate) everything: (Vec<bool>, Vec<bool>),
+    /// Of every value, whether products need it, and whether they need its cotangent.
+    pub(crate) keeps: Vec<[bool; 2]>,
     /// Whether some steps are several of the graph's nodes done at once.
     pub(crate) fused: bool,
 }
@@ -73,6 +77,14 @@ impl<T: Real> Network<T> {
             node += count;
         }
         let steps = needed(steps, graph.nodes().len());
+        let mut keeps = vec![[false; 2]; graph.nodes().len() + 1];
+        for step in &steps {
+            let kept = step.operation.keeps();
+            step.inputs.iter().for_each(|&v| keeps[v][0] |= kept.inputs);
+            keeps[step.output][1] |= kept.cotangent;
+        }
+        let all = vec![true; layout.params().len()];
+        let reached = reached(&steps, keeps.len(), &all);
         Ok(Self {
             graph: graph.clone(),
             theta,
@@ -80,6 +92,8 @@ impl<T: Real> Network<T> {
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
             loss,
+            everything: (all, reached),
+            keeps,
             fused,
         })
     }
@@ -96,13 +110,18 @@ impl<T: Real> Network<T> {
 
     /// Which values depend on the tensors that take part.
     pub(crate) fn reached(&self, active: &[bool]) -> Vec<bool> {
-        let mut reached = vec![false; self.value_len.len()];
-        for step in &self.steps {
-            reached[step.output] =
-                step.params.iter().any(|&p| active[p]) || step.inputs.iter().any(|&v| reached[v]);
-        }
-        reached
+        reached(&self.steps, self.value_len.len(), active)
     }
+}
+
+/// Which of so many values depend on the tensors that take part.
+fn reached<T>(steps: &[Step<T>], values: usize, active: &[bool]) -> Vec<bool> {
+    let mut reached = vec![false; values];
+    for step in steps {
+        reached[step.output] =
+            step.params.iter().any(|&p| active[p]) || step.inputs.iter().any(|&v| reached[v]);
+    }
+    reached
 }
 
 /// The steps that the output depends on.

@@ -15,11 +15,11 @@
 
 use std::any::Any;
 
-use crate::scratch::Scratch;
 use qn_kernels::{Packed, Real};
 
+use crate::scratch::Scratch;
+
 /// What an operation keeps from its forward pass.
-#[derive(Default)]
 pub struct Saved<T> {
     /// Numbers, in an order of the operation's own.
     pub reals: Vec<Vec<T>>,

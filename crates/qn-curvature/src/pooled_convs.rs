@@ -3,6 +3,7 @@
 //! They are done sample by sample, one behind the other, so that what one writes is in the first-level cache when the
 //! next reads it. Only the outputs that the pools let through are differentiated; see [`crate::direct`].
 
+use qn_kernels::{Group, Im2col};
 use qn_model::{Activation, Graph, Node, Op};
 
 use crate::direct::{Active, Back, Direct, Found, Padded, SIZES, Work};
@@ -10,8 +11,6 @@ use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::{Conv, MaxPool, Windows};
 use crate::scratch::Scratch;
 use crate::{Real, window_rows};
-use qn_kernels::Group;
-use qn_kernels::Im2col;
 
 /// Bytes that a convolution's input may take in one sample: a first-level cache.
 const INPUT_BYTES: usize = 1 << 15;
@@ -20,6 +19,8 @@ const INPUT_BYTES: usize = 1 << 15;
 #[derive(Clone, Debug)]
 pub(crate) struct PooledConvs {
     convs: Vec<Direct>,
+    /// The convolutions by themselves, for microbatches that do not fill the vector lanes.
+    plain: Vec<Conv>,
 }
 
 /// The chain that begins with a node of the graph, and how many nodes it replaces: convolutions that a max-pool
@@ -33,7 +34,9 @@ pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize
         convs.push(conv);
         count += nodes;
     }
-    (count > 0).then_some((PooledConvs { convs }, count))
+    let plain = |conv: &Direct| Conv::new(conv.patches.input, conv.patches.output, conv.patches.window, 1);
+    let plain = convs.iter().map(plain).collect();
+    (count > 0).then_some((PooledConvs { convs, plain }, count))
 }
 
 /// One convolution of a chain, which reads what the node before gives if it `continues` the chain.
@@ -108,6 +111,11 @@ impl PooledConvs {
             }
         });
         packed
+    }
+
+    /// W, packed.
+    fn weights<T: Real>(&self, at: &At<'_, T>) -> Packed<T> {
+        self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1)
     }
 
     /// Adds packed sums to parameters' cotangents.
@@ -220,24 +228,29 @@ struct Pass<'a, T> {
     kept: &'a [T],
 }
 
+impl<'a, T> Pass<'a, T> {
+    /// Without tangents.
+    fn first_order(m: usize, weights: &'a [Group<T>], actives: &'a [Active<T>], first: usize) -> Self {
+        Self { m, weights, actives, first, tangent: &[], first_dot: 0, has_dot: false, kept: &[] }
+    }
+}
+
 impl<T: Real> Operation<T> for PooledConvs {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let m = at.m;
         let (mut actives, mut tensor) = (Vec::with_capacity(self.convs.len()), 0);
         let mut x = scratch.take(at.x[0].len());
         x.copy_from_slice(at.x[0]);
-        for conv in &self.convs {
-            let Im2col { input, output, window } = conv.patches;
+        for (conv, plain) in self.convs.iter().zip(&self.plain) {
             let theta = &at.theta[tensor..tensor + conv.tensors().count()];
             tensor += theta.len();
-            let mut s = scratch.take(output.len() * m);
+            let mut s = scratch.take(conv.patches.output.len() * m);
             match conv.samples_in_lanes(m) {
                 Some(lanes) => {
                     lanes.forward(theta[0], theta.get(1).copied(), &x, &mut s, m, faer::Par::Seq);
                 }
                 None => {
-                    let at = At { m, x: &[&x], theta, packed: &[] };
-                    Conv::new(input, output, window, 1).forward(&at, &mut s, scratch);
+                    plain.forward(&At { m, x: &[&x], theta, packed: &[] }, &mut s, scratch);
                 }
             }
             if conv.relu {
@@ -279,17 +292,18 @@ impl<T: Real> Operation<T> for PooledConvs {
         scratch: &mut Scratch<T>,
     ) -> Vec<T> {
         let (m, groups, places, last) = (at.m, self.groups(), self.places(), self.convs.len());
-        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let weights = self.weights(at);
         let packed = self.pack(tangents.theta, tangents.b);
         let (first, has_input) = (self.first(|i| tangents.theta[i].is_some()), tangents.x[0].is_some());
         let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
-        let mut kept = scratch.zeros(self.kept_len(m) * tangents.b);
+        let mut kept = scratch.take(self.kept_len(m) * tangents.b);
         let mut out = vec![T::of(0.0); places[last].len()];
         let mut partial = Vec::new();
         let blocks = packed.chunks_exact(groups).zip(kept.chunks_exact_mut(self.kept_len(m)));
         for (t, ((tangent, kept), ydot)) in blocks.zip(ydot.chunks_exact_mut(out_len)).enumerate() {
             if let Some(xdot) = tangents.x[0] {
                 let values = &mut kept[..places[0].len() * m];
+                values.fill(T::of(0.0));
                 places[0].gather(&xdot[t * in_len..(t + 1) * in_len], values, m);
             }
             for sample in 0..m {
@@ -333,17 +347,9 @@ impl<T: Real> Operation<T> for PooledConvs {
         if first == self.convs.len() && to.x[0].is_none() {
             return;
         }
-        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
-        let pass = Pass {
-            m: at.m,
-            weights: &weights,
-            actives: Self::actives(saved),
-            first: if to.x[0].is_some() { 0 } else { first },
-            tangent: &[],
-            first_dot: 0,
-            has_dot: false,
-            kept: &[],
-        };
+        let weights = self.weights(at);
+        let first = if to.x[0].is_some() { 0 } else { first };
+        let pass = Pass::first_order(at.m, &weights, Self::actives(saved), first);
         let sums = self.backward(&pass, ybar, to.x[0].as_deref_mut(), |_, _, _| ());
         self.unpack(&sums, to.theta, b);
     }
@@ -357,18 +363,15 @@ impl<T: Real> Operation<T> for PooledConvs {
         to: &mut Cotangents<'_, T>,
         _: &mut Scratch<T>,
     ) {
-        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let weights = self.weights(at);
         let packed = self.pack(tangents.theta, tangents.b);
-        let first = self.first(|i| to.theta[i].is_some());
+        let first = if to.x[0].is_some() { 0 } else { self.first(|i| to.theta[i].is_some()) };
         let pass = Pass {
-            m: at.m,
-            weights: &weights,
-            actives: Self::actives(saved),
-            first: if to.x[0].is_some() { 0 } else { first },
             tangent: &packed,
             first_dot: self.first(|i| tangents.theta[i].is_some()),
             has_dot: tangents.x[0].is_some(),
             kept: tangents.kept,
+            ..Pass::first_order(at.m, &weights, Self::actives(saved), first)
         };
         let sums = self.backward(&pass, ybardot, to.x[0].as_deref_mut(), |_, _, _| ());
         self.unpack(&sums, to.theta, tangents.b);
@@ -376,19 +379,10 @@ impl<T: Real> Operation<T> for PooledConvs {
 
     /// Notes what reaches every output that reaches the loss.
     fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], _: &mut Scratch<T>) {
-        let weights = self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1);
+        let weights = self.weights(at);
         let mut found: Vec<Vec<(usize, Vec<T>)>> = self.convs.iter().map(|_| Vec::new()).collect();
         let actives = Self::actives(saved);
-        let pass = Pass {
-            m: at.m,
-            weights: &weights,
-            actives,
-            first: 0,
-            tangent: &[],
-            first_dot: 0,
-            has_dot: false,
-            kept: &[],
-        };
+        let pass = Pass::first_order(at.m, &weights, actives, 0);
         self.backward(&pass, ybar, None, |i, sample, delta| {
             found[i].push((sample, actives[i].read(sample, self.convs[i].channels(), delta)));
         });

@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use faer::Mat;
+use qn_kernels::ordered_reduce;
 use qn_model::{Activation, Op, ParamId};
 
 use crate::scratch::Scratch;
 use crate::tangent::Operator;
 use crate::{Curvature, Real};
-use qn_kernels::ordered_reduce;
 
 /// A linear layer behind which there are only linear layers and activations.
 #[derive(Clone, Debug)]
@@ -69,10 +69,17 @@ impl<T: Real> Curvature<T> {
     pub(crate) fn tail(&self, operator: Operator) -> Vec<TailLayer> {
         let graph = &self.network().graph;
         let nodes = graph.nodes();
+        if operator == Operator::EmpiricalFisher {
+            // The blocks below are those of G and F.
+            return Vec::new();
+        }
+        let uses = |id: ParamId| nodes.iter().flat_map(|n| n.op.params()).filter(|p| *p == id).count();
         let piecewise = |f: Activation| operator == Operator::Ggn || f == Activation::Relu;
         let belongs = |&i: &usize| match &nodes[i].op {
             _ if nodes[i].inputs != [i] || graph.readers(i + 1) > 1 => false,
-            Op::Linear { .. } => nodes[i].shape.rank() == 1,
+            op @ Op::Linear { .. } => {
+                nodes[i].shape.rank() == 1 && op.params().into_iter().all(|p| uses(p) == 1)
+            }
             Op::Activation(f) => piecewise(*f),
             _ => false,
         };

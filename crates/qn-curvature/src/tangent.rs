@@ -1,10 +1,11 @@
 //! A block of tangents through one microbatch, forward and back.
 
+use qn_kernels::{Packed, Real};
+
 use crate::network::{Network, Step};
 use crate::operation::{At, Cotangents, Tangents};
 use crate::primal::Primal;
 use crate::scratch::Scratch;
-use qn_kernels::{Packed, Real};
 
 /// Which matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,12 +98,8 @@ pub(crate) fn pack<T: Real>(
     tangents: &[T],
     (active, b): (&[bool], usize),
 ) -> Vec<Vec<Packed<T>>> {
-    let of = |p: &usize| {
-        let range = &network.ranges[*p];
-        active[*p].then(|| &tangents[range.start * b..range.end * b])
-    };
-    let step = |step: &Step<T>| step.operation.pack(&step.params.iter().map(of).collect::<Vec<_>>(), b);
-    network.steps.iter().map(step).collect()
+    let each = |step: &Step<T>| step.operation.pack(&theta_dots(network, step, tangents, (active, b)), b);
+    network.steps.iter().map(each).collect()
 }
 
 /// The parameters' tangents of a step.
@@ -110,11 +107,11 @@ fn theta_dots<'a, T>(
     network: &Network<T>,
     step: &Step<T>,
     tangents: &'a [T],
-    part: &Part<'_, T>,
+    (active, b): (&[bool], usize),
 ) -> Vec<Option<&'a [T]>> {
     let of = |p: &usize| {
         let range = &network.ranges[*p];
-        part.active[*p].then(|| &tangents[range.start * part.b..range.end * part.b])
+        active[*p].then(|| &tangents[range.start * b..range.end * b])
     };
     step.params.iter().map(of).collect()
 }
@@ -140,7 +137,7 @@ fn push_forward<T: Real>(
         let mut ydot = scratch.take(network.value_len[step.output] * m * b);
         let x: Vec<Option<&[T]>> =
             step.inputs.iter().map(|&v| part.reached[v].then(|| dots[v].as_slice())).collect();
-        let theta = theta_dots(network, step, tangents, part);
+        let theta = theta_dots(network, step, tangents, (part.active, b));
         let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step), packed: &step.packed };
         let packed = part.packed.get(i).map_or(&[][..], Vec::as_slice);
         let tangents = Tangents { b, x: &x, theta: &theta, packed, kept: &[] };
@@ -187,7 +184,7 @@ pub(crate) fn pull_back<T: Real>(
             Some(Second { theta, values, kept }) => {
                 let xdot: Vec<Option<&[T]>> =
                     step.inputs.iter().map(|&v| part.reached[v].then(|| values[v].as_slice())).collect();
-                let theta = theta_dots(network, step, theta, part);
+                let theta = theta_dots(network, step, theta, (part.active, b));
                 let packed = part.packed.get(i).map_or(&[][..], Vec::as_slice);
                 let tangents = Tangents { b, x: &xdot, theta: &theta, packed, kept: &kept[i] };
                 let ybars = (primal.cotangents[step.output].as_slice(), ybar.as_slice());

@@ -4,10 +4,9 @@
 //! end meet a weight of zero, or give sums that nobody reads.
 
 use pulp::Simd;
+use qn_kernels::{self as lanes, Group, Kernel, LANES, Real, Registers};
 
 use crate::direct::{Back, Entry, Work};
-use qn_kernels::Real;
-use qn_kernels::{self as lanes, Group, Kernel, LANES, Registers};
 
 /// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere. `partial` is scratch.
 pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partial: &mut Vec<Group<T>>) {

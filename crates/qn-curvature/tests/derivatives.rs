@@ -299,7 +299,8 @@ fn the_assembled_matrix_is_the_matrix_of_the_products() {
         let p = theta.len();
         let here = at::<f64>(&graph, &theta, Some(3), 1);
         let units = Mat::<f64>::identity(p, p);
-        for operator in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
+        let operators = [Operator::Hessian, Operator::Ggn, Operator::Residual, Operator::EmpiricalFisher];
+        for operator in operators {
             let expected = product(&here, operator, units.as_ref());
             let mut whole = Lower { matrix: Mat::zeros(p, p), reached: Vec::new(), stop_at: usize::MAX };
             here.assemble(operator, 0, &mut whole).unwrap();
@@ -448,7 +449,8 @@ fn every_loss_has_its_gradient_products_and_matrix() {
             let hv = product(&here, Operator::Hessian, x.as_ref());
             assert!(relative_error(hv.col_as_slice(0), &differences) <= 1e-7, "{case:?}");
             let units = Mat::<f64>::identity(p, p);
-            for operator in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
+            let operators = [Operator::Hessian, Operator::Ggn, Operator::Residual, Operator::EmpiricalFisher];
+            for operator in operators {
                 let expected = product(&here, operator, units.as_ref());
                 let mut whole = Lower { matrix: Mat::zeros(p, p), reached: Vec::new(), stop_at: usize::MAX };
                 here.assemble(operator, 0, &mut whole).unwrap();

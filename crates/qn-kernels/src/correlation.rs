@@ -44,7 +44,12 @@ pub struct Correlation {
     /// Entries of a group, of the input and of the output.
     lens: [usize; 2],
     positions: Vec<Position>,
+    /// For every tap, the positions that have an entry for it.
+    places: Vec<Places>,
 }
+
+/// A tap's positions: where the entries of ȳ and of x are, in the first output and the first channel.
+type Places = Vec<(u32, u32)>;
 
 /// Weights in the order in which they are read: some outputs side by side for every entry j.
 #[derive(Clone, Debug)]
@@ -58,6 +63,17 @@ fn along(
 ) -> Vec<Vec<(usize, usize)>> {
     let at = |place| (0..taps).filter_map(|tap| entry(place, tap).map(|e| (tap, e))).collect();
     (0..places).map(at).collect()
+}
+
+/// For every tap, the positions that have an entry for it.
+fn places(positions: &[Position], taps: usize) -> Vec<Places> {
+    let mut places = vec![Vec::new(); taps];
+    for position in positions {
+        for &(tap, entry) in &position.taps {
+            places[tap as usize].push((position.output as u32, entry));
+        }
+    }
+    places
 }
 
 impl Correlation {
@@ -116,6 +132,7 @@ impl Correlation {
             taps: window.taps(),
             strides: [from.positions(), to.positions()],
             lens: [from.len() / groups, to.len() / groups],
+            places: places(&positions, window.taps()),
             positions,
         }
     }
@@ -123,6 +140,7 @@ impl Correlation {
     /// A linear map of the last axis at many positions: [positions, inputs] to [positions, outputs].
     pub fn linear(positions: usize, inputs: usize, outputs: usize) -> Self {
         let at = |i: usize| Position { output: i * outputs, taps: vec![(0, (i * inputs) as u32)] };
+        let positions_of: Vec<Position> = (0..positions).map(at).collect();
         Self {
             groups: 1,
             channels: inputs,
@@ -130,8 +148,14 @@ impl Correlation {
             taps: 1,
             strides: [1, 1],
             lens: [positions * inputs, positions * outputs],
-            positions: (0..positions).map(at).collect(),
+            places: places(&positions_of, 1),
+            positions: positions_of,
         }
+    }
+
+    /// Outputs whose weights are packed side by side.
+    fn block(&self) -> usize {
+        if self.outputs == 1 { 1 } else { OUTPUTS }
     }
 
     /// Weights of a group for each output.
@@ -141,7 +165,7 @@ impl Correlation {
 
     /// Packs weights for [`Self::run`]; `weight` gives that of a group, an output, a channel and a tap.
     pub fn pack<T: Real>(&self, weight: impl Fn(usize, usize, usize, usize) -> T) -> Packed<T> {
-        let block = if self.outputs == 1 { 1 } else { OUTPUTS };
+        let block = self.block();
         let mut numbers =
             Vec::with_capacity(self.groups * self.outputs.next_multiple_of(block) * self.inner());
         for group in 0..self.groups {
@@ -199,7 +223,7 @@ impl<T: Real> Run<'_, T> {
     #[inline(always)]
     fn blocks<S: Simd, const R: usize, const G: usize, const O: usize>(mut self, simd: S) {
         let map = self.map;
-        let block = if map.outputs == 1 { 1 } else { OUTPUTS };
+        let block = map.block();
         let blocks = map.outputs.div_ceil(block);
         for group in 0..map.groups {
             for first in (0..blocks * block).step_by(O).filter(|first| *first < map.outputs) {
@@ -277,33 +301,19 @@ struct WeightGradient<'a, T> {
     m: usize,
 }
 
-/// A tap's positions: where the entries of ȳ and of x are, in the first output and the first channel.
-type Places = Vec<(u32, u32)>;
-
 impl<T: Real> lanes::Kernel for WeightGradient<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(mut self, simd: S) {
-        let places = self.places();
+        let places = &self.map.places;
         match S::REGISTER_COUNT / R {
-            32.. => self.outputs::<S, R, 6>(simd, &places),
-            16..32 => self.outputs::<S, R, 3>(simd, &places),
-            _ => self.outputs::<S, R, 1>(simd, &places),
+            32.. => self.outputs::<S, R, 6>(simd, places),
+            16..32 => self.outputs::<S, R, 3>(simd, places),
+            _ => self.outputs::<S, R, 1>(simd, places),
         }
     }
 }
 
 impl<T: Real> WeightGradient<'_, T> {
-    /// For every tap, the positions that have an entry for it.
-    fn places(&self) -> Vec<Places> {
-        let mut places = vec![Vec::new(); self.map.taps];
-        for position in &self.map.positions {
-            for &(tap, entry) in &position.taps {
-                places[tap as usize].push((position.output as u32, entry));
-            }
-        }
-        places
-    }
-
     #[inline(always)]
     fn outputs<S: Simd, const R: usize, const O: usize>(&mut self, simd: S, places: &[Places]) {
         for group in 0..self.map.groups {

@@ -2,38 +2,46 @@
 
 use std::sync::Arc;
 
-use crate::graph::NORM_EPS;
 use crate::{
     Activation, Architecture, Binary, Graph, Layer, ModelError, Op, ParamId, ParamKind, Reduction, Shape,
     ValueId, Window, limits,
 };
 
-/// The graph of an architecture.
-pub(crate) fn build(architecture: &Architecture) -> Result<Graph, ModelError> {
-    let input = Shape::new(architecture.input.as_slice());
-    let network_error =
-        |reason: String| ModelError::Network { architecture: architecture.name.clone(), reason };
-    if input.is_empty() || input.rank() == 0 {
-        return Err(network_error(format!("input {:?} is empty", architecture.input)));
+/// The epsilon of PyTorch's normalisations.
+const NORM_EPS: f64 = 1e-5;
+
+impl Graph {
+    /// Resolves an architecture.
+    ///
+    /// # Errors
+    /// A layer does not fit its input, a name is used twice, or the output is not one logit a class.
+    pub fn new(architecture: &Architecture) -> Result<Self, ModelError> {
+        let input = Shape::new(architecture.input.as_slice());
+        let network_error =
+            |reason: String| ModelError::Network { architecture: architecture.name.clone(), reason };
+        if input.is_empty() || input.rank() == 0 {
+            return Err(network_error(format!("input {:?} is empty", architecture.input)));
+        }
+        limits::ends(&input, architecture.classes).map_err(network_error)?;
+        if architecture.classes < 2 {
+            return Err(network_error(format!("{} classes; at least 2 are needed", architecture.classes)));
+        }
+        let mut builder =
+            Builder { name: &architecture.name, graph: Graph::empty(&architecture.name, input) };
+        builder.add_layers(&architecture.layers, 0)?;
+        let graph = builder.graph;
+        graph.check().map_err(network_error)?;
+        let output = graph.output();
+        let ends = [output.dims().first(), output.dims().last()];
+        if output.len() != architecture.classes && !ends.contains(&Some(&architecture.classes)) {
+            let classes = architecture.classes;
+            let gives = if output.rank() == 1 { output.len().to_string() } else { output.to_string() };
+            return Err(network_error(format!(
+                "the last layer gives {gives} values, but there are {classes} classes"
+            )));
+        }
+        Ok(graph)
     }
-    limits::ends(&input, architecture.classes).map_err(network_error)?;
-    if architecture.classes < 2 {
-        return Err(network_error(format!("{} classes; at least 2 are needed", architecture.classes)));
-    }
-    let mut builder = Builder { name: &architecture.name, graph: Graph::empty(&architecture.name, input) };
-    builder.add_layers(&architecture.layers, 0)?;
-    let graph = builder.graph;
-    graph.check().map_err(network_error)?;
-    let output = graph.output();
-    let ends = [output.dims().first(), output.dims().last()];
-    if output.len() != architecture.classes && !ends.contains(&Some(&architecture.classes)) {
-        let classes = architecture.classes;
-        let gives = if output.rank() == 1 { output.len().to_string() } else { output.to_string() };
-        return Err(network_error(format!(
-            "the last layer gives {gives} values, but there are {classes} classes"
-        )));
-    }
-    Ok(graph)
 }
 
 struct Builder<'a> {

@@ -1,4 +1,4 @@
-use crate::{Architecture, ModelError, Op, ParamId, ParamKind, ParamLayout, Shape, limits, rules};
+use crate::{Op, ParamId, ParamKind, ParamLayout, Shape, limits, rules};
 
 /// Index of a value: 0 is the network's input, i + 1 the output of node i.
 pub type ValueId = usize;
@@ -23,9 +23,6 @@ pub struct Graph {
     nodes: Vec<Node>,
     layout: ParamLayout,
 }
-
-/// The epsilon of PyTorch's normalisations.
-pub(crate) const NORM_EPS: f64 = 1e-5;
 
 impl Graph {
     /// A network without nodes, to be built: [`Self::parameter`] and [`Self::push`], then [`Self::check`].
@@ -88,14 +85,6 @@ impl Graph {
             Some(name) => Err(format!("the parameter name '{name}' is used twice")),
             None => Ok(()),
         }
-    }
-
-    /// Resolves an architecture.
-    ///
-    /// # Errors
-    /// A layer does not fit its input, a name is used twice, or the output is not one logit a class.
-    pub fn new(architecture: &Architecture) -> Result<Self, ModelError> {
-        crate::build::build(architecture)
     }
 
     /// What the network is called.

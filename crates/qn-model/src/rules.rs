@@ -117,9 +117,7 @@ impl Rules<'_> {
         if groups == 0 || !input.channels.is_multiple_of(groups) {
             return Err(format!("{} input channels in {groups} groups", input.channels));
         }
-        if [window.kernel, window.stride, window.dilation].concat().contains(&0) {
-            return Err("kernel, stride and dilation must be at least 1".into());
-        }
+        window.check()?;
         if (0..2).any(|axis| output_padding[axis] >= window.stride[axis].max(window.dilation[axis])) {
             return Err("its output_padding is not smaller than its stride or dilation".into());
         }

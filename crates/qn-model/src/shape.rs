@@ -126,14 +126,20 @@ impl Window {
         self.padding == [0; 2] && self.dilation == [1; 2] && self.stride == self.kernel
     }
 
+    /// That no size is zero.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if [self.kernel, self.stride, self.dilation].concat().contains(&0) {
+            return Err("kernel, stride and dilation must be at least 1".into());
+        }
+        Ok(())
+    }
+
     /// What windows on an input give: (n + 2 padding - dilation (kernel - 1) - 1) / stride + 1 on each side.
     ///
     /// # Errors
     /// A size is zero, or the window does not fit.
     pub fn output(&self, input: Image, channels: usize) -> Result<Image, String> {
-        if [self.kernel, self.stride, self.dilation].concat().contains(&0) {
-            return Err("kernel, stride and dilation must be at least 1".into());
-        }
+        self.check()?;
         let side = |n: usize, axis: usize| {
             let span = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
             (n + 2 * self.padding[axis])

@@ -4,6 +4,7 @@ use qn_model::Shape;
 
 use crate::losses::mean_squared_error::{hits, numbers, one_number_an_output, value};
 use crate::losses::{Averaging, Loss, Target, Targets, Term};
+use crate::ops::{sigmoid, softplus};
 
 /// −w y ln σ(z) − (1 − y) ln σ(−z) over the outputs, summed or in the mean over outputs and samples: PyTorch's
 /// `BCEWithLogitsLoss`, w being `pos_weight`. Where the targets are labels, y is one at the label's output and zero
@@ -14,17 +15,6 @@ pub struct BinaryCrossEntropy {
     pub pos_weight: Option<Vec<f64>>,
     /// Mean or sum.
     pub averaging: Averaging,
-}
-
-/// ln(1 + e^x), without overflow.
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-/// σ(x), with its relative accuracy where it is small.
-fn sigmoid(x: f64) -> f64 {
-    let e = (-x.abs()).exp();
-    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
 }
 
 impl Loss for BinaryCrossEntropy {
@@ -54,8 +44,8 @@ impl Loss for BinaryCrossEntropy {
         for (k, &z) in z.iter().enumerate() {
             let y = value(target, k);
             let positive = y * self.pos_weight.as_ref().map_or(1.0, |w| w[k]);
-            let (s, other) = (sigmoid(z), sigmoid(-z));
-            for (share, loss) in [(positive, softplus(-z)), (1.0 - y, softplus(z))] {
+            let ([s, ..], [other, ..]) = (sigmoid(z), sigmoid(-z));
+            for (share, loss) in [(positive, softplus(-z)[0]), (1.0 - y, softplus(z)[0])] {
                 // 0 · ∞ is nothing here.
                 term.loss += if share == 0.0 { 0.0 } else { share * loss };
             }

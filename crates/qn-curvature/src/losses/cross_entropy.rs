@@ -6,7 +6,7 @@
 
 use qn_model::Shape;
 
-use crate::losses::{Averaging, IGNORED, Loss, Target, Targets, Term};
+use crate::losses::{Averaging, IGNORED, Loss, Target, Targets, Term, largest};
 
 /// −Σ_k y_k w_k ln p_k with p = softmax(z), summed over positions: PyTorch's `CrossEntropyLoss`. Classes lie along one
 /// axis of the output; whatever other axes there are count positions. A label y stands for y_k = 1 at k = y; smoothing
@@ -108,12 +108,6 @@ impl CrossEntropy {
         }
         Some(label)
     }
-}
-
-/// Where the largest is; the first of several.
-fn largest(values: impl Iterator<Item = f64>) -> usize {
-    let step = |best: (usize, f64), (k, x)| if x > best.1 { (k, x) } else { best };
-    values.enumerate().fold((0, f64::NEG_INFINITY), step).0
 }
 
 impl Loss for CrossEntropy {

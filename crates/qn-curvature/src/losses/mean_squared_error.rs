@@ -2,7 +2,7 @@
 
 use qn_model::Shape;
 
-use crate::losses::{Averaging, Loss, Target, Targets, Term};
+use crate::losses::{Averaging, Loss, Target, Targets, Term, largest};
 
 /// Σ (z − y)² over the outputs, or its mean over outputs and samples: PyTorch's `MSELoss`. Where the targets are labels,
 /// y is one at the label's output and zero elsewhere.
@@ -64,8 +64,7 @@ pub(super) fn value(target: Target<'_>, k: usize) -> f64 {
 /// Whether the largest output is the label's.
 pub(super) fn hits(z: &[f64], target: Target<'_>) -> Term {
     let Target::Classes(labels) = target else { return Term::default() };
-    let step = |best: (usize, f64), (k, x): (usize, &f64)| if *x > best.1 { (k, *x) } else { best };
-    let top = z.iter().enumerate().fold((0, f64::NEG_INFINITY), step).0;
+    let top = largest(z.iter().copied());
     Term { hits: usize::from(top == labels[0] as usize), positions: 1, ..Term::default() }
 }
 

@@ -79,6 +79,20 @@ pub struct Term {
     pub positions: usize,
 }
 
+impl std::ops::AddAssign for Term {
+    fn add_assign(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.hits += other.hits;
+        self.positions += other.positions;
+    }
+}
+
+/// Where the largest is; the first of several.
+fn largest(values: impl Iterator<Item = f64>) -> usize {
+    let step = |best: (usize, f64), (k, x)| if x > best.1 { (k, x) } else { best };
+    values.enumerate().fold((0, f64::NEG_INFINITY), step).0
+}
+
 /// A loss of one sample's outputs z, as a part of a sum.
 pub trait Loss: Debug + Send + Sync {
     /// That outputs of this shape and these targets of n samples fit.

@@ -1,10 +1,10 @@
 //! Elementwise functions: ẏ = φ′(x) ẋ, x̄ = φ′(x) ȳ, and d x̄ = φ′(x) ȳ˙ + φ″(x) ȳ ẋ.
 
+use qn_kernels::Real;
 use qn_model::Activation;
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// φ(x), φ′(x) and φ″(x); at kinks the derivatives are PyTorch's, and φ″ is zero.
 fn derivatives(f: Activation, x: f64) -> [f64; 3] {
@@ -77,7 +77,8 @@ fn clamp(x: f64, low: f64, high: f64) -> [f64; 3] {
     [x.clamp(low, high), f64::from(u8::from(inside)), 0.0]
 }
 
-fn sigmoid(x: f64) -> [f64; 3] {
+/// 1/(1 + e^-x) and its derivatives.
+pub(crate) fn sigmoid(x: f64) -> [f64; 3] {
     // e^-|x| does not overflow; σ(-x) = 1 - σ(x).
     let e = (-x.abs()).exp();
     let (s, other) = (1.0 / (1.0 + e), e / (1.0 + e));
@@ -85,7 +86,8 @@ fn sigmoid(x: f64) -> [f64; 3] {
     [s, s * other, s * other * (other - s)]
 }
 
-fn softplus(x: f64) -> [f64; 3] {
+/// ln(1 + e^x) and its derivatives.
+pub(crate) fn softplus(x: f64) -> [f64; 3] {
     let [s, s1, _] = sigmoid(x);
     [x.max(0.0) + (-x.abs()).exp().ln_1p(), s, s1]
 }

@@ -1,9 +1,9 @@
 //! Batch normalisation with running statistics: y = w x̂ + v, x̂ = (x - μ)/σ, for each channel.
 
+use qn_kernels::{Real, dot, sum};
+
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
-use qn_kernels::{dot, sum};
 
 /// A normalisation whose statistics are constants.
 #[derive(Clone, Debug)]

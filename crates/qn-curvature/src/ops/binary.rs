@@ -1,10 +1,10 @@
 //! Elementwise functions of two values, stretched to each other's shape.
 
+use qn_kernels::Real;
 use qn_model::{Binary, Shape};
 
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// x ∘ y, entry by entry.
 #[derive(Clone, Debug)]

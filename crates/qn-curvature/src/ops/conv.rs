@@ -1,13 +1,11 @@
 //! Cross-correlation, with samples in the vector lanes; where they do not fill them, as a matrix product with patches.
 
 use faer::Accum;
+use qn_kernels::{Correlation, Im2col, LANES, Packed, Real, gemm, view};
 use qn_model::{Image, Window};
 
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
-use qn_kernels::{Correlation, Im2col, LANES, Packed};
-use qn_kernels::{gemm, view};
 
 /// A convolution in groups, each a convolution of its own between contiguous parts of the channels.
 #[derive(Clone, Debug)]

@@ -11,12 +11,12 @@
 //! ```
 
 use faer::Accum;
+use qn_kernels::Real;
 use qn_model::{Image, Window};
 
 use super::conv::{Conv, part, part_mut};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// A transposed convolution in groups.
 #[derive(Clone, Debug)]

@@ -1,12 +1,11 @@
 //! y = W x + b along the last axis.
 
 use faer::Accum;
+use qn_kernels::{Real, gemm, view};
 use qn_model::Shape;
 
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
-use qn_kernels::{gemm, view};
 
 /// A linear layer at every position: the axes before the last.
 #[derive(Clone, Debug)]

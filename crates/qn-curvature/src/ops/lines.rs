@@ -1,8 +1,7 @@
 //! Lines of entries along an axis, many of them side by side.
 
-use qn_model::Shape;
-
 use qn_kernels::Real;
+use qn_model::Shape;
 
 /// Lines in a strip, at most: few enough for the sums of all of them to stay in a first-level cache.
 pub(super) const WIDTH: usize = 64;

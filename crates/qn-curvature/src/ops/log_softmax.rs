@@ -1,13 +1,13 @@
 //! x - ln Σ e^x along an axis: with p = e^x/Σ e^x and u = Σ p ẋ, ẏ = ẋ - u, x̄ = ȳ - p Σ ȳ, and
 //! d x̄ = ȳ˙ - p Σ ȳ˙ - p (ẋ - u) Σ ȳ.
 
+use qn_kernels::Real;
 use qn_model::Shape;
 
 use super::lines::Lines;
 use super::softmax::probabilities;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// x - ln Σ e^x. Saves p, and once ȳ is known Σ ȳ of every line.
 #[derive(Clone, Debug)]

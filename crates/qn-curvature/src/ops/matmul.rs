@@ -1,12 +1,12 @@
 //! Matrix products C = A B of two values: every sample has two matrices of its own.
 
+use qn_kernels::Real;
 use qn_model::Shape;
 
 use super::binary::places;
 use super::products::{Factor, multiply};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// Products of matrices [rows, inner] and [inner, cols].
 #[derive(Clone, Debug)]

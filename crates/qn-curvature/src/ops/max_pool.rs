@@ -1,9 +1,10 @@
 //! Largest entry of each window.
 
+use qn_kernels::Real;
+
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::pool::Windows;
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// The first largest entry of each window, as PyTorch takes it. Saves the place, in the input, of every output.
 #[derive(Clone, Debug)]

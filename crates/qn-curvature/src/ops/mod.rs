@@ -1,7 +1,6 @@
 //! The operations, a file each, and the table that makes them from a graph's nodes.
 
 mod activation;
-mod adaptive_avg_pool;
 mod avg_pool;
 mod batch_norm;
 mod binary;
@@ -27,8 +26,10 @@ use qn_model::{Graph, Node, Op, Shape};
 use crate::operation::Operation;
 use crate::{CurvatureError, Real};
 
+pub(crate) use activation::{sigmoid, softplus};
+use avg_pool::AvgPool;
 pub(crate) use conv::Conv;
-pub(crate) use linear::Linear;
+use linear::Linear;
 pub(crate) use max_pool::MaxPool;
 use normalise::Normalise;
 pub(crate) use pool::Windows;
@@ -80,13 +81,8 @@ pub(crate) fn resolve<T: Real>(
         Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
         Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduce::new(*kind, inputs[0], axes)),
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
-        Op::AvgPool { window, count_padding } => {
-            Box::new(avg_pool::AvgPool { windows: windows(*window), count_padding: *count_padding })
-        }
-        Op::AdaptiveAvgPool(_) => Box::new(adaptive_avg_pool::AdaptiveAvgPool {
-            input: inputs[0].image(),
-            output: node.shape.image(),
-        }),
+        Op::AvgPool { window, count_padding } => Box::new(AvgPool::new(windows(*window), *count_padding)),
+        Op::AdaptiveAvgPool(_) => Box::new(AvgPool::adaptive(inputs[0].image(), node.shape.image())),
         other => return Err(CurvatureError::Unsupported { operation: other.name() }),
     })
 }

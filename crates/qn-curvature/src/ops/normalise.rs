@@ -9,6 +9,7 @@
 //! d w̄ = Σ ȳ˙ x̂ + Σ ȳ (e - x̂ q)
 //! ```
 
+use qn_kernels::Real;
 use qn_model::Shape;
 
 use super::conv::part;
@@ -16,7 +17,6 @@ use super::lines::Lines;
 use super::standard::Standard;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// Layer, RMS or group normalisation.
 #[derive(Clone, Debug)]

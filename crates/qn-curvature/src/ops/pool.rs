@@ -11,6 +11,12 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
+    /// Those on one of the channels.
+    pub(crate) fn of_one_channel(self) -> Self {
+        let one = |image: Image| Image { channels: 1, ..image };
+        Self { input: one(self.input), output: one(self.output), ..self }
+    }
+
     /// Visits the output's entries in order, with the entries of the input that lie under the window: in row order,
     /// padding left out.
     pub(crate) fn visit(&self, mut each: impl FnMut(usize, &[usize])) {

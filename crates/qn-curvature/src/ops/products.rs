@@ -5,10 +5,9 @@
 //! is summed up in registers.
 
 use pulp::Simd;
+use qn_kernels::{LANES, Real, Registers};
 
 use crate::scratch::Scratch;
-use qn_kernels::Real;
-use qn_kernels::{LANES, Registers};
 
 /// A matrix with the samples innermost, as a factor: number k of line c, which is a row of a left factor and a column
 /// of a right one, lies at (c · across + k · along) m.

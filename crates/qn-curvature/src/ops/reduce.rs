@@ -1,11 +1,11 @@
 //! Sums, means and largest entries over some axes.
 
+use qn_kernels::Real;
 use qn_model::{Reduction, Shape};
 
 use super::binary::places;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// A reduction y = Σ w x. The weights w of a sum are 1, of a mean 1/n; of a maximum they are 1/n for the n largest
 /// entries and zero for the others, and are saved.

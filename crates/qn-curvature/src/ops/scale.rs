@@ -1,8 +1,9 @@
 //! y = a x + b with constants a and b.
 
+use qn_kernels::Real;
+
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// Multiplication by a constant and addition of another. With a = 1 and b = 0 it copies, under whatever shape.
 #[derive(Clone, Debug)]

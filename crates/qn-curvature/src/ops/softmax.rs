@@ -1,12 +1,12 @@
 //! p = e^x/Σ e^x along an axis: ẏ = P(ẋ), x̄ = P(ȳ) and d x̄ = P(ȳ˙ + (ẋ - u)(ȳ - s)),
 //! where P(d) = p (d - Σ p d), u = Σ p ẋ and s = Σ p ȳ.
 
+use qn_kernels::Real;
 use qn_model::Shape;
 
 use super::lines::{Across, Lines, Strip, WIDTH};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
-use qn_kernels::Real;
 
 /// e^x/Σ e^x. Saves p, and once ȳ is known ȳ - s.
 #[derive(Clone, Debug)]

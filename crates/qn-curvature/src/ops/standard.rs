@@ -12,9 +12,10 @@
 //! left out as in P. ẋ comes with one factor r and the result has another, so that neither r² nor σ² takes part,
 //! however small or large they are.
 
+use qn_kernels::Real;
+
 use super::lines::{Across, Lines, Strip, WIDTH};
 use crate::operation::Saved;
-use qn_kernels::Real;
 
 /// What is saved of a pass, [`Saved::reals`]: x̂, r of every group, and once ȳ is known mean h and a of every group for
 /// h = w ȳ.
