@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -14,11 +15,20 @@ import torch
 from torch import nn
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Where `qn-train fetch` puts data, and where cargo builds; both as the programs read them from the environment.
+DATA = pathlib.Path(os.environ.get("QN_DATA", ROOT / "data"))
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def example(name):
+    """The path of an example of qn-curvature, built."""
+    subprocess.run(["cargo", "build", "--release", "-q", "-p", "qn-curvature", "--example", name], cwd=ROOT, check=True)
+    return str(TARGET / "release/examples" / name)
 
 
 def cifar(samples):
     """The first images of the training set, normalised, and their labels."""
-    records = np.fromfile(ROOT / "data/cifar10/data_batch_1.bin", np.uint8).reshape(-1, 3073)[:samples]
+    records = np.fromfile(DATA / "cifar10/data_batch_1.bin", np.uint8).reshape(-1, 3073)[:samples]
     pixels = records[:, 1:].reshape(-1, 3, 32, 32) / 255.0
     mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
     return (pixels - mean[:, None, None]) / std[:, None, None], records[:, 0]
@@ -56,8 +66,11 @@ def record(path, name, report):
         path.write_text(json.dumps(results | {name: {"machine": machine(), **report}}, indent=2) + "\n")
 
 
-def median_time(run, runs=5):
+def median_time(run, runs=5, long=2.0):
+    """Median seconds of some runs after a first one, three if that took long; and the last result."""
+    start = time.perf_counter()
     run()
+    runs = runs if time.perf_counter() - start < long else 3
     times = []
     for _ in range(runs):
         start = time.perf_counter()

@@ -1,19 +1,16 @@
-"""Hessian-vector products of LeNet (62,006 parameters) on CIFAR-10: ours beside PyTorch's.
+"""Hessian-vector products of several networks: ours beside PyTorch's.
 
     pip install -r analysis/bench/requirements.txt
-    python analysis/bench/products.py [--samples 512] [--out FILE]
+    python analysis/bench/products.py [--net NAME|all] [--out FILE]
 
-One run on one machine: the same parameters, images and vectors, two threads each. All products must
-agree to 1e-4 in f32 (1e-9 in f64), or the script fails. Times are medians of five, in seconds per
-1,000 samples and vector. The peers work in batches of 128. hessian-eigenthings and PyHessian multiply by
-double backward and build the graph anew for every product.
+One run on one machine: the same parameters, inputs and vectors, two threads each. All products must agree to 1e-4 in
+f32 (1e-9 in f64), or the script fails. Times are medians of five (of three where one takes more than two seconds), in
+seconds per 1,000 samples and vector. The peers work in batches of 128. hessian-eigenthings and PyHessian multiply by
+double backward and build the graph anew for every product. A peer that cannot multiply a network's Hessian has a
+reason in place of a time. The networks and how many samples they are measured on are in networks.py.
 
-GFLOP/s count a product done densely; outputs that a max-pool drops cost ours nothing, so that more than
-the machine's measured peak in matrix products is possible.
-
-The default of 512 samples is not arbitrary: with more, some preactivation lies so close to a kink of
-ReLU or max-pooling that single and double precision fall on different sides of it, for PyTorch as for
-us (at 1,000 samples ours and PyTorch's f32 are 1e-4 and 8e-6 from f64; at 512 both are below 1e-6).
+With more samples than there are by default some preactivation lies so close to a kink of ReLU or max-pooling that
+single and double precision fall on different sides of it, for PyTorch as for us.
 """
 
 import json
@@ -27,15 +24,23 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from common import ROOT, bench_parser, cifar, median_time, record
-from steps import lenet
+from common import bench_parser, example, median_time, record
+from networks import NETWORKS, problem
 
 warnings.filterwarnings("ignore")
-BLOCK, BATCH = 10, 128
-# Multiply-adds of a product, for each sample, done densely: V a and R{delta} a^T for every layer; W R{a},
-# W^T R{delta}, V^T delta and delta R{a}^T for every one but the first.
-FORWARD = [28 * 28 * 6 * 75, 10 * 10 * 16 * 150, 400 * 120, 120 * 84, 84 * 10]
-MEGAFLOP = 2e-6 * (2 * FORWARD[0] + 6 * sum(FORWARD[1:]))
+BATCH = 128
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+class Positions(nn.Module):
+    """Outputs [N, positions, C] as [N positions, C], which is what the peers' losses take."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x).flatten(0, -2)
 
 
 class Peers:
@@ -44,8 +49,8 @@ class Peers:
         self.params = dict(net.named_parameters())
         self.shapes = [p.shape for p in net.parameters()]
         self.sizes = [p.numel() for p in net.parameters()]
-        self.batches = list(zip(x.split(BATCH), y.split(BATCH)))
-        self.n = len(x)
+        self.batches = [(x, y.flatten()) for x, y in zip(x.split(BATCH), y.split(BATCH))]
+        self.n = y.numel()
         self.graphs = None
 
     def split(self, v):
@@ -68,7 +73,7 @@ class Peers:
                 self.graphs.append(torch.autograd.grad(loss, params, create_graph=True))
         total, parts = 0, self.split(self.vectors[0])
         for grads in self.graphs:
-            products = torch.autograd.grad(grads, params, parts, retain_graph=True)
+            products = torch.autograd.grad(grads, params, parts, retain_graph=True, materialize_grads=True)
             total = total + torch.cat([p.flatten() for p in products])
         return total
 
@@ -100,7 +105,7 @@ class Peers:
         from hessian_eigenthings import HessianOperator, supervised_loss
 
         operator = HessianOperator(self.net, self.batches, supervised_loss(nn.CrossEntropyLoss()))
-        return lambda: operator.matvec(self.vectors[0])
+        return operator.matvec(self.vectors[0])
 
     def pyhessian(self):
         from pyhessian import hessian
@@ -111,93 +116,111 @@ class Peers:
     def curvlinops(self, vectors):
         from curvlinops import HessianLinearOperator
 
-        loss = nn.CrossEntropyLoss(reduction="mean")
-        params = list(self.net.parameters())
-        operator = HessianLinearOperator(self.net, loss, params, self.batches, progressbar=False, check_deterministic=False)
+        loss, params = nn.CrossEntropyLoss(reduction="mean"), list(self.net.parameters())
+        operator = HessianLinearOperator(
+            self.net, loss, params, self.batches, progressbar=False, check_deterministic=False
+        )
         block = vectors.T.contiguous()
         return lambda: (operator @ block).T
 
 
 def measure_peers(net, x, y, vectors):
-    rate = 1000 / len(x)
+    """Seconds a 1,000 samples and vector of each peer's gradient, single products and blocks; and the products."""
+    rate, width = 1000 / len(x), len(vectors)
     peers = Peers(net, x, y, vectors)
-    rows, products = {}, {}
+    rows, products = {"gradient": {}, "single": {}, "block": {}}, {}
 
-    def add(name, run, width):
-        seconds, result = median_time(run)
-        rows[name] = seconds * rate / width
-        products[name] = result.reshape(width, -1).double().numpy() if name != "gradient" else None
-        print(f"  {name:<28} {rows[name]:.4f}", flush=True)
+    def add(kind, name, make):
+        columns = width if kind == "block" else 1
+        try:
+            seconds, result = median_time(make())
+        except Exception as error:  # What a peer cannot do is a result.
+            rows[kind][name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            return
+        rows[kind][name] = seconds * rate / columns
+        if kind != "gradient":
+            products[kind, name] = result.reshape(columns, -1).double().numpy()
+        print(f"  {kind:<9} {name:<22} {rows[kind][name]:.4f}", flush=True)
 
-    add("gradient", peers.gradient, 1)
-    add("double backward", peers.double_backward, 1)
+    add("gradient", "PyTorch", lambda: peers.gradient)
+    add("single", "double backward", lambda: peers.double_backward)
     peers.graphs = None
-    add("forward over reverse", peers.forward_over_reverse, 1)
-    add("forward over reverse x10", peers.forward_over_reverse_block, BLOCK)
-    add("curvlinops", peers.curvlinops(vectors[:1]), 1)
-    add("curvlinops x10", peers.curvlinops(vectors), BLOCK)
-    add("hessian-eigenthings", peers.eigenthings(), 1)
-    if x.dtype == torch.float32:  # it sums in single precision whatever it is given
-        add("PyHessian", peers.pyhessian(), 1)
+    add("single", "forward over reverse", lambda: peers.forward_over_reverse)
+    add("block", "forward over reverse", lambda: peers.forward_over_reverse_block)
+    add("single", "curvlinops", lambda: peers.curvlinops(vectors[:1]))
+    add("block", "curvlinops", lambda: peers.curvlinops(vectors))
+    add("single", "hessian-eigenthings", lambda: peers.eigenthings)
+    if x.dtype != torch.float64:  # It sums in single precision whatever it is given.
+        add("single", "PyHessian", peers.pyhessian)
     return rows, products
+
+
+def ours(net, x, y, vectors, argument):
+    """What our example measures and computes; vectors and products are in the order of the module's parameters."""
+    params, sizes = dict(net.named_parameters()), [p.numel() for p in net.parameters()]
+    given = {"inputs": x.double().numpy().reshape(len(x), -1), "labels": y.double().numpy()}
+    given |= {f"theta.{name}": p.detach().double().numpy() for name, p in params.items()}
+    for (name, p), part in zip(params.items(), vectors.split(sizes, 1)):
+        given[f"tangents.{name}"] = part.double().reshape(len(vectors), *p.shape).numpy()
+    buffers = {n: b for n, b in net.named_buffers() if not n.endswith("num_batches_tracked")}
+    given |= {f"buffer.{name}": b.double().numpy() for name, b in buffers.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/in.safetensors", f"{folder}/out.safetensors"]
+        save_file({name: np.ascontiguousarray(t) for name, t in given.items()}, files[0])
+        command = [example("products"), argument, *files]
+        times = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        flat = load_file(files[1])
+    found = {}
+    for dtype in ("f32", "f64"):
+        parts = [flat[f"{dtype}.{name}"].reshape(len(vectors), -1) for name in params]
+        found[dtype] = np.concatenate(parts, 1)
+    return times, found
+
+
+def numbers(row):
+    return [v for v in row.values() if not isinstance(v, str)]
+
+
+def compare(name, dtypes):
+    torch.manual_seed(0)
+    net, x, y, width, argument = problem(name)
+    vectors = torch.randn(width, sum(p.numel() for p in net.parameters()), dtype=torch.float64)
+    times, found = ours(net, x, y, vectors, argument)
+    positions = Positions(net) if y.dim() > 1 else net
+    rate = 1000 / len(x)
+    report = {"parameters": vectors.shape[1], "samples": len(x), "block": width, "batch": BATCH, "times": times}
+    for dtype in dtypes:
+        short = str(dtype).removeprefix("torch.").replace("float", "f")
+        print(f"{name}, {short}: seconds per 1,000 samples and vector", flush=True)
+        inputs = x.to(dtype) if x.is_floating_point() else x
+        rows, products = measure_peers(positions.to(dtype), inputs, y, vectors.to(dtype))
+        for peer, product in [*products.items(), ("ours", found[short])]:
+            reference = found["f64"][: len(product)]
+            error = np.linalg.norm(product - reference) / np.linalg.norm(reference)
+            assert error < TOLERANCES[dtype], (name, short, peer, error)
+        mine = {kind: times[short][kind] * rate for kind in ("gradient", "single", "block")}
+        mine["block"] /= width
+        best = {kind: min(numbers(row)) for kind, row in rows.items()}
+        best["block"] = min(best["block"], best["single"])
+        ratios = {kind: best[kind] / mine[kind] for kind in mine}
+        gflops = {kind: 1e-6 * times["flops"] / mine[kind] for kind in ("single", "block")}
+        for kind, value in mine.items():
+            print(f"  ours: {kind:<9} {value:.4f}   best peer takes {ratios[kind]:.2f} times as long", flush=True)
+        peak = times["peak_gflops"][short]
+        print("  ours: " + ", ".join(f"{k} {v:.0f}" for k, v in gflops.items()) + f" GFLOP/s; peak {peak:.0f}")
+        report[short] = {"peers": rows, "ours": mine, "ratios": ratios, "gflops": gflops, "peak_gflops": peak}
+    return report
 
 
 def main():
     parser = bench_parser(__doc__)
-    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--net", choices=[*NETWORKS, "all"], default="all", help="which network")
+    parser.add_argument("--dtype", choices=["f32", "f64", "both"], default="both")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    torch.manual_seed(0)
-
-    net = lenet()
-    theta = torch.cat([p.detach().flatten() for p in net.parameters()]).double()
-    images, labels = cifar(args.samples)
-    vectors = torch.randn(BLOCK, len(theta), dtype=torch.float64)
-    with tempfile.TemporaryDirectory() as folder:
-        given, found = f"{folder}/in.safetensors", f"{folder}/out.safetensors"
-        save_file(
-            {"theta": theta.numpy(), "tangents": vectors.numpy(), "images": np.ascontiguousarray(images), "labels": labels.astype(np.float64)},
-            given,
-        )
-        command = ["cargo", "run", "--release", "-q", "-p", "qn-curvature", "--example", "products", "--", "lenet", given, found]
-        ours = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-        exact = load_file(found)
-
-    rate = 1000 / args.samples
-    report = {"samples": args.samples, "batch": BATCH}
-    for dtype, tolerance in [(torch.float32, 1e-4), (torch.float64, 1e-9)]:
-        name = str(dtype).removeprefix("torch.")
-        short = name.replace("float", "f")
-        print(f"{name}: seconds per 1,000 samples and vector")
-        x, y = torch.from_numpy(images).to(dtype), torch.from_numpy(labels.astype(np.int64))
-        rows, products = measure_peers(net.to(dtype), x, y, vectors.to(dtype))
-        for peer, product in products.items():
-            if product is not None:
-                reference = exact["f64"][: len(product)]
-                error = np.linalg.norm(product - reference) / np.linalg.norm(reference)
-                assert error < tolerance, (peer, error)
-        error = np.linalg.norm(exact[short] - exact["f64"]) / np.linalg.norm(exact["f64"])
-        assert error < tolerance, ("ours", error)
-        mine = {
-            "gradient": ours[short]["gradient"] * rate,
-            "single, after the first": ours[short]["single"] * rate,
-            "block of 10": ours[short]["block"] * rate / BLOCK,
-        }
-        best_single = min(rows[k] for k in ("double backward", "forward over reverse", "curvlinops", "hessian-eigenthings"))
-        best_block = min(best_single, rows["forward over reverse x10"], rows["curvlinops x10"])
-        ratios = {
-            "gradient": rows["gradient"] / mine["gradient"],
-            "single, after the first": best_single / mine["single, after the first"],
-            "block of 10": best_block / mine["block of 10"],
-        }
-        for key, value in mine.items():
-            print(f"  ours: {key:<22} {value:.4f}   best peer takes {ratios[key]:.1f} times as long")
-        peak = ours["peak_gflops"][short]
-        gflops = {key: MEGAFLOP / value for key, value in mine.items() if key != "gradient"}
-        for key, value in gflops.items():
-            print(f"  ours: {key:<22} {value:.0f} GFLOP/s done densely; peak in matrix products {peak:.0f}")
-        report[name] = {"peers": rows, "ours": mine, "ratios_to_best_peer": ratios, "gflops": gflops, "peak_gflops": peak}
-    record(args.out, "products", report)
+    dtypes = [d for d in TOLERANCES if args.dtype in ("both", str(d).replace("torch.float", "f"))]
+    for name in NETWORKS if args.net == "all" else [args.net]:
+        record(args.out, f"products-{name}", compare(name, dtypes))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ impl<T: Real> Curvature<T> {
         fits.map_err(|reason| CurvatureError::Targets { reason })?;
         let terms = options.loss.terms(graph.output(), samples.targets());
         let chosen = if network.fused { DIRECT_MICROBATCH } else { default_microbatch(&network) };
-        let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen));
+        let work = graph.multiply_adds() as f64 / graph.layout().len() as f64;
+        let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen), work);
         let bytes = cut.batches().saturating_mul(Primal::bytes(&network, cut.microbatch));
         let kept = if bytes <= options.memory { cut.batches() } else { 0 };
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
@@ -378,14 +379,9 @@ impl<T: Real> Curvature<T> {
     }
 
     fn task(&self, len: usize) -> Task<'_, T> {
-        let work = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Task {
-            work: work.unwrap_or_else(Scratch::new),
-            sums: vec![T::of(0.0); len],
-            term: Term::default(),
-            spread: 0.0,
-            idle: &self.idle,
-        }
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut work = idle.unwrap_or_else(Scratch::new);
+        Task { sums: work.zeros(len), work, term: Term::default(), spread: 0.0, idle: &self.idle }
     }
 
     pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Scratch<T>) -> Primal<T> {
@@ -406,7 +402,8 @@ struct Task<'a, T: Real> {
 
 impl<T: Real> Drop for Task<'_, T> {
     fn drop(&mut self) {
-        let work = std::mem::replace(&mut self.work, Scratch::new());
+        let mut work = std::mem::replace(&mut self.work, Scratch::new());
+        work.give([std::mem::take(&mut self.sums)]);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
     }
 }
@@ -420,11 +417,11 @@ impl<T: Real> Task<'_, T> {
     }
 }
 
-/// As many samples, a power of two from 4 to 64, as keep one tangent's planes within about 1 MiB:
+/// As many samples, a power of two from 16 to 256, as keep one tangent's planes within about 1 MiB:
 /// measured with LeNet (analysis/bench/products.py), 8 to 16 are best in both precisions.
 fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
     let sample = network.total_len() * size_of::<T>();
-    ((1 << 20) / sample).next_power_of_two().clamp(4, 64)
+    ((1 << 20) / sample).next_power_of_two().clamp(16, 256)
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 use std::ops::Range;
 
 /// Samples whose derivatives are summed in the product's own precision before they are added to
-/// the f64 total. Rounding then grows with 256 terms, not with N.
+/// the f64 total, at most. Rounding then grows with 256 terms, not with N.
 const TASK_SAMPLES: usize = 256;
+
+/// Multiply-adds of a forward pass for each parameter that a task takes at least: adding the sums of a task takes as
+/// long as some 100 of a product's operations a parameter (measured), and a tenth of the work is what it may take.
+const TASK_WORK: usize = 100;
 
 /// How samples are cut: into microbatches, which go through the network together, and those into
 /// tasks, which a thread does at a stretch.
@@ -10,11 +14,14 @@ const TASK_SAMPLES: usize = 256;
 pub(crate) struct Cut {
     samples: usize,
     pub(crate) microbatch: usize,
+    task: usize,
 }
 
 impl Cut {
-    pub(crate) fn new(samples: usize, microbatch: usize) -> Self {
-        Self { samples, microbatch: microbatch.clamp(1, samples) }
+    /// In microbatches of so many samples, which take so many multiply-adds each for a parameter.
+    pub(crate) fn new(samples: usize, microbatch: usize, work: f64) -> Self {
+        let task = (TASK_WORK as f64 / work) as usize;
+        Self { samples, microbatch: microbatch.clamp(1, samples), task: task.min(TASK_SAMPLES) }
     }
 
     pub(crate) fn batches(&self) -> usize {
@@ -36,7 +43,7 @@ impl Cut {
     }
 
     fn batches_in_task(&self) -> usize {
-        (TASK_SAMPLES / self.microbatch).max(1)
+        (self.task / self.microbatch).max(1)
     }
 }
 
@@ -48,10 +55,12 @@ mod tests {
     fn every_sample_is_in_one_microbatch_of_one_task() {
         for samples in [1, 5, 255, 256, 257, 1000] {
             for microbatch in [1, 3, 32, 300, 5000] {
-                let cut = Cut::new(samples, microbatch);
-                let batches = (0..cut.tasks()).flat_map(|task| cut.batches_of(task));
-                let found: Vec<usize> = batches.flat_map(|batch| cut.samples_of(batch)).collect();
-                assert!(found.into_iter().eq(0..samples), "{samples} {microbatch}");
+                for work in [0.1, 1.0, 30.0] {
+                    let cut = Cut::new(samples, microbatch, work);
+                    let batches = (0..cut.tasks()).flat_map(|task| cut.batches_of(task));
+                    let found: Vec<usize> = batches.flat_map(|batch| cut.samples_of(batch)).collect();
+                    assert!(found.into_iter().eq(0..samples), "{samples} {microbatch}");
+                }
             }
         }
     }

@@ -255,14 +255,14 @@ mod tests {
             let (w, b) = (numbers(outputs * inner, 1), numbers(outputs, 2));
             let (x, dy) = (numbers(input.len() * m, 3), numbers(output.len() * m, 4));
             let mut columns = vec![0.0; inner * rows];
-            patches.gather(&x, &mut columns, m);
+            patches.gather(&x, &mut columns, m, 0..output.positions());
             let (columns, dy_matrix) = (view(&columns, rows, inner), view(&dy, rows, outputs));
             let product = columns * view(&w, inner, outputs);
             let products = dy_matrix * view(&w, inner, outputs).transpose();
             let gradient = columns.transpose() * dy_matrix;
             let flat: Vec<f64> = (0..inner).flat_map(|i| products.col_as_slice(i).to_vec()).collect();
             let mut scattered = vec![0.0; x.len()];
-            patches.scatter(&flat, &mut scattered, m);
+            patches.scatter(&flat, &mut scattered, m, 0..output.positions());
             let close =
                 |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12 * rows as f64);
             let mut found = Vec::new();

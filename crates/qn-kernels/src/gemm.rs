@@ -8,6 +8,16 @@ pub fn view<T>(data: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
     MatRef::from_column_major_slice(&data[..rows * cols], rows, cols)
 }
 
+/// A column-major view whose columns begin `stride` entries apart.
+pub fn strided<T>(data: &[T], rows: usize, cols: usize, stride: usize) -> MatRef<'_, T> {
+    MatRef::from_column_major_slice_with_stride(data, rows, cols, stride)
+}
+
+/// As [`strided`], to be written to.
+pub fn strided_mut<T>(data: &mut [T], rows: usize, cols: usize, stride: usize) -> MatMut<'_, T> {
+    MatMut::from_column_major_slice_with_stride_mut(data, rows, cols, stride)
+}
+
 /// dst (rows × cols, column-major) = or += lhs · rhs, on the calling thread.
 pub fn gemm<T: Real>(
     dst: &mut [T],
@@ -16,6 +26,10 @@ pub fn gemm<T: Real>(
     lhs: MatRef<'_, T>,
     rhs: MatRef<'_, T>,
 ) {
-    let dst = MatMut::from_column_major_slice_mut(&mut dst[..rows * cols], rows, cols);
+    product(strided_mut(&mut dst[..rows * cols], rows, cols, rows), accum, lhs, rhs);
+}
+
+/// dst = or += lhs · rhs, on the calling thread.
+pub fn product<T: Real>(dst: MatMut<'_, T>, accum: Accum, lhs: MatRef<'_, T>, rhs: MatRef<'_, T>) {
     matmul(dst, accum, lhs, rhs, T::of(1.0), Par::Seq);
 }

@@ -1,5 +1,7 @@
 //! Convolution as a matrix product: planes to patches and back.
 
+use std::ops::Range;
+
 use qn_model::{Image, Window};
 
 use crate::Real;
@@ -21,18 +23,22 @@ impl Im2col {
         self.input.channels * self.window.taps()
     }
 
-    /// `columns[k][position][sample]` = input under tap k of the window at that position.
-    pub fn gather<T: Real>(&self, plane: &[T], columns: &mut [T], m: usize) {
-        self.runs(m, |run| match run {
+    /// Whether a patch is what the input has at its position.
+    pub fn is_pointwise(&self) -> bool {
+        self.window == Window::square(1, 1, 0)
+    }
+
+    /// `columns[k][position][sample]` = input under tap k of the window, at some of the output's positions.
+    pub fn gather<T: Real>(&self, plane: &[T], columns: &mut [T], m: usize, positions: Range<usize>) {
+        self.runs(m, positions, |run| match run {
             Run::Copy { plane: p, column: c, len } => columns[c..c + len].copy_from_slice(&plane[p..p + len]),
             Run::Outside { column: c, len } => columns[c..c + len].fill(T::of(0.0)),
         });
     }
 
-    /// The transposed map: plane = Σ over taps of `columns`.
-    pub fn scatter<T: Real>(&self, columns: &[T], plane: &mut [T], m: usize) {
-        plane.fill(T::of(0.0));
-        self.runs(m, |run| {
+    /// The transposed map: plane += Σ over taps of `columns`.
+    pub fn scatter<T: Real>(&self, columns: &[T], plane: &mut [T], m: usize, positions: Range<usize>) {
+        self.runs(m, positions, |run| {
             if let Run::Copy { plane: p, column: c, len } = run {
                 for (a, &b) in plane[p..p + len].iter_mut().zip(&columns[c..c + len]) {
                     *a += b;
@@ -41,35 +47,45 @@ impl Im2col {
         });
     }
 
-    /// Visits the patch matrix in order as runs that are contiguous in both.
-    fn runs(&self, m: usize, mut visit: impl FnMut(Run)) {
-        let (i, o, w) = (self.input, self.output, self.window);
-        let (mut column, row_len) = (0, o.width * m);
+    /// Visits the patch matrix of some positions in order as runs that are contiguous in both.
+    fn runs(&self, m: usize, positions: Range<usize>, mut visit: impl FnMut(Run)) {
+        let (i, width, w) = (self.input, self.output.width, self.window);
+        let mut column = 0;
         for channel in 0..i.channels {
-            for ky in 0..w.kernel[0] {
-                for kx in 0..w.kernel[1] {
-                    for y in 0..o.height {
-                        let source_y = (y * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.padding[0]);
-                        if source_y < i.height {
-                            let row = (channel * i.height + source_y) * i.width;
-                            self.row(kx * w.dilation[1], row, column, m, &mut visit);
-                        } else {
-                            visit(Run::Outside { column, len: row_len });
-                        }
-                        column += row_len;
+            for (ky, kx) in (0..w.kernel[0]).flat_map(|ky| (0..w.kernel[1]).map(move |kx| (ky, kx))) {
+                let mut at = positions.start;
+                while at < positions.end {
+                    let (y, first) = (at / width, at % width);
+                    let row = first..width.min(first + positions.end - at);
+                    let len = row.len();
+                    let source_y = (y * w.stride[0] + ky * w.dilation[0]).wrapping_sub(w.padding[0]);
+                    if source_y < i.height {
+                        let source = (channel * i.height + source_y) * i.width;
+                        self.row((kx * w.dilation[1], row), source, column, m, &mut visit);
+                    } else {
+                        visit(Run::Outside { column, len: len * m });
                     }
+                    column += len * m;
+                    at += len;
                 }
             }
         }
     }
 
-    /// One row of positions under a tap that lies `shift` to the right of its window's beginning.
-    fn row(&self, shift: usize, row: usize, column: usize, m: usize, visit: &mut impl FnMut(Run)) {
-        let (width, positions) = (self.input.width, self.output.width);
+    /// Part of a row of positions under a tap that lies `shift` to the right of its window's beginning.
+    fn row(
+        &self,
+        (shift, places): (usize, Range<usize>),
+        row: usize,
+        column: usize,
+        m: usize,
+        visit: &mut impl FnMut(Run),
+    ) {
+        let width = self.input.width;
         let ([_, stride], [_, padding]) = (self.window.stride, self.window.padding);
         if stride > 1 {
-            for x in 0..positions {
-                let (source, at) = ((x * stride + shift).wrapping_sub(padding), column + x * m);
+            for (i, x) in places.enumerate() {
+                let (source, at) = ((x * stride + shift).wrapping_sub(padding), column + i * m);
                 visit(if source < width {
                     Run::Copy { plane: (row + source) * m, column: at, len: m }
                 } else {
@@ -78,14 +94,15 @@ impl Im2col {
             }
             return;
         }
-        let left = padding.saturating_sub(shift).min(positions);
-        let right = (width + padding).saturating_sub(shift).min(positions).max(left);
-        visit(Run::Outside { column, len: left * m });
+        let (first, end) = (places.start, places.end);
+        let left = padding.saturating_sub(shift).clamp(first, end);
+        let right = (width + padding).saturating_sub(shift).clamp(left, end);
+        visit(Run::Outside { column, len: (left - first) * m });
         if right > left {
             let plane = (row + left + shift - padding) * m;
-            visit(Run::Copy { plane, column: column + left * m, len: (right - left) * m });
+            visit(Run::Copy { plane, column: column + (left - first) * m, len: (right - left) * m });
         }
-        visit(Run::Outside { column: column + right * m, len: (positions - right) * m });
+        visit(Run::Outside { column: column + (right - first) * m, len: (end - right) * m });
     }
 }
 
@@ -124,22 +141,22 @@ mod tests {
         {
             let g = geometry(stride, padding, dilation);
             let plane: Vec<f64> = (0..g.input.len() * m).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
-            let n = g.output.positions() * m;
-            let mut columns = vec![f64::NAN; g.patch_len() * n];
-            g.gather(&plane, &mut columns, m);
-            for (i, &found) in columns.iter().enumerate() {
-                let (k, position, sample) = (i / n, i % n / m, i % m);
-                assert_eq!(
-                    found,
-                    patch_entry(&g, &plane, m, k, position, sample),
-                    "{stride} {padding} {dilation} {i}"
-                );
+            let all = g.output.positions();
+            for range in [0..all, 0..1, 1..all, all / 2..all, 3..all - 1] {
+                let n = range.len() * m;
+                let mut columns = vec![f64::NAN; g.patch_len() * n];
+                g.gather(&plane, &mut columns, m, range.clone());
+                for (i, &found) in columns.iter().enumerate() {
+                    let (k, position, sample) = (i / n, range.start + i % n / m, i % m);
+                    let expected = patch_entry(&g, &plane, m, k, position, sample);
+                    assert_eq!(found, expected, "{stride} {padding} {dilation} {range:?} {i}");
+                }
+                let other: Vec<f64> = (0..columns.len()).map(|i| (i * 5 % 23) as f64 - 11.0).collect();
+                let mut back = vec![0.0; plane.len()];
+                g.scatter(&other, &mut back, m, range);
+                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+                assert_eq!(dot(&columns, &other), dot(&plane, &back), "small integers add exactly");
             }
-            let other: Vec<f64> = (0..columns.len()).map(|i| (i * 5 % 23) as f64 - 11.0).collect();
-            let mut back = vec![f64::NAN; plane.len()];
-            g.scatter(&other, &mut back, m);
-            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-            assert_eq!(dot(&columns, &other), dot(&plane, &back), "small integers add exactly");
         }
     }
 }

@@ -15,7 +15,7 @@ mod real;
 
 pub use convolution::Convolution;
 pub use correlation::{Correlation, Packed};
-pub use gemm::{gemm, view};
+pub use gemm::{gemm, product, strided, strided_mut, view};
 pub use im2col::Im2col;
 pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};
 pub use ordered_reduce::ordered_reduce;

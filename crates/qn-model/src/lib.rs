@@ -7,6 +7,7 @@
 
 mod architecture;
 mod build;
+mod cost;
 mod error;
 mod graph;
 mod init;

@@ -1,11 +1,18 @@
-//! Cross-correlation, with samples in the vector lanes; where they do not fill them, as a matrix product with patches.
+//! Cross-correlation, as matrix products with the patches of some positions at a time.
 
-use faer::Accum;
-use qn_kernels::{Correlation, Im2col, LANES, Packed, Real, gemm, view};
+use std::ops::Range;
+
+use faer::{Accum, MatRef};
+use qn_kernels::{Im2col, Real, gemm, product, strided, strided_mut, view};
 use qn_model::{Image, Window};
 
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
+
+/// Bytes of patches that are made at a time, so that a second-level cache holds them.
+const TILE_BYTES: usize = 1 << 18;
+/// Positions times samples that are done at a time at least: a matrix product reads all weights for them.
+const TILE_ROWS: usize = 256;
 
 /// A convolution in groups, each a convolution of its own between contiguous parts of the channels.
 #[derive(Clone, Debug)]
@@ -13,9 +20,6 @@ pub(crate) struct Conv {
     /// Geometry of one group.
     pub(super) patches: Im2col,
     pub(super) groups: usize,
-    /// The map and its transpose.
-    map: Correlation,
-    back: Correlation,
 }
 
 /// Numbers of one group: in a plane of inputs, in a plane of outputs, and of the weights.
@@ -23,7 +27,14 @@ pub(super) struct Lens {
     pub(super) x: usize,
     pub(super) y: usize,
     pub(super) w: usize,
-    out: usize,
+    pub(super) out: usize,
+}
+
+/// Some positions of m samples: the rows of the matrices that are multiplied.
+pub(super) struct Tile<'c> {
+    conv: &'c Conv,
+    positions: Range<usize>,
+    m: usize,
 }
 
 /// Number `at` of parts of `len` numbers each.
@@ -39,12 +50,7 @@ pub(super) fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
 impl Conv {
     pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
         let part = |image: Image| Image { channels: image.channels / groups, ..image };
-        Self {
-            patches: Im2col { input: part(input), output: part(output), window },
-            groups,
-            map: Correlation::new(input, output, window, groups),
-            back: Correlation::transposed(input, output, window, groups),
-        }
+        Self { patches: Im2col { input: part(input), output: part(output), window }, groups }
     }
 
     pub(super) fn lens(&self, m: usize) -> Lens {
@@ -61,64 +67,101 @@ impl Conv {
         self.patches.output.positions() * m
     }
 
-    /// A buffer for patches.
-    pub(super) fn columns<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
-        scratch.take(self.patches.patch_len() * self.rows(m))
+    /// Every group's positions, in parts.
+    pub(super) fn tiles<T>(&self, m: usize) -> impl Iterator<Item = (usize, Tile<'_>)> + use<'_, T> {
+        let positions = self.patches.output.positions();
+        let fitting = TILE_BYTES / (self.patches.patch_len() * m * size_of::<T>());
+        let most = match self.patches.is_pointwise() {
+            true => positions,
+            false => fitting.max(TILE_ROWS.div_ceil(m)).min(positions),
+        };
+        let each = positions.div_ceil(positions.div_ceil(most));
+        let of = move |first: usize| Tile { conv: self, positions: first..positions.min(first + each), m };
+        (0..self.groups).flat_map(move |g| (0..positions).step_by(each).map(move |first| (g, of(first))))
     }
 
-    /// y = or += w ∗ x, x in patches.
-    pub(super) fn product<T: Real>(&self, w: &[T], columns: &[T], y: &mut [T], accum: Accum, m: usize) {
-        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
-        gemm(y, (rows, out), accum, view(columns, rows, inner), view(w, inner, out));
+    /// A buffer for the patches of a tile, the longest of which is the first.
+    pub(super) fn buffer<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
+        let rows = self.tiles::<T>(m).next().map_or(0, |(_, tile)| tile.rows());
+        scratch.take(if self.patches.is_pointwise() { 0 } else { self.patches.patch_len() * rows })
     }
 
-    /// Patches = or += wᵀ ȳ.
-    pub(super) fn transposed_product<T: Real>(
-        &self,
-        w: &[T],
-        ybar: &[T],
-        columns: &mut [T],
-        accum: Accum,
-        m: usize,
-    ) {
-        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
-        gemm(columns, (rows, inner), accum, view(ybar, rows, out), view(w, inner, out).transpose());
-    }
-
-    /// w̄ += Σ ȳ xᵀ, x in patches.
-    pub(super) fn outer_product<T: Real>(&self, columns: &[T], ybar: &[T], wbar: &mut [T], m: usize) {
-        let (rows, inner, out) = (self.rows(m), self.patches.patch_len(), self.patches.output.channels);
-        let columns = view(columns, rows, inner);
-        gemm(wbar, (inner, out), Accum::Add, columns.transpose(), view(ybar, rows, out));
-    }
-
-    /// y = b, or zero for a product that replaces it.
+    /// y = b, or zero for a product that replaces it; for every tangent.
     fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) -> Accum {
         let Some(bias) = bias else { return Accum::Replace };
         y.chunks_exact_mut(self.rows(m)).zip(bias).for_each(|(y, &b)| y.fill(b));
         Accum::Add
     }
 
-    /// b̄ += Σ ȳ, of all groups.
-    fn sums<T: Real>(&self, ybar: &[T], bbar: &mut [T], m: usize) {
-        bbar.iter_mut().zip(ybar.chunks_exact(self.rows(m))).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
+    /// Parts of a product whose right side is the same for all of b tangents, and tangents in each: without groups,
+    /// the outputs of all tangents lie at equal distances.
+    fn turns(&self, b: usize) -> (usize, usize) {
+        if self.groups == 1 { (1, b) } else { (b, 1) }
+    }
+}
+
+impl Tile<'_> {
+    fn rows(&self) -> usize {
+        self.positions.len() * self.m
+    }
+
+    /// The patches of a plane, rows × patch length: in the buffer, or where they are.
+    pub(super) fn patches<'a, T: Real>(&self, plane: &'a [T], buffer: &'a mut [T]) -> MatRef<'a, T> {
+        let (geometry, inner) = (&self.conv.patches, self.conv.patches.patch_len());
+        if geometry.is_pointwise() {
+            return view(plane, self.rows(), inner);
+        }
+        geometry.gather(plane, buffer, self.m, self.positions.clone());
+        view(buffer, self.rows(), inner)
+    }
+
+    /// y = or += w x, x in patches; w and y may be those of several tangents one behind the other.
+    pub(super) fn push_forward<T: Real>(&self, x: MatRef<'_, T>, w: &[T], y: &mut [T], accum: Accum) {
+        let (inner, stride) = (self.conv.patches.patch_len(), self.conv.rows(self.m));
+        let outputs = w.len() / inner;
+        let y = strided_mut(&mut y[self.positions.start * self.m..], self.rows(), outputs, stride);
+        product(y, accum, x, view(w, inner, outputs));
+    }
+
+    /// w̄ += ȳ xᵀ, x in patches; ȳ and w̄ may be those of several tangents one behind the other.
+    pub(super) fn outer<T: Real>(&self, x: MatRef<'_, T>, ybar: &[T], wbar: &mut [T]) {
+        let inner = self.conv.patches.patch_len();
+        let outputs = wbar.len() / inner;
+        gemm(wbar, (inner, outputs), Accum::Add, x.transpose(), self.outputs(ybar, outputs));
+    }
+
+    /// Outputs, rows × `columns`.
+    fn outputs<'a, T: Real>(&self, y: &'a [T], columns: usize) -> MatRef<'a, T> {
+        strided(&y[self.positions.start * self.m..], self.rows(), columns, self.conv.rows(self.m))
+    }
+
+    /// x̄ += Σ ȳ w over pairs of outputs and weights, through patches in the buffer; x̄ = that where they need none.
+    pub(super) fn pull_back<T: Real>(&self, pairs: &[(&[T], &[T])], xbar: &mut [T], buffer: &mut [T]) {
+        let (geometry, out) = (&self.conv.patches, self.conv.patches.output.channels);
+        let inner = geometry.patch_len();
+        let patches = if geometry.is_pointwise() { &mut *xbar } else { &mut *buffer };
+        let mut accum = Accum::Replace;
+        for (ybar, w) in pairs {
+            let w = view(w, inner, out).transpose();
+            gemm(patches, (self.rows(), inner), accum, self.outputs(ybar, out), w);
+            accum = Accum::Add;
+        }
+        if !geometry.is_pointwise() {
+            geometry.scatter(buffer, xbar, self.m, self.positions.clone());
+        }
     }
 }
 
 impl<T: Real> Operation<T> for Conv {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let (m, lens) = (at.m, self.lens(at.m));
-        if let Some([own, _]) = at.packed.first_chunk().filter(|_| fills(m)) {
-            self.map.run(&[(own, at.x[0])], at.theta.get(1).copied(), y, m);
-            return Saved::none();
-        }
         let accum = self.start(at.theta.get(1).copied(), y, m);
-        let mut columns = self.columns(m, scratch);
-        for (g, y) in y.chunks_exact_mut(lens.y).enumerate() {
-            self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
-            self.product(part(at.theta[0], lens.w, g), &columns, y, accum, m);
+        let mut buffer = self.buffer(m, scratch);
+        for (g, tile) in self.tiles::<T>(m) {
+            let x = tile.patches(part(at.x[0], lens.x, g), &mut buffer);
+            tile.push_forward(x, part(at.theta[0], lens.w, g), part_mut(y, lens.y, g), accum);
         }
-        scratch.give([columns]);
+        scratch.give([buffer]);
         Saved::none()
     }
 
@@ -130,164 +173,92 @@ impl<T: Real> Operation<T> for Conv {
         ydot: &mut [T],
         scratch: &mut Scratch<T>,
     ) {
-        let (m, lens, groups) = (at.m, self.lens(at.m), self.groups);
-        let (v, bias) = (tangents.theta[0], tangents.theta.get(1).copied().flatten());
-        if let Some([own, _]) = at.packed.first_chunk().filter(|_| fills(m)) {
-            for (t, ydot) in ydot.chunks_exact_mut(lens.y * groups).enumerate() {
-                let mut pairs = Vec::with_capacity(2);
-                pairs.extend(tangents.packed.get(2 * t).map(|v| (v, at.x[0])));
-                pairs.extend(tangents.x[0].map(|xdot| (own, part(xdot, lens.x * groups, t))));
-                self.map.run(&pairs, bias.map(|b| part(b, lens.out * groups, t)), ydot, m);
-            }
-            return;
+        let (m, lens) = (at.m, self.lens(at.m));
+        let (v, xdot) = (tangents.theta[0], tangents.x[0]);
+        let accum = self.start(tangents.theta.get(1).copied().flatten(), ydot, m);
+        if v.is_none() && xdot.is_none() && accum == Accum::Replace {
+            return ydot.fill(T::of(0.0));
         }
-        let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
-        for g in 0..groups {
-            if v.is_some() {
-                self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
+        let mut buffer = self.buffer(m, scratch);
+        let (turns, width) = self.turns(tangents.b);
+        for (g, tile) in self.tiles::<T>(m) {
+            let mut accum = accum;
+            if let Some(v) = v {
+                let x = tile.patches(part(at.x[0], lens.x, g), &mut buffer);
+                for i in (0..turns).map(|turn| turn * self.groups + g) {
+                    let (v, ydot) = (&v[i * lens.w..], &mut ydot[i * lens.y..]);
+                    tile.push_forward(x, &v[..width * lens.w], &mut ydot[..width * lens.y], accum);
+                }
+                accum = Accum::Add;
             }
-            for t in 0..tangents.b {
-                let i = t * groups + g;
-                let ydot = part_mut(ydot, lens.y, i);
-                let mut accum = self.start(bias.map(|b| part(b, lens.out, i)), ydot, m);
-                if let Some(v) = v {
-                    self.product(part(v, lens.w, i), &columns, ydot, accum, m);
-                    accum = Accum::Add;
-                }
-                if let Some(xdot) = tangents.x[0] {
-                    self.patches.gather(part(xdot, lens.x, i), &mut moved, m);
-                    self.product(part(at.theta[0], lens.w, g), &moved, ydot, accum, m);
-                    accum = Accum::Add;
-                }
-                if accum == Accum::Replace {
-                    ydot.fill(T::of(0.0));
-                }
+            for i in (0..tangents.b).map(|t| t * self.groups + g) {
+                let Some(xdot) = xdot else { continue };
+                let xdot = tile.patches(part(xdot, lens.x, i), &mut buffer);
+                let w = part(at.theta[0], lens.w, g);
+                tile.push_forward(xdot, w, part_mut(ydot, lens.y, i), accum);
             }
         }
-        scratch.give([columns, moved]);
+        scratch.give([buffer]);
     }
 
     fn vjp(
         &self,
         at: &At<'_, T>,
-        _: &Saved<T>,
+        saved: &Saved<T>,
         (ybar, b): (&[T], usize),
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
         let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.backward(at, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
     }
 
+    /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
     fn vjp_tangent(
         &self,
         at: &At<'_, T>,
         _: &Saved<T>,
         tangents: &Tangents<'_, T>,
-        ybars: (&[T], &[T]),
+        (ybar, ybardot): (&[T], &[T]),
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        self.backward(at, tangents, ybars, to, scratch);
-    }
-
-    /// For each tangent, or for θ, the weights of the map and of its transpose.
-    fn pack(&self, theta: &[Option<&[T]>], b: usize) -> Vec<Packed<T>> {
-        let Some(weights) = theta[0] else { return Vec::new() };
-        let (all, taps) = (weights.len() / b, self.patches.window.taps());
-        let (inner, out) = (self.patches.input.channels, self.patches.output.channels);
-        let each = |t: usize| {
-            let w = part(weights, all, t);
-            let at =
-                move |g: usize, o: usize, c: usize, tap: usize| w[((g * out + o) * inner + c) * taps + tap];
-            [self.map.pack(at), self.back.pack(|g, c, o, tap| at(g, o, c, tap))]
-        };
-        (0..b).flat_map(each).collect()
+        let (m, lens) = (at.m, self.lens(at.m));
+        let (v, xdot) = (tangents.theta[0], tangents.x[0]);
+        if let Some(Some(bbar)) = to.theta.get_mut(1) {
+            let sums = ybardot.chunks_exact(self.rows(m)).map(qn_kernels::sum);
+            bbar.iter_mut().zip(sums).for_each(|(sum, y)| *sum += y);
+        }
+        if let Some(xbar) = to.x[0].as_mut().filter(|_| !self.patches.is_pointwise()) {
+            xbar.fill(T::of(0.0));
+        }
+        let mut buffer = self.buffer(m, scratch);
+        let (turns, width) = self.turns(tangents.b);
+        for (g, tile) in self.tiles::<T>(m) {
+            if let Some(wbar) = &mut to.theta[0] {
+                let x = tile.patches(part(at.x[0], lens.x, g), &mut buffer);
+                for i in (0..turns).map(|turn| turn * self.groups + g) {
+                    let (wbar, ybardot) = (&mut wbar[i * lens.w..], &ybardot[i * lens.y..]);
+                    tile.outer(x, &ybardot[..width * lens.y], &mut wbar[..width * lens.w]);
+                }
+            }
+            for i in (0..tangents.b).map(|t| t * self.groups + g) {
+                if let (Some(wbar), Some(xdot)) = (&mut to.theta[0], xdot) {
+                    let xdot = tile.patches(part(xdot, lens.x, i), &mut buffer);
+                    tile.outer(xdot, part(ybar, lens.y, g), part_mut(wbar, lens.w, i));
+                }
+                if let Some(xbar) = &mut to.x[0] {
+                    let mut pairs = vec![(part(ybardot, lens.y, i), part(at.theta[0], lens.w, g))];
+                    pairs.extend(v.map(|v| (part(ybar, lens.y, g), part(v, lens.w, i))));
+                    tile.pull_back(&pairs, part_mut(xbar, lens.x, i), &mut buffer);
+                }
+            }
+        }
+        scratch.give([buffer]);
     }
 
     fn keeps(&self) -> Keeps {
         Keeps { inputs: true, cotangent: true }
-    }
-}
-
-/// Whether samples fill the vector lanes.
-fn fills(m: usize) -> bool {
-    m.is_multiple_of(LANES)
-}
-
-impl Conv {
-    /// What [`Self::backward`] does, but for the bias.
-    fn backward_in_lanes<T: Real>(
-        &self,
-        (x, m): (&[T], usize),
-        own: &Packed<T>,
-        tangents: &Tangents<'_, T>,
-        (ybar, ybardot): (&[T], &[T]),
-        to: &mut Cotangents<'_, T>,
-    ) {
-        let Lens { x: x_len, y: y_len, w: w_len, .. } = self.lens(m);
-        let groups = self.groups;
-        for (t, ybardot) in ybardot.chunks_exact(y_len * groups).enumerate() {
-            if let Some(wbar) = &mut to.theta[0] {
-                let mut pairs = vec![(ybardot, x)];
-                pairs.extend(tangents.x[0].map(|xdot| (ybar, part(xdot, x_len * groups, t))));
-                self.map.weight_gradient(&pairs, part_mut(wbar, w_len * groups, t), m);
-            }
-            if let Some(xbar) = &mut to.x[0] {
-                let mut pairs = vec![(own, ybardot)];
-                pairs.extend(tangents.packed.get(2 * t + 1).map(|v| (v, ybar)));
-                self.back.run(&pairs, None, part_mut(xbar, x_len * groups, t), m);
-            }
-        }
-    }
-
-    /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
-    fn backward<T: Real>(
-        &self,
-        at: &At<'_, T>,
-        tangents: &Tangents<'_, T>,
-        (ybar, ybardot): (&[T], &[T]),
-        to: &mut Cotangents<'_, T>,
-        scratch: &mut Scratch<T>,
-    ) {
-        let (m, lens, groups) = (at.m, self.lens(at.m), self.groups);
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let channels = groups * lens.out;
-            let blocks = ybardot.chunks_exact(groups * lens.y).zip(bbar.chunks_exact_mut(channels));
-            blocks.for_each(|(ybar, bbar)| self.sums(ybar, bbar, m));
-        }
-        if let Some([_, own]) = at.packed.first_chunk().filter(|_| fills(m)) {
-            self.backward_in_lanes((at.x[0], m), own, tangents, (ybar, ybardot), to);
-            return;
-        }
-        let (mut columns, mut moved) = (self.columns(m, scratch), self.columns(m, scratch));
-        for g in 0..groups {
-            if to.theta[0].is_some() {
-                self.patches.gather(part(at.x[0], lens.x, g), &mut columns, m);
-            }
-            for t in 0..tangents.b {
-                let i = t * groups + g;
-                let ybardot = part(ybardot, lens.y, i);
-                if let Some(wbar) = &mut to.theta[0] {
-                    let wbar = part_mut(wbar, lens.w, i);
-                    self.outer_product(&columns, ybardot, wbar, m);
-                    if let Some(xdot) = tangents.x[0] {
-                        self.patches.gather(part(xdot, lens.x, i), &mut moved, m);
-                        self.outer_product(&moved, part(ybar, lens.y, g), wbar, m);
-                    }
-                }
-                if let Some(xbar) = &mut to.x[0] {
-                    let w = part(at.theta[0], lens.w, g);
-                    self.transposed_product(w, ybardot, &mut moved, Accum::Replace, m);
-                    if let Some(v) = tangents.theta[0] {
-                        let (v, ybar) = (part(v, lens.w, i), part(ybar, lens.y, g));
-                        self.transposed_product(v, ybar, &mut moved, Accum::Add, m);
-                    }
-                    self.patches.scatter(&moved, part_mut(xbar, lens.x, i), m);
-                }
-            }
-        }
-        scratch.give([columns, moved]);
     }
 }
 

@@ -41,16 +41,16 @@ impl ConvTranspose {
 impl<T: Real> Operation<T> for ConvTranspose {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let (m, lens) = (at.m, self.conv.lens(at.m));
-        let mut columns = self.conv.columns(m, scratch);
-        for (g, y) in y.chunks_exact_mut(lens.x).enumerate() {
-            let (w, x) = (part(at.theta[0], lens.w, g), part(at.x[0], lens.y, g));
-            self.conv.transposed_product(w, x, &mut columns, Accum::Replace, m);
-            self.conv.patches.scatter(&columns, y, m);
+        let mut buffer = self.conv.buffer(m, scratch);
+        y.fill(T::of(0.0));
+        for (g, tile) in self.conv.tiles::<T>(m) {
+            let pair = (part(at.x[0], lens.y, g), part(at.theta[0], lens.w, g));
+            tile.pull_back(&[pair], part_mut(y, lens.x, g), &mut buffer);
         }
         if let Some(bias) = at.theta.get(1) {
             self.shift(bias, y, m);
         }
-        scratch.give([columns]);
+        scratch.give([buffer]);
         Saved::none()
     }
 
@@ -63,105 +63,81 @@ impl<T: Real> Operation<T> for ConvTranspose {
         scratch: &mut Scratch<T>,
     ) {
         let (m, lens, groups) = (at.m, self.conv.lens(at.m), self.conv.groups);
-        let mut columns = self.conv.columns(m, scratch);
-        for (i, ydot) in ydot.chunks_exact_mut(lens.x).enumerate() {
-            let (g, mut accum) = (i % groups, Accum::Replace);
-            if let Some(xdot) = tangents.x[0] {
-                let (w, xdot) = (part(at.theta[0], lens.w, g), part(xdot, lens.y, i));
-                self.conv.transposed_product(w, xdot, &mut columns, accum, m);
-                accum = Accum::Add;
-            }
-            if let Some(v) = tangents.theta[0] {
-                let (v, x) = (part(v, lens.w, i), part(at.x[0], lens.y, g));
-                self.conv.transposed_product(v, x, &mut columns, accum, m);
-                accum = Accum::Add;
-            }
-            match accum {
-                Accum::Add => self.conv.patches.scatter(&columns, ydot, m),
-                Accum::Replace => ydot.fill(T::of(0.0)),
+        let mut buffer = self.conv.buffer(m, scratch);
+        ydot.fill(T::of(0.0));
+        for (g, tile) in self.conv.tiles::<T>(m) {
+            for i in (0..tangents.b).map(|t| t * groups + g) {
+                let first = tangents.x[0].map(|x| (part(x, lens.y, i), part(at.theta[0], lens.w, g)));
+                let second = tangents.theta[0].map(|v| (part(at.x[0], lens.y, g), part(v, lens.w, i)));
+                let pairs: Vec<_> = first.into_iter().chain(second).collect();
+                tile.pull_back(&pairs, part_mut(ydot, lens.x, i), &mut buffer);
             }
         }
         if let Some(bias) = tangents.theta.get(1).copied().flatten() {
             self.shift(bias, ydot, m);
         }
-        scratch.give([columns]);
+        scratch.give([buffer]);
     }
 
     fn vjp(
         &self,
         at: &At<'_, T>,
-        _: &Saved<T>,
+        saved: &Saved<T>,
         (ybar, b): (&[T], usize),
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
         let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.backward(at, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
     }
 
+    /// x̄ = w Sᵀ ȳ˙ + ẇ Sᵀ ȳ and w̄ += x (Sᵀ ȳ˙)ᵀ + ẋ (Sᵀ ȳ)ᵀ, the second terms where there are tangents.
     fn vjp_tangent(
         &self,
         at: &At<'_, T>,
         _: &Saved<T>,
         tangents: &Tangents<'_, T>,
-        ybars: (&[T], &[T]),
-        to: &mut Cotangents<'_, T>,
-        scratch: &mut Scratch<T>,
-    ) {
-        self.backward(at, tangents, ybars, to, scratch);
-    }
-
-    fn keeps(&self) -> Keeps {
-        Keeps { inputs: true, cotangent: true }
-    }
-}
-
-impl ConvTranspose {
-    /// x̄ = w Sᵀ ȳ˙ + ẇ Sᵀ ȳ and w̄ += x (Sᵀ ȳ˙)ᵀ + ẋ (Sᵀ ȳ)ᵀ, the second terms where there are tangents.
-    fn backward<T: Real>(
-        &self,
-        at: &At<'_, T>,
-        tangents: &Tangents<'_, T>,
         (ybar, ybardot): (&[T], &[T]),
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let (m, conv, groups) = (at.m, &self.conv, self.conv.groups);
-        let lens = conv.lens(m);
+        let (m, groups, lens) = (at.m, self.conv.groups, self.conv.lens(at.m));
         if let Some(Some(bbar)) = to.theta.get_mut(1) {
             let channels = ybardot.chunks_exact(self.output.positions() * m);
             bbar.iter_mut().zip(channels).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
         }
-        let (v, xdot) = (tangents.theta[0], tangents.x[0]);
-        let bends = (v.is_some() && to.x[0].is_some()) || (xdot.is_some() && to.theta[0].is_some());
-        if to.x[0].is_none() && to.theta[0].is_none() {
-            return;
+        if let Some(xbar) = &mut to.x[0] {
+            xbar.fill(T::of(0.0));
         }
-        let (mut primal, mut moved) = (conv.columns(m, scratch), conv.columns(m, scratch));
-        for g in 0..groups {
-            if bends {
-                conv.patches.gather(part(ybar, lens.x, g), &mut primal, m);
-            }
-            for t in 0..tangents.b {
-                let i = t * groups + g;
-                conv.patches.gather(part(ybardot, lens.x, i), &mut moved, m);
-                if let Some(xbar) = &mut to.x[0] {
-                    let xbar = part_mut(xbar, lens.y, i);
-                    conv.product(part(at.theta[0], lens.w, g), &moved, xbar, Accum::Replace, m);
-                    if let Some(v) = v {
-                        conv.product(part(v, lens.w, i), &primal, xbar, Accum::Add, m);
+        let mut buffer = self.conv.buffer(m, scratch);
+        for (g, tile) in self.conv.tiles::<T>(m) {
+            for i in (0..tangents.b).map(|t| t * groups + g) {
+                let mut both = |ybar: &[T], w: Option<&[T]>, x: Option<&[T]>| {
+                    if w.is_none() && x.is_none() {
+                        return;
                     }
-                }
-                if let Some(wbar) = &mut to.theta[0] {
-                    let wbar = part_mut(wbar, lens.w, i);
-                    conv.outer_product(&moved, part(at.x[0], lens.y, g), wbar, m);
-                    if let Some(xdot) = xdot {
-                        conv.outer_product(&primal, part(xdot, lens.y, i), wbar, m);
+                    let patches = tile.patches(ybar, &mut buffer);
+                    if let (Some(xbar), Some(w)) = (&mut to.x[0], w) {
+                        tile.push_forward(patches, w, part_mut(xbar, lens.y, i), Accum::Add);
                     }
+                    if let (Some(wbar), Some(x)) = (&mut to.theta[0], x) {
+                        tile.outer(patches, x, part_mut(wbar, lens.w, i));
+                    }
+                };
+                let (w, x) = (part(at.theta[0], lens.w, g), part(at.x[0], lens.y, g));
+                both(part(ybardot, lens.x, i), Some(w), Some(x));
+                let v = tangents.theta[0].map(|v| part(v, lens.w, i));
+                let xdot = tangents.x[0].map(|xdot| part(xdot, lens.y, i));
+                if v.is_some() || xdot.is_some() {
+                    both(part(ybar, lens.x, g), v, xdot);
                 }
             }
         }
-        scratch.give([primal, moved]);
+        scratch.give([buffer]);
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps { inputs: true, cotangent: true }
     }
 }
 

@@ -6,6 +6,7 @@ mod batch_norm;
 mod binary;
 mod conv;
 mod conv_transpose;
+mod lane_conv;
 mod linear;
 mod lines;
 mod log_softmax;
@@ -34,6 +35,9 @@ pub(crate) use max_pool::MaxPool;
 use normalise::Normalise;
 pub(crate) use pool::Windows;
 
+/// Outputs in a group from which a convolution is done by matrix products.
+const MATRIX_OUTPUTS: usize = 8;
+
 /// The numbers of a node: its operation with shapes and constants resolved. `buffers` are the running statistics.
 pub(crate) fn resolve<T: Real>(
     graph: &Graph,
@@ -45,7 +49,11 @@ pub(crate) fn resolve<T: Real>(
     Ok(match &node.op {
         Op::Linear { .. } => Box::new(Linear::new(inputs[0], &node.shape)),
         Op::Conv { window, groups, .. } => {
-            Box::new(Conv::new(inputs[0].image(), node.shape.image(), *window, *groups))
+            let (input, output) = (inputs[0].image(), node.shape.image());
+            match output.channels / groups < MATRIX_OUTPUTS {
+                true => Box::new(lane_conv::LaneConv::new(input, output, *window, *groups)),
+                false => Box::new(Conv::new(input, output, *window, *groups)),
+            }
         }
         Op::ConvTranspose { window, groups, .. } => Box::new(conv_transpose::ConvTranspose::new(
             inputs[0].image(),
