@@ -377,7 +377,7 @@ pub(crate) fn destination<R: Report>(
 fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
     let data = &target.data;
     let images = indices.iter().flat_map(|&i| data.sample(i));
-    let labels = indices.iter().map(|&i| data.labels()[i]).collect();
+    let labels = indices.iter().map(|&i| u32::from(data.labels()[i])).collect();
     let samples = Samples::new(data.sample_len(), images, labels)?;
     Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
 }

@@ -24,7 +24,7 @@ struct Input {
     buffers: Vec<Vec<f64>>,
     theta: Vec<f64>,
     images: Vec<f64>,
-    labels: Vec<u8>,
+    labels: Vec<u32>,
     tangents: Mat<f64>,
     options: Options,
 }
@@ -118,7 +118,7 @@ fn read(graph: Graph, from: &str) -> Input {
     Input {
         tangents: Mat::from_fn(theta.len(), flat.len() / theta.len(), |i, j| flat[j * theta.len() + i]),
         images: numbers("images"),
-        labels: numbers("labels").into_iter().map(|l| l as u8).collect(),
+        labels: numbers("labels").into_iter().map(|l| l as u32).collect(),
         buffers: (0..graph.layout().buffers().len()).map(|i| numbers(&format!("buffer.{i}"))).collect(),
         theta,
         graph,
@@ -133,7 +133,7 @@ fn noise(graph: Graph, n: usize, b: usize) -> Input {
     Input {
         tangents: Mat::from_fn(graph.layout().len(), b, |i, j| random(i * b + j)),
         images: (0..n * graph.input().len()).map(|i| random(i + 7)).collect(),
-        labels: (0..n).map(|i| (i % graph.classes()) as u8).collect(),
+        labels: (0..n).map(|i| (i % graph.classes()) as u32).collect(),
         buffers: graph.layout().buffers().iter().map(|b| vec![f64::from(b.initial); b.len]).collect(),
         theta,
         graph,

@@ -443,7 +443,7 @@ mod tests {
         for arch in [relu, smooth] {
             let graph = Graph::new(&arch).unwrap();
             let images = (0..320 * 64).map(|i| f64::from(i % 17) / 16.0);
-            let labels = (0..320).map(|i| (i % 10) as u8).collect();
+            let labels = (0..320).map(|i| i % 10).collect();
             let samples = Samples::<f32>::new(64, images, labels).unwrap();
             let theta = vec![0.05; graph.layout().len()];
             let options = Options { threads: 1, microbatch: Some(16), memory: 0, ..Options::default() };

@@ -109,7 +109,7 @@ fn with<T: Real>(graph: &Graph, theta: &[f64], options: &Options) -> Curvature<T
         .collect();
     let features = graph.input().len();
     let images = (0..N * features).map(|i| noise(2, i));
-    let labels = (0..N).map(|i| (i % 3) as u8).collect();
+    let labels = (0..N).map(|i| (i % 3) as u32).collect();
     let samples = Samples::new(features, images, labels).unwrap();
     Curvature::new(graph, theta, &buffers, samples, options).unwrap()
 }
@@ -472,7 +472,7 @@ fn the_empirical_fisher_matrix_is_the_mean_of_outer_products() {
     let mut expected = Mat::<f64>::zeros(p, 2);
     for i in 0..N {
         let image = (i * features..(i + 1) * features).map(|j| noise(2, j));
-        let samples = Samples::new(features, image, vec![(i % 3) as u8]).unwrap();
+        let samples = Samples::new(features, image, vec![(i % 3) as u32]).unwrap();
         let one = Curvature::<f64>::new(&graph, &theta, &[], samples, &Options::default()).unwrap();
         let gradient = one.loss_and_gradient().unwrap().gradient;
         for t in 0..2 {
