@@ -33,10 +33,13 @@ pub struct Options {
     pub loss: Arc<dyn Loss>,
     /// λ of a further term λ/2 |θ|² of the loss.
     pub weight_decay: f64,
+    /// The parameters by which there are derivatives, by name or glob pattern as in [`ParamLayout::only`]; all where
+    /// there are none. The others are constants: P, everywhere, counts those that are named.
+    pub only: Vec<String>,
 }
 
 impl Default for Options {
-    /// All processors, a chosen microbatch, 1 GiB; mean cross-entropy without decay.
+    /// All processors, a chosen microbatch, 1 GiB; mean cross-entropy without decay, over all parameters.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
@@ -46,6 +49,7 @@ impl Default for Options {
             direct: true,
             loss: Arc::new(CrossEntropy::default()),
             weight_decay: 0.0,
+            only: Vec::new(),
         }
     }
 }
@@ -82,7 +86,6 @@ const DIRECT_MICROBATCH: usize = 32;
 /// A network at one point, its data, and the derivatives of the loss there.
 pub struct Curvature<T: Real> {
     network: Network<T>,
-    layout: ParamLayout,
     samples: Samples<T>,
     /// What the sum over samples is divided by.
     terms: f64,
@@ -102,7 +105,7 @@ impl<T: Real> Curvature<T> {
     /// `buffers` over `samples`.
     ///
     /// # Errors
-    /// Sizes do not agree, a label is not a class, or a number is not finite.
+    /// Sizes do not agree, a label is not a class, a number is not finite, or no parameter is called as asked.
     pub fn new(
         graph: &Graph,
         theta: &[f64],
@@ -110,7 +113,7 @@ impl<T: Real> Curvature<T> {
         samples: Samples<T>,
         options: &Options,
     ) -> Result<Self, CurvatureError> {
-        let network = Network::new(graph, theta, buffers, (options.direct, Arc::clone(&options.loss)))?;
+        let network = Network::new(graph, theta, buffers, options)?;
         check_len("a sample", samples.features(), graph.input().len())?;
         let fits = options.loss.check(graph.output(), samples.targets(), samples.len());
         fits.map_err(|reason| CurvatureError::Targets { reason })?;
@@ -122,7 +125,6 @@ impl<T: Real> Curvature<T> {
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
             network,
-            layout: graph.layout().clone(),
             samples,
             terms,
             weight_decay: options.weight_decay,
@@ -134,9 +136,14 @@ impl<T: Real> Curvature<T> {
         })
     }
 
-    /// P.
+    /// P: the parameters by which there are derivatives.
     pub fn dim(&self) -> usize {
-        self.layout.len()
+        self.network.layout.len()
+    }
+
+    /// Their names and order.
+    pub fn layout(&self) -> &ParamLayout {
+        &self.network.layout
     }
 
     /// N.
@@ -222,8 +229,11 @@ impl<T: Real> Curvature<T> {
                 state.move_sums_to(gradient);
             },
         );
-        let theta = &self.network.theta;
-        gradient.iter_mut().zip(theta).for_each(|(g, t)| *g = *g / scale + self.weight_decay * t.f64());
+        let Network { theta, ranges, places, .. } = &self.network;
+        for (range, place) in ranges.iter().zip(places).filter(|(_, place)| !place.is_empty()) {
+            let pairs = gradient[place.clone()].iter_mut().zip(&theta[range.clone()]);
+            pairs.for_each(|(g, t)| *g = *g / scale + self.weight_decay * t.f64());
+        }
         let squares: f64 = theta.iter().map(|t| t.f64() * t.f64()).sum();
         let loss = term.loss / self.terms + 0.5 * self.weight_decay * squares;
         check_finite("the loss", "the parameters have diverged", std::iter::once(loss))?;
@@ -290,11 +300,11 @@ impl<T: Real> Curvature<T> {
         x: MatRef<'_, f64>,
         y: MatMut<'_, f64>,
     ) -> Result<(), CurvatureError> {
-        self.product_of(operator, &vec![true; self.layout.params().len()], x, y)
+        self.product_of(operator, &self.network.everything.0, x, y)
     }
 
-    /// The product of the part of the matrix between the tensors that are `active`: the rows of the others are zero, and
-    /// their part of x is not looked at.
+    /// The product of the part of the matrix between those tensors of the graph that are `active`: the rows of the others
+    /// are zero, and their part of x is not looked at.
     pub(crate) fn product_of(
         &self,
         operator: Operator,
@@ -312,10 +322,10 @@ impl<T: Real> Curvature<T> {
             let b = MAX_BLOCK.min(x.ncols() - first);
             let decay = self.decay(operator);
             let total = self.block_product(operator, active, x.subcols(first, b));
-            for (p, &taken) in self.layout.params().iter().zip(active) {
-                let part = &total[p.offset * b..(p.offset + p.len()) * b];
-                for (t, values) in part.chunks_exact(p.len()).enumerate() {
-                    for (row, &value) in p.range().zip(values) {
+            for (place, &taken) in self.network.places.iter().zip(active).filter(|(p, _)| !p.is_empty()) {
+                let part = &total[place.start * b..place.end * b];
+                for (t, values) in part.chunks_exact(place.len()).enumerate() {
+                    for (row, &value) in place.clone().zip(values) {
                         y[(row, first + t)] = value + if taken { decay * x[(row, first + t)] } else { 0.0 };
                     }
                 }
@@ -327,18 +337,18 @@ impl<T: Real> Curvature<T> {
         Ok(())
     }
 
-    /// The tensors that `param` and the parameters behind it lie in.
+    /// The tensors of the graph that `param` and the parameters behind it lie in.
     pub(crate) fn tensors_from(&self, param: usize) -> Vec<bool> {
-        self.layout.params().iter().map(|p| p.range().end > param).collect()
+        self.network.places.iter().map(|place| !place.is_empty() && place.end > param).collect()
     }
 
     /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
     fn block_product(&self, operator: Operator, active: &[bool], x: MatRef<'_, f64>) -> Vec<f64> {
         let b = x.ncols();
         let mut tangents = Vec::with_capacity(self.dim() * b);
-        for p in self.layout.params() {
+        for place in &self.network.places {
             for column in x.col_iter() {
-                tangents.extend(p.range().map(|row| T::of(column[row])));
+                tangents.extend(place.clone().map(|row| T::of(column[row])));
             }
         }
         let reached = self.network.reached(active);

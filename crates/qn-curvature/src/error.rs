@@ -27,6 +27,9 @@ pub enum CurvatureError {
         /// Its name.
         operation: String,
     },
+    /// The network is not as it was said to be.
+    #[error(transparent)]
+    Model(#[from] qn_model::ModelError),
     /// Targets are not what the loss or the network's output asks for.
     #[error("the targets do not fit: {reason}")]
     Targets {

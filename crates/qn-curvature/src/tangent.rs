@@ -110,7 +110,7 @@ fn theta_dots<'a, T>(
     (active, b): (&[bool], usize),
 ) -> Vec<Option<&'a [T]>> {
     let of = |p: &usize| {
-        let range = &network.ranges[*p];
+        let range = &network.places[*p];
         active[*p].then(|| &tangents[range.start * b..range.end * b])
     };
     step.params.iter().map(of).collect()
@@ -218,7 +218,7 @@ fn split<'a, T>(
     order.sort_unstable_by_key(|&i| step.params[i]);
     let (mut rest, mut at) = (sums, 0);
     for i in order {
-        let range = &network.ranges[step.params[i]];
+        let range = &network.places[step.params[i]];
         let (_, after) = rest.split_at_mut(range.start * part.b - at);
         let (own, after) = after.split_at_mut(range.len() * part.b);
         (rest, at) = (after, range.end * part.b);
