@@ -14,7 +14,7 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
-use crate::curvature::MAX_BLOCK;
+use crate::product::MAX_BLOCK;
 use crate::tail::{LayerAt, TailLayer};
 use crate::tangent::Operator;
 use crate::{Curvature, CurvatureError, Real};

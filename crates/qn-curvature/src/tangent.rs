@@ -150,6 +150,20 @@ fn push_forward<T: Real>(
     Dots { values: dots, kept }
 }
 
+/// The outputs' tangents of one microbatch, `[tangent][output][sample]`.
+pub(crate) fn push_outputs<T: Real>(
+    network: &Network<T>,
+    primal: &Primal<T>,
+    tangents: &[T],
+    part: &Part<'_, T>,
+    scratch: &mut Scratch<T>,
+) -> Vec<T> {
+    let Dots { mut values, kept } = push_forward(network, primal, tangents, part, scratch);
+    let outputs = values.pop().unwrap_or_default();
+    scratch.give(values.into_iter().chain(kept));
+    outputs
+}
+
 /// From the cotangents of the output, the last of `cotangents`, to those of every value that is reached, and of the
 /// parameters if there are sums. With `second`, the parameters' and the values' tangents, they are tangents of
 /// cotangents, and the terms with the primal cotangent take part.
