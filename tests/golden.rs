@@ -58,7 +58,7 @@ impl Golden {
 
     fn curvature<T: Real>(&self, microbatch: usize) -> Curvature<T> {
         let features = self.graph.input().len();
-        let labels = (0..self.samples).map(|i| (i * 3 % self.graph.classes()) as u8).collect();
+        let labels = (0..self.samples).map(|i| (i * 3 % self.graph.classes()) as u32).collect();
         let samples = Samples::new(features, uniform(2, self.samples * features), labels).unwrap();
         let options = Options { microbatch: Some(microbatch), ..Options::default() };
         Curvature::new(&self.graph, &self.theta, &self.buffers, samples, &options).unwrap()

@@ -150,3 +150,60 @@ fn estimates_agree_with_the_dense_spectrum() {
     let out = sandbox.analyse(&["trace", "run", "--probes", "1"]);
     assert_eq!(out.code, 2, "{}", out.stderr);
 }
+
+/// The blocks of the matrix that belong to some parameters: their traces add up to that of the whole.
+#[test]
+fn some_parameters_only() {
+    let sandbox = Sandbox::new();
+    sandbox.train_digits("run");
+    let run = |command: &str, more: &[&str]| {
+        let base = [command, "run", "--samples", "100", "--json", "-", "--quiet"];
+        let out = sandbox.analyse(&[&base[..], more].concat());
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        serde_json::from_str::<Value>(&out.stdout).unwrap()
+    };
+    let full = |only: &str| run("eigen", &["--full", "--only", only]);
+    let whole = run("eigen", &["--full"]);
+    let (outer, middle) = (full("conv1.*,fc.weight,fc.bias"), full("conv2.*"));
+    assert!(whole.get("only").is_none());
+    assert_eq!(outer["only"], serde_json::json!(["conv1.weight", "conv1.bias", "fc.weight", "fc.bias"]));
+    assert_eq!((&outer["params"], &middle["params"]), (&730.into(), &1168.into()));
+    assert_ne!(outer["layout_hash"], whole["layout_hash"]);
+    satisfies_its_schema("eigen", "params", &outer);
+    let [all, block, rest] = [&whole, &outer, &middle].map(|r| numbers(&r["full_spectrum"]));
+    let trace = |values: &[f64]| values.iter().sum::<f64>();
+    assert!((trace(&all) - trace(&block) - trace(&rest)).abs() <= 1e-11 * trace(&all));
+    // Cauchy: those of a principal submatrix lie between those of the matrix.
+    let slack = 1e-12 * all[0];
+    for (i, value) in block.iter().enumerate() {
+        assert!(*value <= all[i] + slack && *value >= all[i + 1168] - slack, "{i}");
+    }
+
+    let outer = ["--only", "conv1.*,fc.*"];
+    let lanczos = run("eigen", &[&outer[..], &["--k", "4", "--tol", "1e-9"]].concat());
+    for (a, b) in block.iter().zip(numbers(&lanczos["eigenvalues"])) {
+        assert!((a - b).abs() <= 1e-9 * block[0], "{a} {b}");
+    }
+    let estimate = &run("trace", &outer)["hutch_plus_plus"];
+    let off = (estimate["value"].as_f64().unwrap() - trace(&block)).abs();
+    assert!(off <= 4.0 * estimate["standard_error"].as_f64().unwrap(), "{estimate}");
+    let density = run("density", &[&outer[..], &["--steps", "20"]].concat());
+    assert_eq!(density["params"], 730);
+    assert!(numbers(&density["grid"]).last().unwrap() > &block[0]);
+    let blocks = &run("decompose", &[&outer[..], &["--dense-up-to", "10"]].concat())["blocks"];
+    assert_eq!(blocks["layers"], serde_json::json!(["conv1", "fc"]));
+
+    // What is in a file is told by it, and nobody takes it for all parameters.
+    assert_eq!(sandbox.analyse(&["eigen", "run", "--samples", "50", "--only", "fc.*"]).code, 0);
+    let refused = sandbox.analyse(&["overlap", "run"]);
+    assert!(refused.code == 1 && refused.stderr.contains("fc.weight, fc.bias only"), "{}", refused.stderr);
+    let out = sandbox.analyse(&["export", "eigenvectors", "run", "-o", "vectors.safetensors"]);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    let exported = std::fs::read(sandbox.path("vectors.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&exported).unwrap();
+    assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [10, 10, 64]);
+    assert!(tensors.tensor("conv1.weight").is_err());
+    let out = sandbox.analyse(&["eigen", "run", "--only", "fc.*,conv3.*"]);
+    assert_eq!(out.code, 2);
+    assert!(out.stderr.contains("'conv3.*'") && out.stderr.contains("conv2.bias"), "{}", out.stderr);
+}

@@ -13,6 +13,7 @@ use qn_spectrum::{
 };
 use qn_train::cli::defaults;
 use qn_train::{Interrupt, Usage};
+use serde_json::json;
 
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
@@ -293,8 +294,12 @@ fn write_tensors<const N: usize>(
     kind: &str,
     tensors: [(&str, Tensor); N],
 ) -> Result<()> {
+    let mut meta = json!({"kind": kind, "layout_hash": subject.layout_hash, "step": subject.step});
+    if !subject.only.is_empty() {
+        meta["only"] = json!(subject.only);
+    }
     let file = TensorFile {
-        meta: serde_json::json!({"kind": kind, "layout_hash": subject.layout_hash, "step": subject.step}),
+        meta,
         tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
     };
     file.write(path).with_context(|| format!("cannot write the {kind}"))

@@ -141,7 +141,7 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
     let p = problem.derivatives.dim();
     let dense = p <= args.dense_up_to;
     let probes = if dense { p } else { args.probes };
-    let layers = layers(problem.target.graph.layout());
+    let layers = layers(problem.derivatives.layout());
     let products = 3 * probes + 2 * layers.len() * BLOCK_PROBES;
     let bar = problem.verbosity.bar(products as u64, "products");
     let mut squares = Vec::with_capacity(3);

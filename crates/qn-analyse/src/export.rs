@@ -33,7 +33,7 @@ pub(crate) struct ExportArgs {
 enum What {
     /// Each parameter and buffer, for `load_state_dict`.
     Parameters,
-    /// For each parameter the eigenvectors' entries, [k, ...], and `eigenvalues` [k].
+    /// For each parameter, or each of those of `eigen --only`, the eigenvectors' entries, [k, ...], and `eigenvalues` [k].
     Eigenvectors,
 }
 
@@ -75,6 +75,10 @@ fn eigenvectors(run: &RunDirectory, layout: &ParamLayout) -> Result<TensorFile> 
         bail!("{} is missing: run `qn-analyse eigen {}` first", path.display(), run.path().display());
     }
     let mut file = TensorFile::read(&path)?;
+    // Those of `eigen --only` have entries for some parameters.
+    let names: Vec<String> =
+        file.meta.get("only").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
+    let layout = &if names.is_empty() { layout.clone() } else { layout.only(&names)? };
     let k = file.tensors.get("eigenvalues").map_or(0, |t| t.shape().iter().product());
     let vectors = file.get(&path, "eigenvectors", &[k, layout.len()])?;
     let values = vectors.to_f64().unwrap_or_default();

@@ -142,6 +142,13 @@ fn choose(snapshot: &Snapshot, which: GradientsArg) -> Result<(&[f32], bool)> {
 /// the checkpoint is still there.
 fn check_subject(run: &RunDirectory, layout: &ParamLayout, subject: &Subject) -> Result<()> {
     let path = run.report_path("eigen.json");
+    ensure!(
+        subject.only.is_empty(),
+        "{} is about {} only, and class gradients are by all parameters: run `qn-analyse eigen {}` without --only",
+        path.display(),
+        subject.only.join(", "),
+        run.path().display()
+    );
     if subject.layout_hash != layout.hash() {
         let (found, expected) = (subject.layout_hash.clone(), layout.hash());
         return Err(RunError::Layout { path, found, expected }.into());

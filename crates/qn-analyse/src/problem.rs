@@ -11,6 +11,7 @@ use qn_curvature::{
     ClassGradients, Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples,
 };
 use qn_data::Split;
+use qn_model::ParamLayout;
 use qn_run::{RunDirectory, Versions};
 use qn_train::Usage;
 use qn_train::ui::{Talk, Verbosity, bytes};
@@ -142,6 +143,10 @@ pub(crate) struct ProblemArgs {
     /// L of a further term L/2 |theta|^2 of the loss: adds L to the diagonal of H and G.
     #[arg(long, value_name = "L", default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
+    /// Only the parameters of these names, the others being constants: names or patterns as "conv1.*" and "*.bias",
+    /// separated by commas [default: all].
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
     /// Which samples the loss is taken over.
     #[arg(long, value_enum, default_value = "train")]
     split: SplitArg,
@@ -192,6 +197,14 @@ impl Derivatives {
         match self {
             Self::Double(c) => c.dim(),
             Self::Single(c) => c.dim(),
+        }
+    }
+
+    /// The parameters by which there are derivatives.
+    pub(crate) fn layout(&self) -> &ParamLayout {
+        match self {
+            Self::Double(c) => c.layout(),
+            Self::Single(c) => c.layout(),
         }
     }
 
@@ -272,7 +285,12 @@ impl Problem {
             changed_data: args.changed_data,
         })?;
         target.notes.iter().for_each(|note| verbosity.say(note));
-        check(target.graph.layout().len())?;
+        let all = target.graph.layout();
+        let params = match args.only.as_slice() {
+            [] => all.len(),
+            only => all.only(only).map_err(|e| Usage(format!("--only: {e}")))?.len(),
+        };
+        check(params)?;
         let memory = match args.memory {
             Some(gib) if gib >= 0.0 => (gib * (1u64 << 30) as f64) as usize,
             Some(gib) => bail!(Usage(format!("--memory {gib}: give a number of GiB of at least 0"))),
@@ -284,14 +302,15 @@ impl Problem {
             memory,
             loss: args.loss.loss(args.label_smoothing),
             weight_decay: args.weight_decay,
+            only: args.only.clone(),
             ..Options::default()
         };
         let all: Vec<usize> = (0..target.data.len()).collect();
         let derivatives = Derivatives::new(&target, &all, args.dtype, &options)?;
         verbosity.say(format_args!(
-            "{}: {} parameters, {} of {} samples, {threads} threads",
+            "{}: {params}{} parameters, {} of {} samples, {threads} threads",
             target.arch,
-            derivatives.dim(),
+            if args.only.is_empty() { String::new() } else { format!(" of {}", target.graph.layout().len()) },
             args.operator.as_str(),
             target.data.len(),
         ));
@@ -312,13 +331,15 @@ impl Problem {
 
     /// The head of a report.
     pub(crate) fn subject(&self, args: &ProblemArgs) -> Subject {
-        let target = &self.target;
+        let (target, layout) = (&self.target, self.derivatives.layout());
+        let names = layout.params().iter().map(|p| p.name.clone());
         Subject {
             schema_version: SCHEMA_VERSION,
             operator: args.operator.as_str().into(),
             loss_function: args.loss.as_str().into(),
             label_smoothing: args.label_smoothing,
             weight_decay: args.weight_decay,
+            only: if args.only.is_empty() { Vec::new() } else { names.collect() },
             arch: target.arch.clone(),
             data: target.data.name().as_str().into(),
             split: target.data.split().as_str().into(),
@@ -330,7 +351,7 @@ impl Problem {
             params: self.derivatives.dim(),
             dtype: args.dtype.as_str().into(),
             microbatch: self.derivatives.microbatch(),
-            layout_hash: target.graph.layout().hash(),
+            layout_hash: layout.hash(),
             seed: args.seed,
             versions: Versions::current(),
         }
@@ -377,7 +398,7 @@ pub(crate) fn destination<R: Report>(
 fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
     let data = &target.data;
     let images = indices.iter().flat_map(|&i| data.sample(i));
-    let labels = indices.iter().map(|&i| data.labels()[i]).collect();
+    let labels = indices.iter().map(|&i| u32::from(data.labels()[i])).collect();
     let samples = Samples::new(data.sample_len(), images, labels)?;
     Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
 }

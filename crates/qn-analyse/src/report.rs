@@ -31,6 +31,9 @@ pub struct Subject {
     /// λ of the loss's term λ/2 |θ|².
     #[serde(default)]
     pub weight_decay: f64,
+    /// The parameters that the matrix belongs to, by name, the others being constants; empty where it is all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// The architecture's name.
     pub arch: String,
     /// The data set.
@@ -45,7 +48,7 @@ pub struct Subject {
     pub checkpoint: String,
     /// Steps of training, where it is a run's checkpoint.
     pub step: Option<u64>,
-    /// P.
+    /// P: the number of parameters, of those named in `only` where it is not empty.
     pub params: usize,
     /// Precision of the products: `f64` or `f32`.
     pub dtype: String,
@@ -54,7 +57,7 @@ pub struct Subject {
     pub parameters_sha256: Option<String>,
     /// Samples in a microbatch.
     pub microbatch: usize,
-    /// Hash of the parameter layout.
+    /// Hash of the layout of those parameters.
     pub layout_hash: String,
     /// Seed of the random vectors.
     pub seed: u64,

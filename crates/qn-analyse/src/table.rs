@@ -24,6 +24,9 @@ pub(crate) fn print_eigen(report: &EigenReport) {
         100.0 * report.accuracy,
         report.gradient_norm
     );
+    if !subject.only.is_empty() {
+        outln!("by {} parameters: {}", subject.params, subject.only.join(", "));
+    }
     outln!("{:>5}  {:>14}  {:>10}", report.which, "eigenvalue", "residual");
     for (i, (value, residual)) in report.eigenvalues.iter().zip(&report.residuals).enumerate() {
         outln!("{:>5}  {:>14}  {residual:>10.1e}", i + 1, decimal(*value, 6));

@@ -14,7 +14,7 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
-use crate::curvature::MAX_BLOCK;
+use crate::product::MAX_BLOCK;
 use crate::tail::{LayerAt, TailLayer};
 use crate::tangent::Operator;
 use crate::{Curvature, CurvatureError, Real};
@@ -76,10 +76,10 @@ impl<T: Real> Curvature<T> {
         let (p, layers) = (self.dim(), self.tail(operator));
         let samples = CHUNK.min(self.samples());
         let (mut products, mut block_products, mut scratch) = (p, 0.0, 0);
-        for (m, second) in layers.iter().enumerate() {
+        for (m, second) in layers.iter().enumerate().filter(|(_, layer)| layer.taken) {
             products -= second.out * second.inputs();
             scratch += samples * (3 * second.inputs() + 2 * (self.rank() + 1) * second.out);
-            for first in &layers[..=m] {
+            for first in layers[..=m].iter().filter(|layer| layer.taken) {
                 let pairs = columns_of(first.out, second.out, std::ptr::eq(first, second)).len();
                 let inputs = columns_of(first.inputs(), second.inputs(), std::ptr::eq(first, second)).len();
                 block_products += pairs as f64 * inputs as f64 * self.samples() as f64;
@@ -105,7 +105,8 @@ impl<T: Real> Curvature<T> {
         let (p, layers) = (self.dim(), self.tail(operator));
         let mut parts = Parts { skip: done, done: 0, share: 0.0 };
         let mut in_block = vec![false; p];
-        layers.iter().flat_map(TailLayer::params).for_each(|r| in_block[r].fill(true));
+        let taken: Vec<usize> = (0..layers.len()).filter(|&i| layers[i].taken).collect();
+        taken.iter().flat_map(|&i| layers[i].params()).for_each(|r| in_block[r].fill(true));
         let others: Vec<usize> = (0..p).filter(|&i| !in_block[i]).collect();
         if self.decay(operator) != 0.0 && parts.skip(1) == 0 {
             (0..p).for_each(|i| into.add(i, i, self.decay(operator)));
@@ -131,12 +132,12 @@ impl<T: Real> Curvature<T> {
             parts.share = 0.5 * (block + 1) as f64 / count as f64;
             parts.reached(1, into)?;
         }
-        let chunks = if layers.is_empty() { 0 } else { self.samples().div_ceil(CHUNK) };
+        let chunks = if taken.is_empty() { 0 } else { self.samples().div_ceil(CHUNK) };
         for chunk in 0..chunks {
             let samples = chunk * CHUNK..self.samples().min((chunk + 1) * CHUNK);
             let at = self.tail_at(&layers, samples);
-            for m in 0..layers.len() {
-                for l in 0..=m {
+            for (before, &m) in taken.iter().enumerate() {
+                for &l in &taken[..=before] {
                     let scale = self.scale();
                     let pair =
                         Pair { layers: [&layers[l], &layers[m]], at: [&at[l], &at[m]], same: l == m, scale };
@@ -148,7 +149,7 @@ impl<T: Real> Curvature<T> {
                         parts.reached(1, into)?;
                     }
                 }
-                let layers_done = chunk as f64 + (m + 1) as f64 / layers.len() as f64;
+                let layers_done = chunk as f64 + (before + 1) as f64 / taken.len() as f64;
                 parts.share = 0.5 + 0.5 * layers_done / chunks as f64;
             }
         }
@@ -162,7 +163,7 @@ impl<T: Real> Curvature<T> {
         let mut path: Vec<((usize, usize), Vec<T>)> =
             (0..layers[1].inner).map(|j| ((j, j), gate(1, j).to_vec())).collect();
         for next in 2..layers.len() {
-            let weight = &self.network().theta[layers[next - 1].weight.clone()];
+            let weight = &self.network().theta[layers[next - 1].theta.clone()];
             let mut columns = Vec::new();
             for q in 0..layers[next].inner {
                 for j in 0..layers[0].out {

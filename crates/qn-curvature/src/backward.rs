@@ -2,7 +2,7 @@
 
 use crate::Real;
 use crate::network::Network;
-use crate::operation::At;
+use crate::operation::{At, Saved};
 use crate::primal::Primal;
 use crate::scratch::Scratch;
 use crate::tangent::{Part, pull_back};
@@ -20,14 +20,19 @@ impl<T: Real> Primal<T> {
         scratch.give(std::mem::take(&mut self.cotangents));
     }
 
-    /// The derivatives by all values, for products; gives back what those do not need.
+    /// The derivatives by all values that depend on parameters, for products; gives back what those do not need.
     pub(crate) fn backward(&mut self, network: &Network<T>, weight: f64, scratch: &mut Scratch<T>) {
         self.backward_from(network, &self.loss.cotangent(weight), scratch, None);
-        for (step, saved) in network.steps.iter().zip(&mut self.saved) {
+        for (i, step) in network.reached_steps() {
             let ybar = &self.cotangents[step.output];
             let x: Vec<&[T]> = step.inputs.iter().map(|&v| self.values[v].as_slice()).collect();
             let at = At { m: self.m, x: &x, theta: &network.theta_of(step), packed: &step.packed };
-            step.operation.settle(&at, saved, ybar, scratch);
+            step.operation.settle(&at, &mut self.saved[i], ybar, scratch);
+        }
+        for (step, saved) in network.steps.iter().zip(&mut self.saved) {
+            if !network.everything.1[step.output] {
+                scratch.give(std::mem::replace(saved, Saved::none()).reals);
+            }
         }
         for (value, &[input, cotangent]) in network.keeps.iter().enumerate() {
             if !input {

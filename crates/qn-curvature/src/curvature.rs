@@ -1,54 +1,18 @@
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use faer::prelude::ReborrowMut as _;
-use faer::{MatMut, MatRef};
 use qn_kernels::{norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
 use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
 use crate::loss_at::scale_of;
-use crate::losses::{CrossEntropy, Loss, Targets, Term};
+use crate::losses::{Targets, Term};
 use crate::network::Network;
 use crate::primal::Primal;
 use crate::scratch::Scratch;
-use crate::tangent::{Operator, Part, pack, product};
-use crate::{CurvatureError, Real, Samples};
-
-/// The loss, and how the work is cut.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Threads. Results do not depend on it.
-    pub threads: usize,
-    /// Samples in a microbatch; chosen from the network's size where `None`. Results depend on it
-    /// in the last bits.
-    pub microbatch: Option<usize>,
-    /// Bytes that may be spent on keeping primal passes between products.
-    pub memory: usize,
-    /// Whether small convolutions that a max-pool follows are done directly, in products at the outputs that the
-    /// pool lets through, and not as matrix products. Results differ by rounding.
-    pub direct: bool,
-    /// The loss.
-    pub loss: Arc<dyn Loss>,
-    /// λ of a further term λ/2 |θ|² of the loss.
-    pub weight_decay: f64,
-}
-
-impl Default for Options {
-    /// All processors, a chosen microbatch, 1 GiB; mean cross-entropy without decay.
-    fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Self {
-            threads,
-            microbatch: None,
-            memory: 1 << 30,
-            direct: true,
-            loss: Arc::new(CrossEntropy::default()),
-            weight_decay: 0.0,
-        }
-    }
-}
+use crate::tangent::Operator;
+use crate::{CurvatureError, Options, Real, Samples};
 
 /// L, its gradient, and the share of samples classified correctly.
 #[derive(Clone, Debug)]
@@ -71,10 +35,8 @@ pub struct ClassGradients {
     pub lambda: Vec<f64>,
 }
 
-/// Tangents that go through a microbatch together. More do not make the matrix products better.
-pub(crate) const MAX_BLOCK: usize = 16;
 /// What to do about a derivative that is not finite.
-const TOO_LARGE: &str = "the parameters are too large for this precision; try --dtype f64";
+pub(crate) const TOO_LARGE: &str = "the parameters are too large for this precision; try --dtype f64";
 /// Samples in a microbatch of the direct kernels, which go from sample to sample: enough to shape the
 /// matrix products of the layers behind them. Measured with LeNet.
 const DIRECT_MICROBATCH: usize = 32;
@@ -82,15 +44,14 @@ const DIRECT_MICROBATCH: usize = 32;
 /// A network at one point, its data, and the derivatives of the loss there.
 pub struct Curvature<T: Real> {
     network: Network<T>,
-    layout: ParamLayout,
-    samples: Samples<T>,
+    pub(crate) samples: Samples<T>,
     /// What the sum over samples is divided by.
     terms: f64,
     weight_decay: f64,
     threads: usize,
     /// How the samples are cut for products, and the primal passes where they are kept.
-    cut: Cut,
-    cache: Vec<OnceLock<Primal<T>>>,
+    pub(crate) cut: Cut,
+    pub(crate) cache: Vec<OnceLock<Primal<T>>>,
     /// See [`Self::scale`].
     scale: OnceLock<f64>,
     /// Buffers of threads that have finished, for the next product.
@@ -102,7 +63,7 @@ impl<T: Real> Curvature<T> {
     /// `buffers` over `samples`.
     ///
     /// # Errors
-    /// Sizes do not agree, a label is not a class, or a number is not finite.
+    /// Sizes do not agree, a label is not a class, a number is not finite, or no parameter is called as asked.
     pub fn new(
         graph: &Graph,
         theta: &[f64],
@@ -110,7 +71,7 @@ impl<T: Real> Curvature<T> {
         samples: Samples<T>,
         options: &Options,
     ) -> Result<Self, CurvatureError> {
-        let network = Network::new(graph, theta, buffers, (options.direct, Arc::clone(&options.loss)))?;
+        let network = Network::new(graph, theta, buffers, options)?;
         check_len("a sample", samples.features(), graph.input().len())?;
         let fits = options.loss.check(graph.output(), samples.targets(), samples.len());
         fits.map_err(|reason| CurvatureError::Targets { reason })?;
@@ -123,7 +84,6 @@ impl<T: Real> Curvature<T> {
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
             network,
-            layout: graph.layout().clone(),
             samples,
             terms,
             weight_decay: options.weight_decay,
@@ -135,9 +95,14 @@ impl<T: Real> Curvature<T> {
         })
     }
 
-    /// P.
+    /// P: the parameters by which there are derivatives.
     pub fn dim(&self) -> usize {
-        self.layout.len()
+        self.network.layout.len()
+    }
+
+    /// Their names and order.
+    pub fn layout(&self) -> &ParamLayout {
+        &self.network.layout
     }
 
     /// N.
@@ -223,8 +188,11 @@ impl<T: Real> Curvature<T> {
                 state.move_sums_to(gradient);
             },
         );
-        let theta = &self.network.theta;
-        gradient.iter_mut().zip(theta).for_each(|(g, t)| *g = *g / scale + self.weight_decay * t.f64());
+        let Network { theta, ranges, places, .. } = &self.network;
+        for (range, place) in ranges.iter().zip(places).filter(|(_, place)| !place.is_empty()) {
+            let pairs = gradient[place.clone()].iter_mut().zip(&theta[range.clone()]);
+            pairs.for_each(|(g, t)| *g = *g / scale + self.weight_decay * t.f64());
+        }
         let squares: f64 = theta.iter().map(|t| t.f64() * t.f64()).sum();
         let loss = term.loss / self.terms + 0.5 * self.weight_decay * squares;
         check_finite("the loss", "the parameters have diverged", std::iter::once(loss))?;
@@ -281,104 +249,13 @@ impl<T: Real> Curvature<T> {
         Ok(ClassGradients { rows, lambda })
     }
 
-    /// y = A x for a block of vectors, x and y being P × b.
-    ///
-    /// # Errors
-    /// Sizes do not agree, or a number in x or in the result is not finite.
-    pub fn product(
-        &self,
-        operator: Operator,
-        x: MatRef<'_, f64>,
-        y: MatMut<'_, f64>,
-    ) -> Result<(), CurvatureError> {
-        self.product_of(operator, &vec![true; self.layout.params().len()], x, y)
-    }
-
-    /// The product of the part of the matrix between the tensors that are `active`: the rows of the others are zero, and
-    /// their part of x is not looked at.
-    pub(crate) fn product_of(
-        &self,
-        operator: Operator,
-        active: &[bool],
-        x: MatRef<'_, f64>,
-        mut y: MatMut<'_, f64>,
-    ) -> Result<(), CurvatureError> {
-        check_len("a tangent", x.nrows(), self.dim())?;
-        check_len("a product", y.nrows(), self.dim())?;
-        check_len("the block of products", y.ncols(), x.ncols())?;
-        for column in x.col_iter() {
-            check_finite("a tangent", "this is a fault of the solver", column.iter().copied())?;
-        }
-        for first in (0..x.ncols()).step_by(MAX_BLOCK) {
-            let b = MAX_BLOCK.min(x.ncols() - first);
-            let decay = self.decay(operator);
-            let total = self.block_product(operator, active, x.subcols(first, b));
-            for (p, &taken) in self.layout.params().iter().zip(active) {
-                let part = &total[p.offset * b..(p.offset + p.len()) * b];
-                for (t, values) in part.chunks_exact(p.len()).enumerate() {
-                    for (row, &value) in p.range().zip(values) {
-                        y[(row, first + t)] = value + if taken { decay * x[(row, first + t)] } else { 0.0 };
-                    }
-                }
-            }
-        }
-        for column in y.rb_mut().col_iter_mut() {
-            check_finite("a Hessian-vector product", TOO_LARGE, column.iter().copied())?;
-        }
-        Ok(())
-    }
-
-    /// The tensors that `param` and the parameters behind it lie in.
-    pub(crate) fn tensors_from(&self, param: usize) -> Vec<bool> {
-        self.layout.params().iter().map(|p| p.range().end > param).collect()
-    }
-
-    /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
-    fn block_product(&self, operator: Operator, active: &[bool], x: MatRef<'_, f64>) -> Vec<f64> {
-        let b = x.ncols();
-        let mut tangents = Vec::with_capacity(self.dim() * b);
-        for p in self.layout.params() {
-            for column in x.col_iter() {
-                tangents.extend(p.range().map(|row| T::of(column[row])));
-            }
-        }
-        let reached = self.network.reached(active);
-        let packed = pack(&self.network, &tangents, (active, b));
-        let part = Part { active, reached: &reached, b, packed: &packed };
-        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
-        let mut total = ordered_reduce(
-            cut.tasks(),
-            self.threads,
-            vec![0.0; self.dim() * b],
-            || self.task(self.dim() * b),
-            |task, state| {
-                for batch in cut.batches_of(task) {
-                    let mut make = || self.differentiated(batch, weight, &mut state.work);
-                    let mut fresh = None;
-                    let primal = match self.cache.get(batch) {
-                        Some(slot) => slot.get_or_init(|| make().shrunk()),
-                        None => fresh.insert(make()),
-                    };
-                    let sums = (&mut state.work, state.sums.as_mut_slice());
-                    product(&self.network, primal, operator, (&tangents, &part), weight, sums);
-                    if let Some(primal) = fresh {
-                        primal.recycle(&mut state.work);
-                    }
-                }
-            },
-            |total, state| state.move_sums_to(total),
-        );
-        total.iter_mut().for_each(|x| *x /= scale);
-        total
-    }
-
-    fn differentiated(&self, batch: usize, weight: f64, work: &mut Scratch<T>) -> Primal<T> {
+    pub(crate) fn differentiated(&self, batch: usize, weight: f64, work: &mut Scratch<T>) -> Primal<T> {
         let mut primal = self.forward(self.cut.samples_of(batch), work);
         primal.backward(&self.network, weight, work);
         primal
     }
 
-    fn task(&self, len: usize) -> Task<'_, T> {
+    pub(crate) fn task(&self, len: usize) -> Task<'_, T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut work = idle.unwrap_or_else(Scratch::new);
         Task { sums: work.zeros(len), work, term: Term::default(), spread: 0.0, idle: &self.idle }
@@ -391,9 +268,9 @@ impl<T: Real> Curvature<T> {
 }
 
 /// A thread's state: buffers, and sums that wait to be added to the total.
-struct Task<'a, T: Real> {
-    work: Scratch<T>,
-    sums: Vec<T>,
+pub(crate) struct Task<'a, T: Real> {
+    pub(crate) work: Scratch<T>,
+    pub(crate) sums: Vec<T>,
     term: Term,
     spread: f64,
     /// Where the buffers go in the end.
@@ -409,7 +286,7 @@ impl<T: Real> Drop for Task<'_, T> {
 }
 
 impl<T: Real> Task<'_, T> {
-    fn move_sums_to(&mut self, total: &mut [f64]) {
+    pub(crate) fn move_sums_to(&mut self, total: &mut [f64]) {
         for (total, sum) in total.iter_mut().zip(&mut self.sums) {
             *total += sum.f64();
             *sum = T::of(0.0);
@@ -440,7 +317,7 @@ mod tests {
         for arch in [relu, smooth] {
             let graph = Graph::new(&arch).unwrap();
             let images = (0..320 * 64).map(|i| f64::from(i % 17) / 16.0);
-            let labels = (0..320).map(|i| (i % 10) as u8).collect();
+            let labels = (0..320).map(|i| i % 10).collect();
             let samples = Samples::<f32>::new(64, images, labels).unwrap();
             let theta = vec![0.05; graph.layout().len()];
             let options = Options { threads: 1, microbatch: Some(16), memory: 0, ..Options::default() };

@@ -27,6 +27,17 @@ pub enum CurvatureError {
         /// Its name.
         operation: String,
     },
+    /// The network is not as it was said to be.
+    #[error(transparent)]
+    Model(#[from] qn_model::ModelError),
+    /// A sample that is not there is asked for.
+    #[error("there is no sample {sample}: there are {n}, counted from 0")]
+    Sample {
+        /// As asked.
+        sample: usize,
+        /// N.
+        n: usize,
+    },
     /// Targets are not what the loss or the network's output asks for.
     #[error("the targets do not fit: {reason}")]
     Targets {

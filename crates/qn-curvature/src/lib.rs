@@ -9,6 +9,9 @@
 //! - G = (1/N) Σ Jᵀ (diag p − p pᵀ) J, the generalised Gauss–Newton matrix;
 //! - F = H − G = (1/N) Σ Σ_k (p_k − y_k) ∇²z_k, the residual.
 //!
+//! The Jacobian itself is there, too: [`Curvature::jvp`], [`Curvature::vjp`], [`Curvature::jacobian_rows`] and
+//! [`Curvature::sample_gradients`].
+//!
 //! Planes are laid out `[tangent][feature][sample]`, samples fastest: one feature of all samples of a
 //! microbatch is contiguous, a patch matrix is made of long copies, and every layer is a matrix
 //! product without transposition.
@@ -19,13 +22,16 @@ mod curvature;
 mod cut;
 mod direct;
 mod error;
+mod jacobian;
 mod loss_at;
 pub mod losses;
 mod network;
 mod operation;
 mod ops;
+mod options;
 mod pooled_convs;
 mod primal;
+mod product;
 mod samples;
 mod scratch;
 mod tail;
@@ -33,9 +39,10 @@ mod tangent;
 mod window_rows;
 
 pub use assembly::{AssemblyPlan, Entries};
-pub use curvature::{ClassGradients, Curvature, LossAndGradient, Options};
+pub use curvature::{ClassGradients, Curvature, LossAndGradient};
 pub use error::CurvatureError;
 pub use operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
+pub use options::Options;
 pub use qn_kernels::{Convolution, Lanes, Packed, Real, norm_l2};
 pub use samples::Samples;
 pub use scratch::Scratch;

@@ -2,13 +2,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qn_kernels::Packed;
-use qn_model::{Graph, ParamId};
+use qn_model::{Graph, ParamId, ParamLayout};
 
 use crate::error::{check_finite, check_len};
 use crate::losses::Loss;
 use crate::operation::Operation;
 use crate::pooled_convs::fuse;
-use crate::{CurvatureError, Real, ops};
+use crate::{CurvatureError, Options, Real, ops};
 
 /// A node of the tape.
 #[derive(Debug)]
@@ -29,11 +29,15 @@ pub(crate) struct Network<T> {
     pub(crate) theta: Vec<T>,
     /// Where each tensor lies in θ.
     pub(crate) ranges: Vec<Range<usize>>,
+    /// The parameters by which there are derivatives.
+    pub(crate) layout: ParamLayout,
+    /// Where each tensor lies in that layout; an empty range for those that are constants.
+    pub(crate) places: Vec<Range<usize>>,
     pub(crate) steps: Vec<Step<T>>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     pub(crate) loss: Arc<dyn Loss>,
-    /// All tensors, and the values that depend on any: what takes part in a primal pass.
+    /// The tensors of the layout, and the values that depend on any: what takes part in a primal pass.
     pub(crate) everything: (Vec<bool>, Vec<bool>),
     /// Of every value, whether products need it, and whether they need its cotangent.
     pub(crate) keeps: Vec<[bool; 2]>,
@@ -42,12 +46,11 @@ pub(crate) struct Network<T> {
 }
 
 impl<T: Real> Network<T> {
-    /// With `direct`, convolutions behind which there is a max-pool are done together with it where that pays.
     pub(crate) fn new(
         graph: &Graph,
         theta: &[f64],
         buffers: &[Vec<f64>],
-        (direct, loss): (bool, Arc<dyn Loss>),
+        options: &Options,
     ) -> Result<Self, CurvatureError> {
         let layout = graph.layout();
         check_len("the parameter vector", theta.len(), layout.len())?;
@@ -61,7 +64,7 @@ impl<T: Real> Network<T> {
         let mut fused = false;
         let mut node = 0;
         while node < graph.nodes().len() {
-            let whole = if direct { fuse::<T>(graph, node) } else { None };
+            let whole = if options.direct { fuse::<T>(graph, node) } else { None };
             let (operation, count): (Box<dyn Operation<T>>, usize) = match whole {
                 Some((operation, count)) => (Box::new(operation), count),
                 None => (ops::resolve(graph, &graph.nodes()[node], buffers)?, 1),
@@ -77,22 +80,25 @@ impl<T: Real> Network<T> {
             node += count;
         }
         let steps = needed(steps, graph.nodes().len());
+        let (part, places) = part(layout, &options.only)?;
+        let active: Vec<bool> = places.iter().map(|place| !place.is_empty()).collect();
         let mut keeps = vec![[false; 2]; graph.nodes().len() + 1];
-        for step in &steps {
+        let reached = reached(&steps, keeps.len(), &active);
+        for step in steps.iter().filter(|step| reached[step.output]) {
             let kept = step.operation.keeps();
             step.inputs.iter().for_each(|&v| keeps[v][0] |= kept.inputs);
             keeps[step.output][1] |= kept.cotangent;
         }
-        let all = vec![true; layout.params().len()];
-        let reached = reached(&steps, keeps.len(), &all);
         Ok(Self {
             graph: graph.clone(),
             theta,
             ranges: layout.params().iter().map(|p| p.range()).collect(),
+            layout: part,
+            places,
             steps,
             value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
-            loss,
-            everything: (all, reached),
+            loss: Arc::clone(&options.loss),
+            everything: (active, reached),
             keeps,
             fused,
         })
@@ -108,10 +114,29 @@ impl<T: Real> Network<T> {
         self.value_len.iter().sum()
     }
 
+    /// The steps that take part in a primal pass, with their numbers.
+    pub(crate) fn reached_steps(&self) -> impl Iterator<Item = (usize, &Step<T>)> {
+        self.steps.iter().enumerate().filter(|(_, step)| self.everything.1[step.output])
+    }
+
     /// Which values depend on the tensors that take part.
     pub(crate) fn reached(&self, active: &[bool]) -> Vec<bool> {
         reached(&self.steps, self.value_len.len(), active)
     }
+}
+
+/// The layout of the parameters that are called so, all where no names are given, and where each tensor lies in it.
+fn part(layout: &ParamLayout, only: &[String]) -> Result<(ParamLayout, Vec<Range<usize>>), CurvatureError> {
+    let part = if only.is_empty() { layout.clone() } else { layout.only(only)? };
+    let mut end = 0;
+    let place = |p: &qn_model::Parameter| {
+        let taken = part.params().iter().any(|q| q.name == p.name);
+        let start = end;
+        end += if taken { p.len() } else { 0 };
+        start..end
+    };
+    let places = layout.params().iter().map(place).collect();
+    Ok((part, places))
 }
 
 /// Which of so many values depend on the tensors that take part.

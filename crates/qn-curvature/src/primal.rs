@@ -59,7 +59,7 @@ impl<T: Real> Primal<T> {
     pub(crate) fn bytes(network: &Network<T>, m: usize) -> usize {
         let values = network.keeps.iter().zip(&network.value_len);
         let planes: usize = values.map(|(n, len)| len * n.iter().filter(|n| **n).count()).sum();
-        let saved: usize = network.steps.iter().map(|step| step.operation.saves()).sum();
+        let saved: usize = network.reached_steps().map(|(_, step)| step.operation.saves()).sum();
         (planes + saved) * m * size_of::<T>()
     }
 }

@@ -12,25 +12,38 @@ pub struct Samples<T> {
 }
 
 impl<T: Real> Samples<T> {
-    /// From N · `features` numbers, sample after sample, and N labels.
+    /// From N · `features` numbers, sample after sample, and N labels: one class a sample.
     ///
     /// # Errors
     /// The numbers are not finite or not as many as there must be.
     pub fn new(
         features: usize,
-        images: impl Iterator<Item = f64>,
-        labels: Vec<u8>,
+        inputs: impl Iterator<Item = f64>,
+        labels: Vec<u32>,
     ) -> Result<Self, CurvatureError> {
-        let n = labels.len();
-        Self::with_targets(
-            [features, n],
-            images,
-            Targets::Classes(labels.into_iter().map(u32::from).collect()),
-        )
+        Self::with_targets([features, labels.len()], inputs, Targets::Classes(labels))
     }
 
-    /// From N · `features` numbers, sample after sample, and the targets of N samples. Inputs that are integers, as
-    /// tokens, are given as numbers.
+    /// From N · `features` numbers, sample after sample, and the targets of N samples: several labels a sample, classes'
+    /// probabilities, or values. Inputs that are integers, as tokens, are given as numbers. Whether the targets fit the
+    /// network and the loss is seen by [`Curvature::new`](crate::Curvature::new).
+    ///
+    /// # Examples
+    /// Two samples of three numbers each, first with probabilities of four classes, then with a label at each of two
+    /// positions, of which the last is ignored:
+    /// ```
+    /// use qn_curvature::Samples;
+    /// use qn_curvature::losses::{IGNORED, Targets};
+    ///
+    /// let inputs = || (0..6).map(f64::from);
+    /// let soft = Targets::Values(vec![0.1, 0.2, 0.3, 0.4, 1.0, 0.0, 0.0, 0.0]);
+    /// let samples = Samples::<f32>::with_targets([3, 2], inputs(), soft)?;
+    /// assert_eq!(samples.len(), 2);
+    /// let positions = Targets::Classes(vec![3, 1, 0, IGNORED]);
+    /// let samples = Samples::<f32>::with_targets([3, 2], inputs(), positions)?;
+    /// assert_eq!(samples.len(), 2);
+    /// # Ok::<(), qn_curvature::CurvatureError>(())
+    /// ```
     ///
     /// # Errors
     /// The numbers are not finite or not as many as there must be.

@@ -7,6 +7,7 @@ use faer::Mat;
 use qn_kernels::ordered_reduce;
 use qn_model::{Activation, Op, ParamId};
 
+use crate::network::Network;
 use crate::scratch::Scratch;
 use crate::tangent::Operator;
 use crate::{Curvature, Real};
@@ -14,8 +15,13 @@ use crate::{Curvature, Real};
 /// A linear layer behind which there are only linear layers and activations.
 #[derive(Clone, Debug)]
 pub(crate) struct TailLayer {
-    pub(crate) weight: Range<usize>,
-    pub(crate) bias: Option<Range<usize>>,
+    /// W in θ.
+    pub(crate) theta: Range<usize>,
+    /// W and b in the layout of the parameters by which there are derivatives.
+    weight: Range<usize>,
+    bias: Option<Range<usize>>,
+    /// Whether they are there, both of them.
+    pub(crate) taken: bool,
     pub(crate) out: usize,
     pub(crate) inner: usize,
     input: usize,
@@ -38,7 +44,7 @@ impl TailLayer {
         }
     }
 
-    /// Its ranges of θ.
+    /// Its places in the layout.
     pub(crate) fn params(&self) -> impl Iterator<Item = Range<usize>> {
         std::iter::once(self.weight.clone()).chain(self.bias.clone())
     }
@@ -85,13 +91,16 @@ impl<T: Real> Curvature<T> {
         };
         let mut tail: Vec<usize> = (0..nodes.len()).rev().take_while(belongs).collect();
         tail.reverse();
-        let range = |id: ParamId| graph.layout().param(id).range();
+        let Network { ranges, places, .. } = self.network();
+        let place = |id: ParamId| places[id.0].clone();
         let mut layers = Vec::new();
         for i in tail {
             let Op::Linear { weight, bias } = nodes[i].op else { continue };
             layers.push(TailLayer {
-                weight: range(weight),
-                bias: bias.map(range),
+                theta: ranges[weight.0].clone(),
+                weight: place(weight),
+                bias: bias.map(place),
+                taken: std::iter::once(weight).chain(bias).all(|id| !place(id).is_empty()),
                 out: nodes[i].shape.len(),
                 inner: graph.shape(i).len(),
                 input: i,

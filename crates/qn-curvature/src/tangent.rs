@@ -110,7 +110,7 @@ fn theta_dots<'a, T>(
     (active, b): (&[bool], usize),
 ) -> Vec<Option<&'a [T]>> {
     let of = |p: &usize| {
-        let range = &network.ranges[*p];
+        let range = &network.places[*p];
         active[*p].then(|| &tangents[range.start * b..range.end * b])
     };
     step.params.iter().map(of).collect()
@@ -148,6 +148,20 @@ fn push_forward<T: Real>(
         *last = scratch.zeros(network.value_len.last().copied().unwrap_or(0) * m * b);
     }
     Dots { values: dots, kept }
+}
+
+/// The outputs' tangents of one microbatch, `[tangent][output][sample]`.
+pub(crate) fn push_outputs<T: Real>(
+    network: &Network<T>,
+    primal: &Primal<T>,
+    tangents: &[T],
+    part: &Part<'_, T>,
+    scratch: &mut Scratch<T>,
+) -> Vec<T> {
+    let Dots { mut values, kept } = push_forward(network, primal, tangents, part, scratch);
+    let outputs = values.pop().unwrap_or_default();
+    scratch.give(values.into_iter().chain(kept));
+    outputs
 }
 
 /// From the cotangents of the output, the last of `cotangents`, to those of every value that is reached, and of the
@@ -218,7 +232,7 @@ fn split<'a, T>(
     order.sort_unstable_by_key(|&i| step.params[i]);
     let (mut rest, mut at) = (sums, 0);
     for i in order {
-        let range = &network.ranges[step.params[i]];
+        let range = &network.places[step.params[i]];
         let (_, after) = rest.split_at_mut(range.start * part.b - at);
         let (own, after) = after.split_at_mut(range.len() * part.b);
         (rest, at) = (after, range.end * part.b);

@@ -13,7 +13,7 @@ struct Model {
     classes: usize,
     theta: Vec<f64>,
     images: Vec<Vec<f64>>,
-    labels: Vec<u8>,
+    labels: Vec<u32>,
 }
 
 /// What is compared.
@@ -44,7 +44,7 @@ impl Model {
             let (mut z, top) = (model.logits(last), model.top(last));
             z.sort_by(f64::total_cmp);
             if z[classes - 1] - z[classes - 2] > 0.4 * z[classes - 1].max(-z[0]) {
-                model.labels.push(top as u8);
+                model.labels.push(top as u32);
             } else {
                 model.images.pop();
             }
@@ -112,8 +112,8 @@ impl Model {
 
     /// Mean of ln(1 + Σ exp(z_k − z_y)).
     fn loss(&self) -> f64 {
-        let one = |(sample, &label): (usize, &u8)| {
-            let (z, y) = (self.logits(sample), usize::from(label));
+        let one = |(sample, &label): (usize, &u32)| {
+            let (z, y) = (self.logits(sample), label as usize);
             (0..z.len()).filter(|&c| c != y).map(|c| (z[c] - z[y]).exp()).sum::<f64>().ln_1p()
         };
         self.labels.iter().enumerate().map(one).sum::<f64>() / self.labels.len() as f64
@@ -172,7 +172,7 @@ impl Model {
         let mut rows = Mat::<f64>::zeros(classes, params);
         let mut spread = vec![0.0; classes];
         for (sample, &label) in self.labels.iter().enumerate() {
-            let (p, j, y) = (self.probabilities(sample), self.jacobian(sample), usize::from(label));
+            let (p, j, y) = (self.probabilities(sample), self.jacobian(sample), label as usize);
             let others = |c: usize| (0..classes).filter(|&k| k != c).map(|k| p[k]).sum::<f64>();
             let a =
                 Mat::from_fn(

@@ -37,6 +37,22 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
+    /// No parameter has such a name.
+    #[error("no parameter is called '{pattern}': there are {names}")]
+    NoParameter {
+        /// The pattern as given.
+        pattern: String,
+        /// The parameters' names.
+        names: String,
+    },
+    /// A pattern of names cannot be read.
+    #[error("'{pattern}' is no pattern of names: {reason}")]
+    Pattern {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The network as a whole is unusable.
     #[error("architecture '{architecture}': {reason}")]
     Network {

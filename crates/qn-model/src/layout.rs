@@ -1,4 +1,7 @@
+use glob::Pattern;
 use sha2::{Digest, Sha256};
+
+use crate::ModelError;
 
 /// Index of a parameter tensor in its [`ParamLayout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +111,44 @@ impl ParamLayout {
         hasher.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
     }
 
+    /// The layout of some of the tensors, in this order: those whose names match one of the glob patterns, in which `*`
+    /// stands for any characters, `?` for one and `[ab]` for one of several.
+    ///
+    /// # Errors
+    /// A pattern cannot be read, or matches no name.
+    ///
+    /// # Examples
+    /// ```
+    /// use qn_model::{Graph, Preset};
+    ///
+    /// let graph = Graph::new(&Preset::Lenet.architecture([3, 32, 32], 10))?;
+    /// let part = graph.layout().only(&["conv1.*", "fc?.bias"])?;
+    /// let names: Vec<&str> = part.params().iter().map(|p| p.name.as_str()).collect();
+    /// assert_eq!(names, ["conv1.weight", "conv1.bias", "fc1.bias", "fc2.bias", "fc3.bias"]);
+    /// assert_eq!(part.params()[2].range(), 456..576);
+    /// # Ok::<(), qn_model::ModelError>(())
+    /// ```
+    pub fn only<S: AsRef<str>>(&self, patterns: &[S]) -> Result<Self, ModelError> {
+        let mut taken = vec![false; self.params.len()];
+        for pattern in patterns {
+            let text = pattern.as_ref();
+            let pattern = Pattern::new(text)
+                .map_err(|e| ModelError::Pattern { pattern: text.to_owned(), reason: e.msg.to_owned() })?;
+            let matching: Vec<usize> =
+                (0..taken.len()).filter(|&i| pattern.matches(&self.params[i].name)).collect();
+            if matching.is_empty() {
+                let names: Vec<&str> = self.params.iter().map(|p| p.name.as_str()).collect();
+                return Err(ModelError::NoParameter { pattern: text.to_owned(), names: names.join(", ") });
+            }
+            matching.into_iter().for_each(|i| taken[i] = true);
+        }
+        let mut part = Self::default();
+        for (p, _) in self.params.iter().zip(taken).filter(|(_, taken)| *taken) {
+            part.push(p.name.clone(), p.shape.clone(), p.kind);
+        }
+        Ok(part)
+    }
+
     pub(crate) fn push(&mut self, name: String, shape: Vec<usize>, kind: ParamKind) -> ParamId {
         let parameter = Parameter { name, shape, offset: self.len, kind };
         self.len += parameter.len();
@@ -123,5 +164,40 @@ impl ParamLayout {
         let mut names: Vec<&str> = self.params.iter().map(|p| p.name.as_str()).collect();
         names.sort_unstable();
         names.windows(2).find(|w| w[0] == w[1]).map(|w| w[0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> ParamLayout {
+        let mut layout = ParamLayout::default();
+        for name in ["layer1.0.weight", "layer1.0.bias", "layer10.weight", "head.bias"] {
+            layout.push(name.into(), vec![2, 3], ParamKind::NormScale);
+        }
+        layout
+    }
+
+    #[test]
+    fn patterns_choose_tensors_in_layout_order() {
+        let names = |patterns: &[&str]| -> Vec<String> {
+            let part = layout().only(patterns).unwrap();
+            assert_eq!(part.len(), 6 * part.params().len());
+            part.params().iter().map(|p| p.name.clone()).collect()
+        };
+        assert_eq!(names(&["head.bias", "layer1.*"]), ["layer1.0.weight", "layer1.0.bias", "head.bias"]);
+        assert_eq!(names(&["*.bias", "layer1.0.bias"]), ["layer1.0.bias", "head.bias"]);
+        assert_eq!(names(&["*"]).len(), 4);
+        assert_eq!(layout().only(&["*"]).unwrap().hash(), layout().hash());
+        assert_ne!(layout().only(&["head.*"]).unwrap().hash(), layout().hash());
+    }
+
+    #[test]
+    fn a_pattern_without_a_name_is_refused_with_all_names() {
+        let message = layout().only(&["head.*", "layer2.*"]).unwrap_err().to_string();
+        assert!(message.contains("'layer2.*'") && message.contains("layer10.weight, head.bias"), "{message}");
+        let message = layout().only(&["head.[ab"]).unwrap_err().to_string();
+        assert!(message.contains("'head.[ab' is no pattern"), "{message}");
     }
 }

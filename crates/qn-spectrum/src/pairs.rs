@@ -201,6 +201,22 @@ pub enum SpectrumError {
         /// The smallest that they show.
         least: f64,
     },
+    /// A preconditioner of another size.
+    #[error("a diagonal of {found} entries for an operator of dimension {n}")]
+    DiagonalLength {
+        /// Entries.
+        found: usize,
+        /// Dimension.
+        n: usize,
+    },
+    /// A preconditioner that has no inverse square root.
+    #[error("entry {row} of the diagonal is {value}: all must be positive numbers")]
+    Diagonal {
+        /// The first such entry, from 0.
+        row: usize,
+        /// It.
+        value: f64,
+    },
     /// The matrix has an entry that is infinite or not a number.
     #[error("the matrix has entries that are not finite")]
     NotFinite,

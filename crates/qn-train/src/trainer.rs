@@ -157,8 +157,7 @@ impl Trainer<'_> {
         self.refresh_subspace()?;
         let along = |rows: &Tensor, which: Operator| {
             let images = to_f32s(&images)?.into_iter().map(f64::from);
-            let labels = labels.iter().map(|&l| l as u8);
-            Curvatures::new(&self.network, images, labels)?.along(rows, which)
+            Curvatures::new(&self.network, images, labels.iter().copied())?.along(rows, which)
         };
         self.optimizer.prepare(along)?;
         if let Some(line) = line {
@@ -179,7 +178,7 @@ impl Trainer<'_> {
         let set = &self.train_set;
         let n = self.config.subspace_samples.min(set.len());
         let images = (0..n).flat_map(|i| set.sample(i));
-        let labels = set.labels()[..n].iter().copied();
+        let labels = set.labels()[..n].iter().map(|&l| u32::from(l));
         let curvatures = Curvatures::new(&self.network, images, labels)?;
         self.optimizer.set_top(curvatures.top(self.network.graph().classes(), &self.device)?);
         Ok(())

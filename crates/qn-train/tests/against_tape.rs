@@ -83,7 +83,7 @@ impl Case {
 
     fn tape(&self) -> Curvature<f64> {
         let doubles = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        let labels = self.labels.iter().map(|&l| l as u8).collect();
+        let labels = self.labels.clone();
         let samples =
             Samples::new(self.graph.input().len(), doubles(&self.images).into_iter(), labels).unwrap();
         let buffers: Vec<Vec<f64>> = self.buffers.iter().map(|b| doubles(b)).collect();

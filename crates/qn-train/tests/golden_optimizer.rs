@@ -53,8 +53,7 @@ fn network(config: &TrainConfig) -> Network {
 /// V A Vᵀ over a batch, in double precision.
 fn along(network: &Network, images: &[f64], labels: &[u32], rows: &Tensor, which: Operator) -> Mat<f64> {
     let theta: Vec<f64> = network.theta().unwrap().to_vec1().unwrap();
-    let labels = labels.iter().map(|&l| l as u8).collect();
-    let samples = Samples::new(64, images.iter().copied(), labels).unwrap();
+    let samples = Samples::new(64, images.iter().copied(), labels.to_vec()).unwrap();
     let curvature: Curvature<f64> =
         Curvature::new(network.graph(), &theta, &[], samples, &Options::default()).unwrap();
     let rows: Vec<Vec<f64>> = rows.to_vec2().unwrap();

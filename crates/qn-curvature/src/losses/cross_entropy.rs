@@ -6,7 +6,7 @@
 
 use qn_model::Shape;
 
-use crate::losses::{Averaging, IGNORED, Loss, Target, Targets, Term, largest};
+use crate::losses::{Averaging, IGNORED, Loss, Target, Targets, Term, finite, largest};
 
 /// −Σ_k y_k w_k ln p_k with p = softmax(z), summed over positions: PyTorch's `CrossEntropyLoss`. Classes lie along one
 /// axis of the output; whatever other axes there are count positions. A label y stands for y_k = 1 at k = y; smoothing
@@ -125,7 +125,10 @@ impl Loss for CrossEntropy {
         if targets.len() != expected {
             return Err(format!("{} of them, expected {expected}", targets.len()));
         }
-        let Targets::Classes(labels) = targets else { return Ok(()) };
+        let labels = match targets {
+            Targets::Classes(labels) => labels,
+            Targets::Values(y) => return finite(y),
+        };
         match labels.iter().position(|&l| l != IGNORED && l as usize >= classes) {
             Some(i) => Err(format!("label {} of sample {} is not below {classes}", labels[i], i / positions)),
             None if labels.iter().all(|&l| l == IGNORED) => Err("all labels are ignored".into()),

@@ -2,7 +2,7 @@
 
 use qn_model::Shape;
 
-use crate::losses::{Averaging, Loss, Target, Targets, Term, largest};
+use crate::losses::{Averaging, Loss, Target, Targets, Term, finite, largest};
 
 /// Σ (z − y)² over the outputs, or its mean over outputs and samples: PyTorch's `MSELoss`. Where the targets are labels,
 /// y is one at the label's output and zero elsewhere.
@@ -82,10 +82,7 @@ pub(super) fn one_number_an_output(outputs: &Shape, targets: &Targets, n: usize)
             Some(i) => Err(format!("label {} of sample {i} is not below {}", labels[i], outputs.len())),
             None => Ok(()),
         },
-        Targets::Values(values) => match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(format!("number {i} is {}", values[i])),
-            None => Ok(()),
-        },
+        Targets::Values(values) => finite(values),
     }
 }
 

@@ -20,9 +20,9 @@ pub use mean_squared_error::MeanSquaredError;
 /// What the samples' outputs ought to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
-    /// Classes, `[sample][position]`; [`IGNORED`] where there is none.
+    /// Classes, `[sample][position]`, one or several labels a sample; [`IGNORED`] where there is none.
     Classes(Vec<u32>),
-    /// Numbers, `[sample][output]`: values, or probabilities of classes.
+    /// Numbers, `[sample][output]`: values to be met, or probabilities of classes (soft labels).
     Values(Vec<f64>),
 }
 
@@ -84,6 +84,14 @@ impl std::ops::AddAssign for Term {
         self.loss += other.loss;
         self.hits += other.hits;
         self.positions += other.positions;
+    }
+}
+
+/// That targets are numbers.
+fn finite(values: &[f64]) -> Result<(), String> {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(format!("number {i} is {}", values[i])),
+        None => Ok(()),
     }
 }
 

@@ -17,7 +17,7 @@ impl Curvatures {
     pub(crate) fn new(
         network: &Network,
         images: impl Iterator<Item = f64>,
-        labels: impl Iterator<Item = u8>,
+        labels: impl Iterator<Item = u32>,
     ) -> Result<Self> {
         let graph = network.graph();
         let doubles = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();

@@ -1,0 +1,125 @@
+//! Products of a curvature matrix with blocks of vectors.
+
+use faer::prelude::{Reborrow as _, ReborrowMut as _};
+use faer::{MatMut, MatRef};
+use qn_kernels::ordered_reduce;
+
+use crate::curvature::TOO_LARGE;
+use crate::error::{check_finite, check_len};
+use crate::tangent::{Operator, Part, pack, product};
+use crate::{Curvature, CurvatureError, Real};
+
+/// Tangents that go through a microbatch together. More do not make the matrix products better.
+pub(crate) const MAX_BLOCK: usize = 16;
+
+impl<T: Real> Curvature<T> {
+    /// y = A x for a block of vectors, x and y being P × b, in either precision.
+    ///
+    /// # Errors
+    /// Sizes do not agree, or a number in x or in the result is not finite.
+    pub fn product<S: Real>(
+        &self,
+        operator: Operator,
+        x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
+    ) -> Result<(), CurvatureError> {
+        self.product_of(operator, &self.network().everything.0, x, y)
+    }
+
+    /// The product of the part of the matrix between those tensors of the graph that are `active`: the rows of the others
+    /// are zero, and their part of x is not looked at.
+    pub(crate) fn product_of<S: Real>(
+        &self,
+        operator: Operator,
+        active: &[bool],
+        x: MatRef<'_, S>,
+        mut y: MatMut<'_, S>,
+    ) -> Result<(), CurvatureError> {
+        check_len("a tangent", x.nrows(), self.dim())?;
+        check_len("a product", y.nrows(), self.dim())?;
+        check_len("the block of products", y.ncols(), x.ncols())?;
+        check_columns("a tangent", "this is a fault of the solver", x)?;
+        let decay = self.decay(operator);
+        for first in (0..x.ncols()).step_by(MAX_BLOCK) {
+            let b = MAX_BLOCK.min(x.ncols() - first);
+            let (x, mut y) = (x.subcols(first, b), y.rb_mut().subcols_mut(first, b));
+            self.to_columns(&self.block_product(operator, active, x), y.rb_mut());
+            if decay != 0.0 {
+                let taken = self.network().places.iter().zip(active).filter(|(_, taken)| **taken);
+                for row in taken.flat_map(|(place, _)| place.clone()) {
+                    (0..b).for_each(|t| y[(row, t)] = S::of(y[(row, t)].f64() + decay * x[(row, t)].f64()));
+                }
+            }
+        }
+        check_columns("a Hessian-vector product", TOO_LARGE, y.rb())
+    }
+
+    /// The tensors of the graph that `param` and the parameters behind it lie in.
+    pub(crate) fn tensors_from(&self, param: usize) -> Vec<bool> {
+        self.network().places.iter().map(|place| !place.is_empty() && place.end > param).collect()
+    }
+
+    /// Columns, P × b, tensor by tensor as `[tangent][entry]`.
+    pub(crate) fn tangents<S: Real>(&self, x: MatRef<'_, S>) -> Vec<T> {
+        let mut tangents = Vec::with_capacity(self.dim() * x.ncols());
+        for place in &self.network().places {
+            for column in x.col_iter() {
+                tangents.extend(place.clone().map(|row| T::of(column[row].f64())));
+            }
+        }
+        tangents
+    }
+
+    /// What lies tensor by tensor as `[tangent][entry]`, into columns, P × b.
+    pub(crate) fn to_columns<S: Real>(&self, tensors: &[f64], mut y: MatMut<'_, S>) {
+        let b = y.ncols();
+        for place in self.network().places.iter().filter(|place| !place.is_empty()) {
+            let part = &tensors[place.start * b..place.end * b];
+            for (t, values) in part.chunks_exact(place.len()).enumerate() {
+                place.clone().zip(values).for_each(|(row, &value)| y[(row, t)] = S::of(value));
+            }
+        }
+    }
+
+    /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
+    fn block_product<S: Real>(&self, operator: Operator, active: &[bool], x: MatRef<'_, S>) -> Vec<f64> {
+        let (b, tangents) = (x.ncols(), self.tangents(x));
+        let reached = self.network().reached(active);
+        let packed = pack(self.network(), &tangents, (active, b));
+        let part = Part { active, reached: &reached, b, packed: &packed };
+        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
+        let mut total = ordered_reduce(
+            cut.tasks(),
+            self.threads(),
+            vec![0.0; self.dim() * b],
+            || self.task(self.dim() * b),
+            |task, state| {
+                for batch in cut.batches_of(task) {
+                    let mut make = || self.differentiated(batch, weight, &mut state.work);
+                    let mut fresh = None;
+                    let primal = match self.cache.get(batch) {
+                        Some(slot) => slot.get_or_init(|| make().shrunk()),
+                        None => fresh.insert(make()),
+                    };
+                    let sums = (&mut state.work, state.sums.as_mut_slice());
+                    product(self.network(), primal, operator, (&tangents, &part), weight, sums);
+                    if let Some(primal) = fresh {
+                        primal.recycle(&mut state.work);
+                    }
+                }
+            },
+            |total, state| state.move_sums_to(total),
+        );
+        total.iter_mut().for_each(|x| *x /= scale);
+        total
+    }
+}
+
+/// Names the first number of a block of vectors that is not finite.
+pub(crate) fn check_columns<S: Real>(
+    what: &'static str,
+    remedy: &'static str,
+    x: MatRef<'_, S>,
+) -> Result<(), CurvatureError> {
+    x.col_iter().try_for_each(|column| check_finite(what, remedy, column.iter().map(|x| x.f64())))
+}
