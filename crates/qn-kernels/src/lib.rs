@@ -7,6 +7,7 @@ mod conv_gradient;
 mod conv_rows;
 mod convolution;
 mod correlation;
+pub mod elementary;
 mod gemm;
 mod im2col;
 mod lanes;
@@ -15,6 +16,7 @@ mod real;
 
 pub use convolution::Convolution;
 pub use correlation::{Correlation, Packed};
+pub use elementary::wide;
 pub use gemm::{gemm, product, strided, strided_mut, view};
 pub use im2col::Im2col;
 pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};

@@ -11,18 +11,22 @@ pub trait Real: RealField + Lanes + Copy + Send + Sync + std::iter::Sum + 'stati
 }
 
 impl Real for f32 {
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x as Self
     }
+    #[inline(always)]
     fn f64(self) -> f64 {
         f64::from(self)
     }
 }
 
 impl Real for f64 {
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x
     }
+    #[inline(always)]
     fn f64(self) -> f64 {
         self
     }

@@ -1,6 +1,6 @@
 //! Elementwise functions: ẏ = φ′(x) ẋ, x̄ = φ′(x) ȳ, and d x̄ = φ′(x) ȳ˙ + φ″(x) ȳ ẋ.
 
-use qn_kernels::Real;
+use qn_kernels::{Real, elementary, wide};
 use qn_model::Activation;
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
@@ -27,25 +27,22 @@ fn derivatives(f: Activation, x: f64) -> [f64; 3] {
         }
         Activation::Clamp { low, high } => clamp(x, low, high),
         Activation::Elu { alpha } => {
-            let e = alpha * x.exp();
+            let e = alpha * elementary::exp(x);
             if x > 0.0 { [x, 1.0, 0.0] } else { [alpha * x.exp_m1(), e, e] }
         }
-        Activation::Gelu => {
-            let (density, cdf) = (normal_density(x), normal_cdf(x));
-            [x * cdf, cdf + x * density, (2.0 - x * x) * density]
-        }
+        Activation::Gelu => gelu(x),
         Activation::GeluTanh => gelu_tanh(x),
-        Activation::Silu => times_x(x, sigmoid(x)),
+        Activation::Silu => silu(x),
         Activation::Sigmoid => sigmoid(x),
         Activation::Hardsigmoid => scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0),
-        Activation::Hardswish => times_x(x, scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0)),
+        Activation::Hardswish => hardswish(x),
         Activation::Tanh => tanh(x),
         Activation::Softplus => softplus(x),
         Activation::Mish => {
             let inner = softplus(x);
             times_x(x, chain(tanh(inner[0]), inner))
         }
-        Activation::Exp => [x.exp(); 3],
+        Activation::Exp => [elementary::exp(x); 3],
         Activation::Log => [x.ln(), 1.0 / x, -1.0 / (x * x)],
         Activation::Abs => [x.abs(), if x == 0.0 { 0.0 } else { x.signum() }, 0.0],
         Activation::Pow { exponent } => power(x, exponent),
@@ -58,29 +55,34 @@ fn derivatives(f: Activation, x: f64) -> [f64; 3] {
 }
 
 /// f(g(x)) from f at g(x) and from g at x.
+#[inline(always)]
 fn chain([f, f1, f2]: [f64; 3], [_, g1, g2]: [f64; 3]) -> [f64; 3] {
     [f, f1 * g1, f2 * g1 * g1 + f1 * g2]
 }
 
 /// f(a x + b) from f at a x + b.
+#[inline(always)]
 fn scaled([f, f1, f2]: [f64; 3], a: f64) -> [f64; 3] {
     [f, a * f1, a * a * f2]
 }
 
 /// x f(x).
+#[inline(always)]
 fn times_x(x: f64, [f, f1, f2]: [f64; 3]) -> [f64; 3] {
     [x * f, f + x * f1, 2.0 * f1 + x * f2]
 }
 
+#[inline(always)]
 fn clamp(x: f64, low: f64, high: f64) -> [f64; 3] {
     let inside = x > low && x < high;
     [x.clamp(low, high), f64::from(u8::from(inside)), 0.0]
 }
 
 /// 1/(1 + e^-x) and its derivatives.
+#[inline(always)]
 pub(crate) fn sigmoid(x: f64) -> [f64; 3] {
     // e^-|x| does not overflow; σ(-x) = 1 - σ(x).
-    let e = (-x.abs()).exp();
+    let e = elementary::exp(-x.abs());
     let (s, other) = (1.0 / (1.0 + e), e / (1.0 + e));
     let (s, other) = if x >= 0.0 { (s, other) } else { (other, s) };
     [s, s * other, s * other * (other - s)]
@@ -92,12 +94,13 @@ pub(crate) fn softplus(x: f64) -> [f64; 3] {
     [x.max(0.0) + (-x.abs()).exp().ln_1p(), s, s1]
 }
 
+#[inline(always)]
 fn tanh(x: f64) -> [f64; 3] {
-    let t = x.tanh();
-    let slope = 1.0 / x.cosh().powi(2);
+    let [t, slope] = elementary::tanh(x);
     [t, slope, -2.0 * t * slope]
 }
 
+#[inline(always)]
 fn gelu_tanh(x: f64) -> [f64; 3] {
     let a = (2.0 / std::f64::consts::PI).sqrt();
     let inner = [a * (x + 0.044715 * x.powi(3)), a * (1.0 + 0.134145 * x * x), a * 0.26829 * x];
@@ -111,12 +114,74 @@ fn power(x: f64, p: f64) -> [f64; 3] {
     [x.powf(p), times(p, p - 1.0), times(p * (p - 1.0), p - 2.0)]
 }
 
-fn normal_cdf(x: f64) -> f64 {
-    0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+#[inline(always)]
+fn gelu(x: f64) -> [f64; 3] {
+    let [cdf, density] = elementary::normal(x);
+    [x * cdf, cdf + x * density, (2.0 - x * x) * density]
 }
 
-fn normal_density(x: f64) -> f64 {
-    (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
+#[inline(always)]
+fn silu(x: f64) -> [f64; 3] {
+    times_x(x, sigmoid(x))
+}
+
+#[inline(always)]
+fn hardswish(x: f64) -> [f64; 3] {
+    times_x(x, scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0))
+}
+
+/// What is done with an elementwise function.
+trait User {
+    fn with(self, phi: impl Fn(f64) -> [f64; 3]);
+}
+
+/// Hands [`derivatives`] of one function over, those that are often used in a form that fits into vector lanes.
+fn hand_over(f: Activation, user: impl User) {
+    match f {
+        Activation::Clamp { low, high } => user.with(move |x| clamp(x, low, high)),
+        Activation::Gelu => user.with(gelu),
+        Activation::GeluTanh => user.with(gelu_tanh),
+        Activation::Silu => user.with(silu),
+        Activation::Sigmoid => user.with(sigmoid),
+        Activation::Hardswish => user.with(hardswish),
+        Activation::Tanh => user.with(tanh),
+        _ => user.with(move |x| derivatives(f, x)),
+    }
+}
+
+/// y = φ(x) and φ′(x).
+struct Values<'a, T> {
+    x: &'a [T],
+    y: &'a mut [T],
+    slopes: &'a mut [T],
+}
+
+impl<T: Real> User for Values<'_, T> {
+    fn with(self, phi: impl Fn(f64) -> [f64; 3]) {
+        wide(|| {
+            for ((x, y), slope) in self.x.iter().zip(self.y).zip(self.slopes) {
+                let [value, first, _] = phi(x.f64());
+                (*y, *slope) = (T::of(value), T::of(first));
+            }
+        });
+    }
+}
+
+/// φ″(x) ȳ.
+struct Bends<'a, T> {
+    x: &'a [T],
+    ybar: &'a [T],
+    bends: &'a mut [T],
+}
+
+impl<T: Real> User for Bends<'_, T> {
+    fn with(self, phi: impl Fn(f64) -> [f64; 3]) {
+        wide(|| {
+            for ((bend, x), &ybar) in self.bends.iter_mut().zip(self.x).zip(self.ybar) {
+                *bend = T::of(phi(x.f64())[2]) * ybar;
+            }
+        });
+    }
 }
 
 /// Whether φ″ is zero wherever it exists.
@@ -137,11 +202,10 @@ pub(crate) struct Elementwise {
 fn scale<T: Real>(factors: &[T], x: &[T], out: &mut [T], adds: bool) {
     for (x, out) in x.chunks_exact(factors.len()).zip(out.chunks_exact_mut(factors.len())) {
         let all = out.iter_mut().zip(x).zip(factors);
-        if adds {
-            all.for_each(|((o, &x), &f)| *o += f * x);
-        } else {
-            all.for_each(|((o, &x), &f)| *o = f * x);
-        }
+        wide(|| match adds {
+            true => all.for_each(|((o, &x), &f)| *o += f * x),
+            false => all.for_each(|((o, &x), &f)| *o = f * x),
+        });
     }
 }
 
@@ -151,16 +215,15 @@ impl<T: Real> Operation<T> for Elementwise {
         let mut slopes = scratch.take(x.len());
         let (zero, one) = (T::of(0.0), T::of(1.0));
         if self.f == Activation::Relu {
-            for ((&x, y), slope) in x.iter().zip(y).zip(&mut slopes) {
-                // 0 · NaN is NaN.
-                *y = if x > zero { x } else { x * zero };
-                *slope = if x > zero { one } else { zero };
-            }
+            wide(|| {
+                for ((&x, y), slope) in x.iter().zip(y).zip(&mut slopes) {
+                    // 0 · NaN is NaN.
+                    *y = if x > zero { x } else { x * zero };
+                    *slope = if x > zero { one } else { zero };
+                }
+            });
         } else {
-            for ((x, y), slope) in x.iter().zip(y).zip(&mut slopes) {
-                let [value, first, _] = derivatives(self.f, x.f64());
-                (*y, *slope) = (T::of(value), T::of(first));
-            }
+            hand_over(self.f, Values { x, y, slopes: &mut slopes });
         }
         Saved { reals: vec![slopes], ..Saved::none() }
     }
@@ -212,9 +275,7 @@ impl<T: Real> Operation<T> for Elementwise {
             return;
         }
         let mut bends = scratch.take(ybar.len());
-        for ((bend, x), &ybar) in bends.iter_mut().zip(at.x[0]).zip(ybar) {
-            *bend = T::of(derivatives(self.f, x.f64())[2]) * ybar;
-        }
+        hand_over(self.f, Bends { x: at.x[0], ybar, bends: &mut bends });
         saved.reals.push(bends);
     }
 

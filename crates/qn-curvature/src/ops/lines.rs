@@ -64,26 +64,31 @@ impl Lines {
 
 impl Strip {
     /// The numbers of a plane at place k.
+    #[inline(always)]
     pub(super) fn row<'x, T>(&self, x: &'x [T], k: usize) -> &'x [T] {
         &x[self.first + k * self.stride..][..self.width]
     }
 
     /// The numbers of a plane at place k.
+    #[inline(always)]
     pub(super) fn row_mut<'x, T>(&self, x: &'x mut [T], k: usize) -> &'x mut [T] {
         &mut x[self.first + k * self.stride..][..self.width]
     }
 
     /// The strip's part of numbers that there is one of for each line.
+    #[inline(always)]
     pub(super) fn of_lines<'x, T>(&self, x: &'x [T]) -> &'x [T] {
         &x[self.line..self.line + self.width]
     }
 
     /// The strip's part of numbers that there is one of for each line.
+    #[inline(always)]
     pub(super) fn of_lines_mut<'x, T>(&self, x: &'x mut [T]) -> &'x mut [T] {
         &mut x[self.line..self.line + self.width]
     }
 
     /// Σ x along each line.
+    #[inline(always)]
     pub(super) fn sums<T: Real>(&self, x: &[T]) -> Across<T> {
         let mut sums = [T::of(0.0); WIDTH];
         for k in 0..self.len {
@@ -93,6 +98,7 @@ impl Strip {
     }
 
     /// Σ x y along each line.
+    #[inline(always)]
     pub(super) fn dots<T: Real>(&self, x: &[T], y: &[T]) -> Across<T> {
         let mut sums = [T::of(0.0); WIDTH];
         for k in 0..self.len {

@@ -1,7 +1,7 @@
 //! p = e^x/Σ e^x along an axis: ẏ = P(ẋ), x̄ = P(ȳ) and d x̄ = P(ȳ˙ + (ẋ - u)(ȳ - s)),
 //! where P(d) = p (d - Σ p d), u = Σ p ẋ and s = Σ p ȳ.
 
-use qn_kernels::Real;
+use qn_kernels::{Real, elementary, wide};
 use qn_model::Shape;
 
 use super::lines::{Across, Lines, Strip, WIDTH};
@@ -13,6 +13,7 @@ use crate::scratch::Scratch;
 pub(crate) struct Softmax(Lines);
 
 /// p on a strip; gives the largest x of every line, and Σ e^(x - largest).
+#[inline(always)]
 pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut [T]) -> [Across<T>; 2] {
     let (mut largest, mut sums) = ([T::of(f64::NEG_INFINITY); WIDTH], [T::of(0.0); WIDTH]);
     for k in 0..len {
@@ -22,7 +23,7 @@ pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut 
     for k in 0..len {
         let pairs = strip.row_mut(p, k).iter_mut().zip(strip.row(x, k));
         for ((p, &x), (&most, sum)) in pairs.zip(largest.iter().zip(&mut sums)) {
-            *p = T::of((x - most).f64().exp());
+            *p = T::of(elementary::exp((x - most).f64()));
             *sum += *p;
         }
     }
@@ -36,22 +37,26 @@ pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut 
 fn project<T: Real>(lines: Lines, p: &[T], d: &[T], out: &mut [T], m: usize) {
     let plane = lines.plane(m);
     for (d, out) in d.chunks_exact(plane).zip(out.chunks_exact_mut(plane)) {
-        for strip in lines.strips(m) {
-            let sums = strip.dots(p, d);
-            for k in 0..lines.len {
-                let pairs = strip.row(p, k).iter().zip(strip.row(d, k)).zip(&sums);
-                let out = strip.row_mut(out, k).iter_mut();
-                out.zip(pairs).for_each(|(o, ((&p, &d), &sum))| *o = p * (d - sum));
+        wide(|| {
+            for strip in lines.strips(m) {
+                let sums = strip.dots(p, d);
+                for k in 0..lines.len {
+                    let pairs = strip.row(p, k).iter().zip(strip.row(d, k)).zip(&sums);
+                    let out = strip.row_mut(out, k).iter_mut();
+                    out.zip(pairs).for_each(|(o, ((&p, &d), &sum))| *o = p * (d - sum));
+                }
             }
-        }
+        });
     }
 }
 
 impl<T: Real> Operation<T> for Softmax {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
-        for strip in self.0.strips(at.m) {
-            probabilities(strip, self.0.len, at.x[0], y);
-        }
+        wide(|| {
+            for strip in self.0.strips(at.m) {
+                probabilities(strip, self.0.len, at.x[0], y);
+            }
+        });
         let mut p = scratch.take(y.len());
         p.copy_from_slice(y);
         Saved { reals: vec![p], ..Saved::none() }
