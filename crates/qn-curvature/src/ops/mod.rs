@@ -4,8 +4,12 @@ mod activation;
 mod avg_pool;
 mod batch_norm;
 mod binary;
+mod concat;
+mod constant;
 mod conv;
 mod conv_transpose;
+mod embedding;
+mod gather;
 mod lane_conv;
 mod linear;
 mod lines;
@@ -13,8 +17,10 @@ mod log_softmax;
 mod matmul;
 mod max_pool;
 mod normalise;
+mod parameter;
 mod pool;
 mod products;
+mod rearrange;
 mod reduce;
 mod scale;
 mod softmax;
@@ -91,6 +97,18 @@ pub(crate) fn resolve<T: Real>(
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => Box::new(AvgPool::new(windows(*window), *count_padding)),
         Op::AdaptiveAvgPool(_) => Box::new(AvgPool::adaptive(inputs[0].image(), node.shape.image())),
-        other => return Err(CurvatureError::Unsupported { operation: other.name() }),
+        Op::Concat { axis } => Box::new(concat::Concat::new(&inputs, *axis)),
+        Op::Constant { values, .. } => Box::new(constant::Constant(values.clone())),
+        Op::Parameter(_) => Box::new(parameter::Parameter),
+        Op::Embedding { weight, padding } => {
+            let rows = graph.layout().param(*weight).shape[0];
+            let features = graph.layout().param(*weight).len() / rows;
+            Box::new(embedding::Embedding { rows, features, padding: *padding })
+        }
+        Op::Gather { axis } => Box::new(gather::Gather::new(inputs[0], inputs[1], *axis)),
+        other => match rearrange::Rearrange::new(other, inputs[0], &node.shape) {
+            Some(operation) => Box::new(operation),
+            None => return Err(CurvatureError::Unsupported { operation: other.name() }),
+        },
     })
 }
