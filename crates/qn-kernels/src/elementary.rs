@@ -50,9 +50,32 @@ const TAYLOR: [f64; 12] = {
     found
 };
 
+/// A loop for [`wide`]. What it calls must be inlined, and `run` itself `#[inline(always)]`: only then is it compiled for the
+/// processor's registers.
+pub trait Loop {
+    /// Runs it.
+    fn run(self);
+}
+
+impl<F: FnOnce()> Loop for F {
+    #[inline(always)]
+    fn run(self) {
+        self();
+    }
+}
+
 /// Runs a loop with the widest registers that the processor has.
-pub fn wide<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
+pub fn wide(body: impl Loop) {
+    struct Body<L>(L);
+    impl<L: Loop> pulp::NullaryFnOnce for Body<L> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            self.0.run();
+        }
+    }
+    pulp::Arch::new().dispatch(Body(body));
 }
 
 /// 2^n for an integer from -1022 to 1023.

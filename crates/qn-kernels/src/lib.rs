@@ -16,7 +16,7 @@ mod real;
 
 pub use convolution::Convolution;
 pub use correlation::{Correlation, Packed};
-pub use elementary::wide;
+pub use elementary::{Loop, wide};
 pub use gemm::{gemm, product, strided, strided_mut, view};
 pub use im2col::Im2col;
 pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};

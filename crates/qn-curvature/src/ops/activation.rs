@@ -1,6 +1,6 @@
 //! Elementwise functions: ẏ = φ′(x) ẋ, x̄ = φ′(x) ȳ, and d x̄ = φ′(x) ȳ˙ + φ″(x) ȳ ẋ.
 
-use qn_kernels::{Real, elementary, wide};
+use qn_kernels::{Loop, Real, elementary, wide};
 use qn_model::Activation;
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
@@ -130,22 +130,60 @@ fn hardswish(x: f64) -> [f64; 3] {
     times_x(x, scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0))
 }
 
-/// What is done with an elementwise function.
-trait User {
-    fn with(self, phi: impl Fn(f64) -> [f64; 3]);
+/// φ, φ′ and φ″ in a form that is inlined where it is used, as vector lanes need it.
+trait Function {
+    fn at(&self, x: f64) -> [f64; 3];
 }
 
-/// Hands [`derivatives`] of one function over, those that are often used in a form that fits into vector lanes.
+/// Any function.
+struct Any(Activation);
+
+impl Function for Any {
+    fn at(&self, x: f64) -> [f64; 3] {
+        derivatives(self.0, x)
+    }
+}
+
+macro_rules! functions {
+    ($($name:ident($($field:ident),*) => $value:expr;)*) => {$(
+        struct $name { $($field: f64),* }
+
+        impl Function for $name {
+            #[inline(always)]
+            fn at(&self, x: f64) -> [f64; 3] {
+                let Self { $($field),* } = self;
+                $value(x $(, *$field)*)
+            }
+        }
+    )*};
+}
+
+functions! {
+    Clamp(low, high) => clamp;
+    Gelu() => gelu;
+    GeluTanh() => gelu_tanh;
+    Hardswish() => hardswish;
+    Sigmoid() => sigmoid;
+    Silu() => silu;
+    Tanh() => tanh;
+}
+
+/// What is done with an elementwise function.
+trait User {
+    fn with(self, phi: impl Function);
+}
+
+/// Hands a function over, those that are often used in a form that fits into vector lanes.
 fn hand_over(f: Activation, user: impl User) {
     match f {
-        Activation::Clamp { low, high } => user.with(move |x| clamp(x, low, high)),
-        Activation::Gelu => user.with(gelu),
-        Activation::GeluTanh => user.with(gelu_tanh),
-        Activation::Silu => user.with(silu),
-        Activation::Sigmoid => user.with(sigmoid),
-        Activation::Hardswish => user.with(hardswish),
-        Activation::Tanh => user.with(tanh),
-        _ => user.with(move |x| derivatives(f, x)),
+        Activation::Clamp { low, high } => user.with(Clamp { low, high }),
+        Activation::Gelu => user.with(Gelu {}),
+        Activation::GeluTanh => user.with(GeluTanh {}),
+        Activation::Silu => user.with(Silu {}),
+        Activation::Sigmoid => user.with(Sigmoid {}),
+        Activation::Hardswish => user.with(Hardswish {}),
+        Activation::Tanh => user.with(Tanh {}),
+        _ => user.with(Any(f)),
     }
 }
 
@@ -156,17 +194,6 @@ struct Values<'a, T> {
     slopes: &'a mut [T],
 }
 
-impl<T: Real> User for Values<'_, T> {
-    fn with(self, phi: impl Fn(f64) -> [f64; 3]) {
-        wide(|| {
-            for ((x, y), slope) in self.x.iter().zip(self.y).zip(self.slopes) {
-                let [value, first, _] = phi(x.f64());
-                (*y, *slope) = (T::of(value), T::of(first));
-            }
-        });
-    }
-}
-
 /// φ″(x) ȳ.
 struct Bends<'a, T> {
     x: &'a [T],
@@ -174,13 +201,39 @@ struct Bends<'a, T> {
     bends: &'a mut [T],
 }
 
+/// A loop with a function.
+struct With<U, F>(U, F);
+
+impl<T: Real, F: Function> Loop for With<Values<'_, T>, F> {
+    #[inline(always)]
+    fn run(self) {
+        let Self(Values { x, y, slopes }, phi) = self;
+        for ((x, y), slope) in x.iter().zip(y).zip(slopes) {
+            let [value, first, _] = phi.at(x.f64());
+            (*y, *slope) = (T::of(value), T::of(first));
+        }
+    }
+}
+
+impl<T: Real, F: Function> Loop for With<Bends<'_, T>, F> {
+    #[inline(always)]
+    fn run(self) {
+        let Self(Bends { x, ybar, bends }, phi) = self;
+        for ((bend, x), &ybar) in bends.iter_mut().zip(x).zip(ybar) {
+            *bend = T::of(phi.at(x.f64())[2]) * ybar;
+        }
+    }
+}
+
+impl<T: Real> User for Values<'_, T> {
+    fn with(self, phi: impl Function) {
+        wide(With(self, phi));
+    }
+}
+
 impl<T: Real> User for Bends<'_, T> {
-    fn with(self, phi: impl Fn(f64) -> [f64; 3]) {
-        wide(|| {
-            for ((bend, x), &ybar) in self.bends.iter_mut().zip(self.x).zip(self.ybar) {
-                *bend = T::of(phi(x.f64())[2]) * ybar;
-            }
-        });
+    fn with(self, phi: impl Function) {
+        wide(With(self, phi));
     }
 }
 

@@ -1,7 +1,7 @@
 //! p = e^x/Σ e^x along an axis: ẏ = P(ẋ), x̄ = P(ȳ) and d x̄ = P(ȳ˙ + (ẋ - u)(ȳ - s)),
 //! where P(d) = p (d - Σ p d), u = Σ p ẋ and s = Σ p ȳ.
 
-use qn_kernels::{Real, elementary, wide};
+use qn_kernels::{Loop, Real, elementary, wide};
 use qn_model::Shape;
 
 use super::lines::{Across, Lines, Strip, WIDTH};
@@ -33,30 +33,95 @@ pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut 
     [largest, sums]
 }
 
+/// p everywhere.
+struct Probabilities<'a, T> {
+    lines: Lines,
+    x: &'a [T],
+    p: &'a mut [T],
+    m: usize,
+}
+
+impl<T: Real> Loop for Probabilities<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        for strip in self.lines.strips(self.m) {
+            probabilities(strip, self.lines.len, self.x, self.p);
+        }
+    }
+}
+
+/// out = P(d).
+struct Project<'a, T> {
+    lines: Lines,
+    p: &'a [T],
+    d: &'a [T],
+    out: &'a mut [T],
+    m: usize,
+}
+
+impl<T: Real> Loop for Project<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { lines, p, d, out, m } = self;
+        for strip in lines.strips(m) {
+            let sums = strip.dots(p, d);
+            for k in 0..lines.len {
+                let pairs = strip.row(p, k).iter().zip(strip.row(d, k)).zip(&sums);
+                let out = strip.row_mut(out, k).iter_mut();
+                out.zip(pairs).for_each(|(o, ((&p, &d), &sum))| *o = p * (d - sum));
+            }
+        }
+    }
+}
+
 /// out = P(d) for every tangent or cotangent.
 fn project<T: Real>(lines: Lines, p: &[T], d: &[T], out: &mut [T], m: usize) {
     let plane = lines.plane(m);
     for (d, out) in d.chunks_exact(plane).zip(out.chunks_exact_mut(plane)) {
-        wide(|| {
-            for strip in lines.strips(m) {
-                let sums = strip.dots(p, d);
-                for k in 0..lines.len {
-                    let pairs = strip.row(p, k).iter().zip(strip.row(d, k)).zip(&sums);
-                    let out = strip.row_mut(out, k).iter_mut();
-                    out.zip(pairs).for_each(|(o, ((&p, &d), &sum))| *o = p * (d - sum));
+        wide(Project { lines, p, d, out, m });
+    }
+}
+
+/// The second-order pass of one tangent: P(ȳ˙ + (ẋ - u)(ȳ - s)).
+struct Bend<'a, T> {
+    lines: Lines,
+    p: &'a [T],
+    centred: &'a [T],
+    xdot: &'a [T],
+    ybardot: &'a [T],
+    xbar: &'a mut [T],
+    m: usize,
+}
+
+impl<T: Real> Loop for Bend<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { lines, p, centred, xdot, ybardot, xbar, m } = self;
+        for strip in lines.strips(m) {
+            let along = strip.dots(p, xdot);
+            let mut sums = [T::of(0.0); WIDTH];
+            for k in 0..lines.len {
+                let [p, c, xdot, ybardot] = [p, centred, xdot, ybardot].map(|x| strip.row(x, k));
+                let all = p.iter().zip(c).zip(xdot).zip(ybardot).zip(along.iter().zip(&mut sums));
+                for (o, ((((&p, &c), &xdot), &ybardot), (&u, sum))) in
+                    strip.row_mut(xbar, k).iter_mut().zip(all)
+                {
+                    *o = ybardot + (xdot - u) * c;
+                    *sum += p * *o;
                 }
             }
-        });
+            for k in 0..lines.len {
+                let pairs = strip.row(p, k).iter().zip(&sums);
+                let out = strip.row_mut(xbar, k).iter_mut();
+                out.zip(pairs).for_each(|(o, (&p, &sum))| *o = p * (*o - sum));
+            }
+        }
     }
 }
 
 impl<T: Real> Operation<T> for Softmax {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
-        wide(|| {
-            for strip in self.0.strips(at.m) {
-                probabilities(strip, self.0.len, at.x[0], y);
-            }
-        });
+        wide(Probabilities { lines: self.0, x: at.x[0], p: y, m: at.m });
         let mut p = scratch.take(y.len());
         p.copy_from_slice(y);
         Saved { reals: vec![p], ..Saved::none() }
@@ -106,25 +171,7 @@ impl<T: Real> Operation<T> for Softmax {
         let (p, centred, plane) = (&saved.reals[0], &saved.reals[1], self.0.plane(at.m));
         let blocks = xdot.chunks_exact(plane).zip(ybardot.chunks_exact(plane));
         for ((xdot, ybardot), xbar) in blocks.zip(xbar.chunks_exact_mut(plane)) {
-            for strip in self.0.strips(at.m) {
-                let along = strip.dots(p, xdot);
-                let mut sums = [T::of(0.0); WIDTH];
-                for k in 0..self.0.len {
-                    let [p, c, xdot, ybardot] = [p, centred, xdot, ybardot].map(|x| strip.row(x, k));
-                    let all = p.iter().zip(c).zip(xdot).zip(ybardot).zip(along.iter().zip(&mut sums));
-                    for (o, ((((&p, &c), &xdot), &ybardot), (&u, sum))) in
-                        strip.row_mut(xbar, k).iter_mut().zip(all)
-                    {
-                        *o = ybardot + (xdot - u) * c;
-                        *sum += p * *o;
-                    }
-                }
-                for k in 0..self.0.len {
-                    let pairs = strip.row(p, k).iter().zip(&sums);
-                    let out = strip.row_mut(xbar, k).iter_mut();
-                    out.zip(pairs).for_each(|(o, (&p, &sum))| *o = p * (*o - sum));
-                }
-            }
+            wide(Bend { lines: self.0, p, centred, xdot, ybardot, xbar, m: at.m });
         }
     }
 
