@@ -91,6 +91,10 @@ pub(crate) fn resolve<T: Real>(
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => Box::new(AvgPool::new(windows(*window), *count_padding)),
         Op::AdaptiveAvgPool(_) => Box::new(AvgPool::adaptive(inputs[0].image(), node.shape.image())),
+        Op::Custom(op) => match crate::custom::resolve(op.as_ref(), &inputs, &node.shape) {
+            Some(operation) => operation,
+            None => return Err(CurvatureError::Unsupported { operation: node.op.name() }),
+        },
         other => return Err(CurvatureError::Unsupported { operation: other.name() }),
     })
 }
