@@ -207,3 +207,44 @@ fn some_parameters_only() {
     assert_eq!(out.code, 2);
     assert!(out.stderr.contains("'conv3.*'") && out.stderr.contains("conv2.bias"), "{}", out.stderr);
 }
+
+#[test]
+fn vectors_in_single_precision() {
+    let sandbox = Sandbox::new();
+    sandbox.train_digits("run");
+    let run = |more: &[&str]| {
+        let base = ["eigen", "run", "--samples", "200", "--quiet"];
+        let out = sandbox.analyse(&[&base[..], more].concat());
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        json(&sandbox.path("run/reports/eigen.json"))
+    };
+    let dtype = || {
+        let file = std::fs::read(sandbox.path("run/reports/eigen.safetensors")).unwrap();
+        safetensors::SafeTensors::deserialize(&file).unwrap().tensor("eigenvectors").unwrap().dtype()
+    };
+    let double = run(&["--verify"]);
+    assert_eq!((&double["storage"], dtype()), (&"f64".into(), safetensors::Dtype::F64));
+    let single = run(&["--storage", "f32", "--verify"]);
+    assert_eq!((&single["storage"], dtype()), (&"f32".into(), safetensors::Dtype::F32));
+    satisfies_its_schema("eigen", "params", &single);
+    let [a, b] = [&double, &single].map(|r| numbers(&r["eigenvalues"]));
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() <= 1e-6 * b.max(1.0), "{a} {b}");
+    }
+    assert!(numbers(&single["residuals"]).iter().all(|r| *r <= 1e-6 * a[0]));
+    assert_eq!((&single["converged"], &single["verified"]), (&10.into(), &true.into()));
+    // What reads eigenvectors reads these.
+    assert_eq!(sandbox.analyse(&["overlap", "run"]).code, 0);
+    assert_eq!(sandbox.analyse(&["export", "eigenvectors", "run", "-o", "vectors.safetensors"]).code, 0);
+    assert_eq!(sandbox.analyse(&["eigen", "run", "--full", "--storage", "f32"]).code, 2);
+    let density = |storage: &str| {
+        let words = ["density", "run", "--samples", "100", "--steps", "20", "--json", "-", "--quiet"];
+        let out = sandbox.analyse(&[&words[..], &["--sigma", "0.1", "--storage", storage]].concat());
+        serde_json::from_str::<Value>(&out.stdout).unwrap()
+    };
+    let (double, single) = (density("f64"), density("f32"));
+    assert_eq!((&double["storage"], &single["storage"]), (&"f64".into(), &"f32".into()));
+    for (a, b) in numbers(&double["density"]).iter().zip(numbers(&single["density"])) {
+        assert!((a - b).abs() <= 1e-4 * (1.0 + b), "{a} {b}");
+    }
+}

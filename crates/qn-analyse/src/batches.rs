@@ -89,7 +89,7 @@ pub(crate) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
         let operator = Watched::new(CurvatureOperator { derivatives, which }, &quiet, interrupt);
         let (tol, seed) = (args.tol, args.problem.seed);
         let options = LanczosOptions { k: 2, which: Which::Be, tol, seed, ..LanczosOptions::default() };
-        let found = lanczos(&operator, &options, |_| ()).map_err(explain)?;
+        let found = lanczos::<f64>(&operator, &options, |_| ()).map_err(explain)?;
         bar.inc(1);
         Ok(([found.values[0], found.values[1]], 2 - found.converged))
     };

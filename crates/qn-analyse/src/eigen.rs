@@ -6,11 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use faer::Mat;
+use qn_curvature::LossAndGradient;
 use qn_run::{Tensor, TensorFile};
-use qn_spectrum::{
-    Eigenpairs, LanczosOptions, Progress, Solver, SymmetricOperator as _, Which, complete, lanczos,
-};
+use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, Which, complete, lanczos};
 use qn_train::cli::defaults;
 use qn_train::{Interrupt, Usage};
 use serde_json::json;
@@ -20,6 +18,7 @@ use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Output};
 use crate::problem::{Dtype, Problem, ProblemArgs, check_tol};
 use crate::report::{EigenReport, FullSpectrumReport, Subject};
+use crate::storage::{StorageArg, Stored};
 use crate::table;
 
 /// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
@@ -52,6 +51,9 @@ pub(crate) struct EigenArgs {
     /// Vectors multiplied at a time [default: 2].
     #[arg(long)]
     pub(crate) block: Option<usize>,
+    /// Precision of the Lanczos basis and of the eigenvectors.
+    #[arg(long, value_enum, default_value = "auto", conflicts_with = "full")]
+    pub(crate) storage: StorageArg,
     /// Most restarts of Lanczos.
     #[arg(long, default_value_t = 300)]
     pub(crate) maxiter: usize,
@@ -127,57 +129,142 @@ pub(crate) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<(EigenRepor
     }
     let start = problem.derivatives.loss_and_gradient()?;
     let block = args.block.unwrap_or(DEFAULT_BLOCK);
-    let (pairs, verified, mut spectrum) = if args.full {
-        let (pairs, spectrum) = full::solve(args, &problem, tol, &to, interrupt)?;
-        (pairs, None, Some(spectrum))
+    let search = Search { args, problem: &problem, started, start, tol, block, to, companions };
+    if args.full {
+        let (pairs, spectrum) = full::solve(args, &problem, tol, &search.to, interrupt)?;
+        search.tell(Found { pairs, verified: None, spectrum: Some(spectrum) })
+    } else if args.storage.is_single(problem.derivatives.dim()) {
+        search.tell(search.iterate::<f32>(interrupt)?)
     } else {
-        let (pairs, verified) = solve_iteratively(args, &problem, (tol, block), interrupt)?;
-        (pairs, verified, None)
-    };
-    if let (Some(files), Some(spectrum)) = (&companions, &mut spectrum) {
-        write_values(&files.values, spectrum, single)?;
-        if spectrum.eigenvalues.len() > LISTED_UP_TO {
-            spectrum.eigenvalues.clear();
+        search.tell(search.iterate::<f64>(interrupt)?)
+    }
+}
+
+/// What is asked, at a point of which the loss is known, and where the answer goes.
+struct Search<'a> {
+    args: &'a EigenArgs,
+    problem: &'a Problem,
+    started: Instant,
+    start: LossAndGradient,
+    tol: f64,
+    block: usize,
+    to: Destination,
+    companions: Option<Companions>,
+}
+
+/// The wanted pairs, whether deflation has found nothing better where that was asked, and all eigenvalues where they are
+/// known.
+struct Found<S> {
+    pairs: Eigenpairs<S>,
+    verified: Option<bool>,
+    spectrum: Option<FullSpectrumReport>,
+}
+
+impl Search<'_> {
+    /// Writes and prints what was found; gives the report and whether everything converged.
+    fn tell<S: Stored>(&self, found: Found<S>) -> Result<(EigenReport, bool)> {
+        let Found { pairs, verified, mut spectrum } = found;
+        if let (Some(files), Some(spectrum)) = (&self.companions, &mut spectrum) {
+            write_values(&files.values, spectrum, self.args.problem.dtype)?;
+            if spectrum.eigenvalues.len() > LISTED_UP_TO {
+                spectrum.eigenvalues.clear();
+            }
+        }
+        let vectors = S::rows(&pairs.vectors);
+        let report = self.report(pairs, verified, spectrum.as_ref());
+        if let Some(files) = &self.companions {
+            let values = Tensor::f64(&[report.k], &report.eigenvalues);
+            let tensors = [("eigenvectors", vectors), ("eigenvalues", values)];
+            write_tensors(&files.vectors, &report.subject, "eigenvectors", tensors)?;
+            if let Some(spectrum) = &spectrum {
+                output::write(spectrum, &Destination::File(files.spectrum.clone()))?;
+            }
+        }
+        output::write(&report, &self.to)?;
+        if let Destination::File(path) = &self.to {
+            table::print_eigen(&report);
+            spectrum.iter().for_each(table::print_full_spectrum);
+            self.problem.verbosity.say(format_args!("report: {}", path.display()));
+        }
+        let converged = report.converged == report.eigenvalues.len() && report.verified != Some(false);
+        Ok((report, converged))
+    }
+
+    fn report<S: Stored>(
+        &self,
+        pairs: Eigenpairs<S>,
+        verified: Option<bool>,
+        spectrum: Option<&FullSpectrumReport>,
+    ) -> EigenReport {
+        let dense = pairs.solver == Solver::Dense || spectrum.is_some();
+        EigenReport {
+            subject: self.problem.subject(&self.args.problem),
+            method: if dense { "dense" } else { "lanczos" }.into(),
+            k: self.args.k,
+            which: self.args.which.as_str().into(),
+            block: self.block,
+            storage: S::NAME.into(),
+            tol: self.tol,
+            eigenvalues: pairs.values,
+            residuals: pairs.residuals,
+            converged: pairs.converged,
+            matvecs: pairs.matvecs,
+            iterations: pairs.iterations,
+            stop_reason: pairs.stop_reason,
+            verified,
+            full_spectrum: spectrum
+                .filter(|s| !s.eigenvalues.is_empty())
+                .map(|s| s.eigenvalues.iter().rev().copied().collect()),
+            seconds: self.started.elapsed().as_secs_f64(),
+            loss: self.start.loss,
+            // All data have labels.
+            accuracy: self.start.accuracy.unwrap_or_default(),
+            gradient_norm: qn_curvature::norm_l2(&self.start.gradient),
         }
     }
-    let report = EigenReport {
-        subject: problem.subject(&args.problem),
-        method: if pairs.solver == Solver::Dense || spectrum.is_some() { "dense" } else { "lanczos" }.into(),
-        k: args.k,
-        which: args.which.as_str().into(),
-        block,
-        tol,
-        eigenvalues: pairs.values,
-        residuals: pairs.residuals,
-        converged: pairs.converged,
-        matvecs: pairs.matvecs,
-        iterations: pairs.iterations,
-        stop_reason: pairs.stop_reason,
-        verified,
-        full_spectrum: spectrum
-            .as_ref()
-            .filter(|s| !s.eigenvalues.is_empty())
-            .map(|s| s.eigenvalues.iter().rev().copied().collect()),
-        seconds: started.elapsed().as_secs_f64(),
-        loss: start.loss,
-        // All data have labels.
-        accuracy: start.accuracy.unwrap_or_default(),
-        gradient_norm: qn_curvature::norm_l2(&start.gradient),
-    };
-    if let Some(files) = companions {
-        write_vectors(&files.vectors, &report, &pairs.vectors)?;
-        if let Some(spectrum) = &spectrum {
-            output::write(spectrum, &Destination::File(files.spectrum))?;
+
+    /// The pairs by Lanczos, with vectors in one precision.
+    fn iterate<S: Stored>(&self, interrupt: &Interrupt) -> Result<Found<S>> {
+        let (args, problem) = (self.args, self.problem);
+        let bar = problem.verbosity.bar(0, "products");
+        bar.unset_length();
+        let operator =
+            CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
+        let watched = Watched::new(operator, &bar, interrupt);
+        let options = LanczosOptions {
+            k: args.k,
+            which: args.which,
+            block: self.block,
+            ncv: args.ncv,
+            tol: self.tol,
+            maxiter: args.maxiter,
+            seed: args.problem.seed,
+        };
+        let observe = |p: &Progress| {
+            bar.set_message(format!(
+                "{} of {} pairs, worst residual {:.1e}",
+                p.converged, args.k, p.worst_residual
+            ));
+        };
+        let pairs = lanczos::<S>(&watched, &options, observe).map_err(explain)?;
+        if pairs.solver == Solver::Dense {
+            problem.verbosity.say(format_args!(
+                "solved densely: a product with each of {} unit vectors costs less than the restarts would",
+                problem.derivatives.dim()
+            ));
         }
+        if !args.verify {
+            return Ok(Found { pairs, verified: None, spectrum: None });
+        }
+        let looked = complete(&watched, pairs, &options, observe).map_err(explain)?;
+        if looked.recovered > 0 {
+            problem.verbosity.warn(format_args!(
+                "{} eigenvalues had been missed; they are among those that follow",
+                looked.recovered
+            ));
+        }
+        Ok(Found { pairs: looked.pairs, verified: Some(looked.agreed), spectrum: None })
     }
-    output::write(&report, &to)?;
-    if let Destination::File(path) = &to {
-        table::print_eigen(&report);
-        spectrum.iter().for_each(table::print_full_spectrum);
-        problem.verbosity.say(format_args!("report: {}", path.display()));
-    }
-    let converged = report.converged == report.eigenvalues.len() && report.verified != Some(false);
-    Ok((report, converged))
 }
 
 /// The files that belong to a report in a file.
@@ -222,70 +309,15 @@ fn check(args: &EigenArgs, p: usize) -> Result<()> {
     if args.full { full::refuse_if_too_large(p, args.k, args.problem.dtype) } else { Ok(()) }
 }
 
-/// The wanted pairs and, where that is asked, whether deflation has found nothing better.
-fn solve_iteratively(
-    args: &EigenArgs,
-    problem: &Problem,
-    (tol, block): (f64, usize),
-    interrupt: &Interrupt,
-) -> Result<(Eigenpairs, Option<bool>)> {
-    let bar = problem.verbosity.bar(0, "products");
-    bar.unset_length();
-    let operator =
-        CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
-    let watched = Watched::new(operator, &bar, interrupt);
-    let options = LanczosOptions {
-        k: args.k,
-        which: args.which,
-        block,
-        ncv: args.ncv,
-        tol,
-        maxiter: args.maxiter,
-        seed: args.problem.seed,
-    };
-    let observe = |p: &Progress| {
-        bar.set_message(format!(
-            "{} of {} pairs, worst residual {:.1e}",
-            p.converged, args.k, p.worst_residual
-        ));
-    };
-    let pairs = lanczos(&watched, &options, observe).map_err(explain)?;
-    if pairs.solver == Solver::Dense {
-        problem.verbosity.say(format_args!(
-            "solved densely: a product with each of {} unit vectors costs less than the restarts would",
-            watched.dim()
-        ));
-    }
-    if !args.verify {
-        return Ok((pairs, None));
-    }
-    let looked = complete(&watched, pairs, &options, observe).map_err(explain)?;
-    if looked.recovered > 0 {
-        problem.verbosity.warn(format_args!(
-            "{} eigenvalues had been missed; they are among those that follow",
-            looked.recovered
-        ));
-    }
-    Ok((looked.pairs, Some(looked.agreed)))
-}
-
 /// All eigenvalues, which are too many for a report of a large network.
-fn write_values(path: &Path, spectrum: &FullSpectrumReport, single: bool) -> Result<()> {
+fn write_values(path: &Path, spectrum: &FullSpectrumReport, dtype: Dtype) -> Result<()> {
     let values = &spectrum.eigenvalues;
-    let tensor = if single {
+    let tensor = if dtype == Dtype::F32 {
         Tensor::f32(&[values.len()], &values.iter().map(|&v| v as f32).collect::<Vec<_>>())
     } else {
         Tensor::f64(&[values.len()], values)
     };
     write_tensors(path, &spectrum.subject, "eigenvalues", [("eigenvalues", tensor)])
-}
-
-fn write_vectors(path: &Path, report: &EigenReport, vectors: &Mat<f64>) -> Result<()> {
-    let (p, k) = (vectors.nrows(), vectors.ncols());
-    let rows: Vec<f64> = (0..k).flat_map(|j| vectors.col(j).iter().copied()).collect();
-    let (vectors, values) = (Tensor::f64(&[k, p], &rows), Tensor::f64(&[k], &report.eigenvalues));
-    let tensors = [("eigenvectors", vectors), ("eigenvalues", values)];
-    write_tensors(path, &report.subject, "eigenvectors", tensors)
 }
 
 fn write_tensors<const N: usize>(

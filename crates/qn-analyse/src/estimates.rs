@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use qn_curvature::Operator;
 use qn_model::ParamLayout;
 use qn_spectrum::{
-    DenseSymmetric, DensityOptions, Estimate, SymmetricOperator as _, density, hutch_plus_plus, hutchinson,
+    DenseSymmetric, DensityOptions, Estimate, SymmetricOperator, density, hutch_plus_plus, hutchinson,
 };
 use qn_train::{Interrupt, Usage, outln};
 
@@ -18,6 +18,7 @@ use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Report};
 use crate::problem::{OperatorArg, Problem, ProblemArgs};
 use crate::report::{Blocks, DecomposeReport, DensityReport, TraceReport};
+use crate::storage::StorageArg;
 
 /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +37,9 @@ pub(crate) struct DensityArgs {
     /// Width of the Gaussian that stands for an eigenvalue [default: 1/100 of the spectrum's width].
     #[arg(long)]
     sigma: Option<f64>,
+    /// Precision of the Lanczos vectors, of which each probe keeps as many as steps.
+    #[arg(long, value_enum, default_value = "auto")]
+    storage: StorageArg,
 }
 
 /// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
@@ -80,11 +84,16 @@ pub(crate) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
         seed: args.problem.seed,
     };
     let which = args.problem.operator.operator();
-    let found = density(&watched(&problem, which, &bar, interrupt), &options).map_err(explain)?;
+    let operator = watched(&problem, which, &bar, interrupt);
+    let single = args.storage.is_single(problem.derivatives.dim());
+    let found =
+        if single { density::<f32>(&operator, &options) } else { density::<f64>(&operator, &options) };
+    let found = found.map_err(explain)?;
     let report = DensityReport {
         subject: problem.subject(&args.problem),
         probes: args.probes,
         steps: args.steps,
+        storage: if single { "f32" } else { "f64" }.into(),
         sigma: found.sigma,
         grid: found.grid,
         density: found.density,
@@ -148,7 +157,12 @@ pub(crate) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Resu
     for which in [Operator::Hessian, Operator::Ggn, Operator::Residual] {
         let operator = watched(&problem, which, &bar, interrupt);
         squares.push(if dense {
-            vec![DenseSymmetric::assemble(&operator, |_| ()).map_err(explain)?.matrix().squared_norm_l2()]
+            vec![
+                DenseSymmetric::assemble::<f64>(&operator, |_| ())
+                    .map_err(explain)?
+                    .matrix()
+                    .squared_norm_l2(),
+            ]
         } else {
             squared_lengths(&operator, probes, args.problem.seed)?
         });
@@ -204,7 +218,7 @@ fn squared_lengths(
     probes: usize,
     seed: u64,
 ) -> Result<Vec<f64>> {
-    let n = operator.dim();
+    let n = SymmetricOperator::<f64>::dim(operator);
     let mut lengths = Vec::with_capacity(probes);
     for start in (0..probes).step_by(10) {
         let z: Mat<f64> = qn_spectrum::random_signs(n, 10.min(probes - start), seed + start as u64);
@@ -245,7 +259,7 @@ fn block_norms(
     layers: &[(String, Range<usize>)],
     seed: u64,
 ) -> Result<Vec<Vec<f64>>> {
-    let n = operator.dim();
+    let n = SymmetricOperator::<f64>::dim(operator);
     let mut columns = Vec::with_capacity(layers.len());
     for (m, (_, from)) in layers.iter().enumerate() {
         let signs: Mat<f64> = qn_spectrum::random_signs(n, BLOCK_PROBES, seed + m as u64);

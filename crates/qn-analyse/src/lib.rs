@@ -28,6 +28,7 @@ mod recipe;
 mod report;
 mod reproduce;
 mod statistics;
+mod storage;
 mod subspace;
 mod table;
 mod target;

@@ -6,24 +6,24 @@ use std::path::PathBuf;
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
 use indicatif::ProgressBar;
-use qn_curvature::Operator;
+use qn_curvature::{Operator, Real};
 use qn_spectrum::{OperatorError, SpectrumError, SymmetricOperator};
 use qn_train::{Interrupt, Usage};
 
 use crate::problem::Derivatives;
 
-/// H, G or F of a network at one point.
+/// H, G, F or the empirical Fisher matrix of a network at one point, for vectors in either precision.
 pub(crate) struct CurvatureOperator<'a> {
     pub(crate) derivatives: &'a Derivatives,
     pub(crate) which: Operator,
 }
 
-impl SymmetricOperator for CurvatureOperator<'_> {
+impl<S: Real> SymmetricOperator<S> for CurvatureOperator<'_> {
     fn dim(&self) -> usize {
         self.derivatives.dim()
     }
 
-    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
         Ok(self.derivatives.product(self.which, x, y)?)
     }
 }
@@ -53,7 +53,7 @@ impl Interrupted {
     }
 }
 
-impl<'a, A: SymmetricOperator> Watched<'a, A> {
+impl<'a, A> Watched<'a, A> {
     pub(crate) fn new(inner: A, bar: &'a ProgressBar, interrupt: &'a Interrupt) -> Self {
         Self { inner, bar, interrupt, products: Cell::new(0) }
     }
@@ -72,16 +72,17 @@ impl<'a, A: SymmetricOperator> Watched<'a, A> {
     }
 }
 
-impl<A: SymmetricOperator> SymmetricOperator for Watched<'_, A> {
+impl<S, A: SymmetricOperator<S>> SymmetricOperator<S> for Watched<'_, A> {
     fn dim(&self) -> usize {
         self.inner.dim()
     }
 
-    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
         self.check_interrupt()?;
+        let b = x.ncols();
         self.inner.apply(x, y)?;
-        self.products.set(self.products.get() + x.ncols());
-        self.bar.inc(x.ncols() as u64);
+        self.products.set(self.products.get() + b);
+        self.bar.inc(b as u64);
         Ok(())
     }
 }

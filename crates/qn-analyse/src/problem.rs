@@ -222,11 +222,11 @@ impl Derivatives {
         }
     }
 
-    pub(crate) fn product(
+    pub(crate) fn product<S: Real>(
         &self,
         operator: Operator,
-        x: MatRef<'_, f64>,
-        y: MatMut<'_, f64>,
+        x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
     ) -> Result<(), CurvatureError> {
         match self {
             Self::Double(c) => c.product(operator, x, y),

@@ -70,6 +70,11 @@ fn cross_entropy() -> String {
     "cross-entropy".into()
 }
 
+/// How a report that says nothing of it has stored vectors.
+fn double() -> String {
+    "f64".into()
+}
+
 /// Some or all eigenvalues of a curvature matrix: `eigen.json`. The vectors are in
 /// `eigen.safetensors` beside it, as `eigenvectors` [k, P].
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -85,6 +90,9 @@ pub struct EigenReport {
     pub which: String,
     /// Vectors multiplied at a time.
     pub block: usize,
+    /// Precision of the solver's basis and of the eigenvectors: `f64` or `f32`; `f64` in reports that do not say it.
+    #[serde(default = "double")]
+    pub storage: String,
     /// Residuals asked for, relative to the largest |eigenvalue|.
     pub tol: f64,
     /// The k eigenvalues, in the order that `which` says.
@@ -229,6 +237,9 @@ pub struct DensityReport {
     pub probes: usize,
     /// Lanczos steps a probe.
     pub steps: usize,
+    /// Precision of the Lanczos vectors: `f64` or `f32`; `f64` in reports that do not say it.
+    #[serde(default = "double")]
+    pub storage: String,
     /// Width of the Gaussian that stands for an eigenvalue.
     pub sigma: f64,
     /// Eigenvalues at which the density is given, ascending.

@@ -258,7 +258,7 @@ fn point(
         seed: args.problem.seed,
         ..LanczosOptions::default()
     };
-    let top = lanczos(&hessian, &options, |_| ()).map_err(explain)?;
+    let top = lanczos::<f64>(&hessian, &options, |_| ()).map_err(explain)?;
     let e = DMatrix::from_fn(p, classes.min(p), |i, j| top.vectors[(i, j)]);
     let (he, ge) = (times(&hessian, &e)?, times(&ggn, &e)?);
     let outside = Outside { inner: operator(Operator::Hessian), q: faer_columns(&q) };

@@ -19,6 +19,7 @@
 mod assembly;
 mod backward;
 mod curvature;
+mod custom;
 mod cut;
 mod direct;
 mod error;
@@ -26,7 +27,7 @@ mod jacobian;
 mod loss_at;
 pub mod losses;
 mod network;
-mod operation;
+pub mod operation;
 mod ops;
 mod options;
 mod pooled_convs;
@@ -40,6 +41,7 @@ mod window_rows;
 
 pub use assembly::{AssemblyPlan, Entries};
 pub use curvature::{ClassGradients, Curvature, LossAndGradient};
+pub use custom::CustomOperation;
 pub use error::CurvatureError;
 pub use operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 pub use options::Options;
@@ -47,3 +49,8 @@ pub use qn_kernels::{Convolution, Lanes, Packed, Real, norm_l2};
 pub use samples::Samples;
 pub use scratch::Scratch;
 pub use tangent::Operator;
+
+/// What docs/extending.md shows is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/extending.md")]
+struct Extending;

@@ -8,6 +8,7 @@
 mod architecture;
 mod build;
 mod cost;
+mod custom;
 mod error;
 mod graph;
 mod init;
@@ -20,6 +21,7 @@ mod rules;
 mod shape;
 
 pub use architecture::Architecture;
+pub use custom::CustomOp;
 pub use error::ModelError;
 pub use graph::{Graph, Node, ValueId};
 pub use init::initial_parameters;

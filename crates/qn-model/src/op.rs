@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{ParamId, Window};
+use crate::{CustomOp, ParamId, Window};
 
 /// Elementwise functions, PyTorch's by these names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -266,6 +266,8 @@ pub enum Op {
     },
     /// A parameter as a value, alike for every sample; no input.
     Parameter(ParamId),
+    /// An operation that another crate defines; as many inputs as it asks for.
+    Custom(Arc<dyn CustomOp>),
 }
 
 impl Op {
@@ -281,12 +283,16 @@ impl Op {
             Self::LayerNorm { weight, bias, .. } => weight.iter().chain(bias).copied().collect(),
             Self::RmsNorm { weight, .. } => weight.iter().copied().collect(),
             Self::Embedding { weight, .. } | Self::Parameter(weight) => vec![*weight],
+            Self::Custom(op) => op.params(),
             _ => Vec::new(),
         }
     }
 
     /// What messages call it.
     pub fn name(&self) -> String {
+        if let Self::Custom(op) = self {
+            return op.name().to_owned();
+        }
         let debug = format!("{self:?}");
         let word =
             debug.split(|c: char| !c.is_alphanumeric()).find(|w| !matches!(*w, "Activation" | "Binary"));

@@ -4,6 +4,9 @@ use crate::{Image, Op, ParamId, ParamLayout, Shape, Window};
 
 /// The shape of an operation's output.
 pub(crate) fn output(op: &Op, inputs: &[&Shape], layout: &ParamLayout) -> Result<Shape, String> {
+    if let Op::Custom(op) = op {
+        return op.output(inputs, layout);
+    }
     let wanted = match op {
         Op::Parameter(_) | Op::Constant { .. } => Some(0),
         Op::Binary(_) | Op::MatMul | Op::Gather { .. } => Some(2),

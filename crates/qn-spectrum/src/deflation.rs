@@ -4,20 +4,21 @@
 //! multiplicity cannot be seen from inside, however often it is tried. With the vectors found locked away, the best pair
 //! of what is left is the next one in order; where it beats one that was accepted, a copy had been missed.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, Par};
+use faer::Mat;
 
 use crate::lanczos::{Search, judged};
 use crate::operator::multiply;
+use crate::tall::{inner, product};
 use crate::{
-    Eigenpairs, FullSpectrum, LanczosOptions, Progress, Solver, SpectrumError, StopReason, SymmetricOperator,
+    Eigenpairs, FullSpectrum, LanczosOptions, Progress, Scalar, Solver, SpectrumError, StopReason,
+    SymmetricOperator,
 };
 
 /// Pairs that deflation has looked at.
 #[derive(Clone, Debug)]
-pub struct Completed {
+pub struct Completed<S = f64> {
     /// The wanted pairs, those that had been missed among them.
-    pub pairs: Eigenpairs,
+    pub pairs: Eigenpairs<S>,
     /// How many had been missed.
     pub recovered: usize,
     /// Whether the last look at the rest ended, and found nothing that is better.
@@ -27,7 +28,7 @@ pub struct Completed {
 /// The largest block that the search for copies grows to.
 const LARGEST_BLOCK: usize = 16;
 
-impl Eigenpairs {
+impl<S> Eigenpairs<S> {
     /// Whether as many values are equal, as far as their residuals tell, as a block has vectors.
     pub(crate) fn may_lack_copies(&self, block: usize) -> bool {
         let scale = self.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
@@ -39,9 +40,12 @@ impl Eigenpairs {
     }
 }
 
-impl<A: SymmetricOperator, O: FnMut(&Progress)> Search<'_, A, O> {
+impl<A, O: FnMut(&Progress)> Search<'_, A, O> {
     /// See [`complete`](crate::complete).
-    pub(crate) fn complete(&mut self, pairs: Eigenpairs) -> Result<Completed, SpectrumError> {
+    pub(crate) fn complete<S: Scalar>(&mut self, pairs: Eigenpairs<S>) -> Result<Completed<S>, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         if pairs.solver == Solver::Dense {
             return Ok(Completed { pairs, recovered: 0, agreed: true });
         }
@@ -87,21 +91,19 @@ impl<A: SymmetricOperator, O: FnMut(&Progress)> Search<'_, A, O> {
     }
 
     /// The wanted pairs of A in the span of orthonormal columns, by Rayleigh–Ritz.
-    fn best_of(&mut self, basis: &Mat<f64>) -> Result<Eigenpairs, SpectrumError> {
+    fn best_of<S: Scalar>(&mut self, basis: &Mat<S>) -> Result<Eigenpairs<S>, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         let (n, m) = (basis.nrows(), basis.ncols());
         let mut products = Mat::zeros(n, m);
         multiply(self.operator, basis.as_ref(), products.as_mut())?;
         self.matvecs += m;
-        let mut projected = Mat::zeros(m, m);
-        matmul(projected.as_mut(), Accum::Replace, basis.transpose(), products.as_ref(), 1.0, Par::Seq);
+        let projected = inner(basis.as_ref(), products.as_ref());
         let found = FullSpectrum::of(projected.as_ref())?;
         let chosen = self.options.which.choose(&found.values, self.options.k);
         let turn = Mat::from_fn(m, chosen.len(), |i, j| found.vectors[(i, chosen[j])]);
-        let times = |a: &Mat<f64>| {
-            let mut out = Mat::zeros(n, chosen.len());
-            matmul(out.as_mut(), Accum::Replace, a.as_ref(), turn.as_ref(), 1.0, Par::Seq);
-            out
-        };
+        let times = |a: &Mat<S>| product(a.as_ref(), turn.as_ref());
         let values = chosen.iter().map(|&i| found.values[i]).collect();
         Ok(judged(values, times(basis), times(&products).as_ref(), self.options.tol * self.scale))
     }
@@ -123,7 +125,7 @@ fn count_missed(before: &[f64], after: &[f64], residual: f64) -> usize {
 }
 
 /// Columns, and some of another matrix's behind them.
-fn beside(a: &Mat<f64>, b: &Mat<f64>, columns: &[usize]) -> Mat<f64> {
+fn beside<S: Scalar>(a: &Mat<S>, b: &Mat<S>, columns: &[usize]) -> Mat<S> {
     let l = a.ncols();
     let mut out = Mat::zeros(a.nrows(), l + columns.len());
     out.as_mut().subcols_mut(0, l).copy_from(a);

@@ -7,7 +7,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use crate::lanczos::verified;
 use crate::operator::multiply;
 use crate::scaling::safe_power;
-use crate::{Eigenpairs, OperatorError, Solver, SpectrumError, SymmetricOperator, Which};
+use crate::{Eigenpairs, OperatorError, Scalar, Solver, SpectrumError, SymmetricOperator, Which};
 
 /// A symmetric matrix in memory.
 #[derive(Clone, Debug)]
@@ -65,16 +65,18 @@ impl DenseSymmetric {
     ///
     /// # Errors
     /// A product fails, or the operator is not symmetric.
-    pub fn assemble(
-        operator: &impl SymmetricOperator,
+    pub fn assemble<S: Scalar>(
+        operator: &impl SymmetricOperator<S>,
         mut observe: impl FnMut(usize),
     ) -> Result<Self, SpectrumError> {
         let n = operator.dim();
         let mut matrix = Mat::zeros(n, n);
         for start in (0..n).step_by(BLOCK) {
             let b = BLOCK.min(n - start);
-            let units = Mat::from_fn(n, b, |i, j| f64::from(u8::from(i == start + j)));
-            multiply(operator, units.as_ref(), matrix.as_mut().subcols_mut(start, b))?;
+            let units = Mat::from_fn(n, b, |i, j| S::of(f64::from(u8::from(i == start + j))));
+            let mut products = Mat::zeros(n, b);
+            multiply(operator, units.as_ref(), products.as_mut())?;
+            (0..b).for_each(|j| (0..n).for_each(|i| matrix[(i, start + j)] = products[(i, j)].f64()));
             observe(start + b);
         }
         Self::new(matrix)
@@ -126,19 +128,19 @@ impl FullSpectrum {
     ///
     /// # Errors
     /// k is 0 or more than n, or a product fails.
-    pub fn pairs(
+    pub fn pairs<S: Scalar>(
         &self,
-        operator: &impl SymmetricOperator,
+        operator: &impl SymmetricOperator<S>,
         k: usize,
         which: Which,
         tol: f64,
-    ) -> Result<Eigenpairs, SpectrumError> {
+    ) -> Result<Eigenpairs<S>, SpectrumError> {
         let n = self.values.len();
         if k == 0 || k > n {
             return Err(SpectrumError::Count { k, n });
         }
         let chosen = which.choose(&self.values, k);
-        let vectors = Mat::from_fn(n, k, |i, j| self.vectors[(i, chosen[j])]);
+        let vectors = Mat::from_fn(n, k, |i, j| S::of(self.vectors[(i, chosen[j])]));
         let values = chosen.iter().map(|&i| self.values[i]).collect();
         let scale = self.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
         let pairs = verified(operator, values, vectors, tol, scale)?;

@@ -1,13 +1,15 @@
 //! The density of all eigenvalues, by stochastic Lanczos quadrature.
 
 use faer::Mat;
+use faer::prelude::Reborrow as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::operator::multiply;
 use crate::orthogonal::project_out;
+use crate::tall::norm_l2;
 use crate::trace::{at_least, signs};
-use crate::{FullSpectrum, SpectrumError, SymmetricOperator};
+use crate::{FullSpectrum, Scalar, SpectrumError, SymmetricOperator};
 
 /// What is asked of [`density`].
 #[derive(Clone, Debug)]
@@ -49,8 +51,8 @@ const BLOCK: usize = 10;
 ///
 /// # Errors
 /// Fewer than two probes, no steps, fewer than two points, `sigma` below what the points can show, or a product fails.
-pub fn density(
-    operator: &impl SymmetricOperator,
+pub fn density<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
     options: &DensityOptions,
 ) -> Result<Density, SpectrumError> {
     at_least(options.probes, 2)?;
@@ -63,7 +65,9 @@ pub fn density(
     let mut matvecs = 0;
     while nodes.len() < options.probes {
         let b = BLOCK.min(options.probes - nodes.len());
-        let starts = signs(n, b, &mut rng) * faer::Scale(1.0 / (n as f64).sqrt());
+        let signs = signs(n, b, &mut rng);
+        let length = 1.0 / (n as f64).sqrt();
+        let starts = Mat::from_fn(n, b, |i, j| S::of(signs[(i, j)] * length));
         for tridiagonal in side_by_side(operator, &starts, steps, &mut matvecs)? {
             nodes.push(quadrature(&tridiagonal)?);
         }
@@ -113,14 +117,14 @@ struct Tridiagonal {
 }
 
 /// Lanczos with full reorthogonalisation from each column of `starts`.
-fn side_by_side(
-    operator: &impl SymmetricOperator,
-    starts: &Mat<f64>,
+fn side_by_side<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
+    starts: &Mat<S>,
     steps: usize,
     matvecs: &mut usize,
 ) -> Result<Vec<Tridiagonal>, SpectrumError> {
     let (n, b) = (starts.nrows(), starts.ncols());
-    let mut bases: Vec<Mat<f64>> = (0..b)
+    let mut bases: Vec<Mat<S>> = (0..b)
         .map(|j| {
             let mut basis = Mat::zeros(n, steps + 1);
             basis.col_mut(0).copy_from(starts.col(j));
@@ -139,16 +143,16 @@ fn side_by_side(
         *matvecs += alive.len();
         for (a, &j) in alive.iter().enumerate() {
             let mut column = w.as_mut().subcols_mut(a, 1);
-            let before = column.norm_l2();
+            let before = norm_l2(column.rb());
             let coefficients = project_out(bases[j].as_ref().subcols(0, step + 1), column.as_mut());
-            let beta = column.norm_l2();
+            let beta = norm_l2(column.rb());
             found[j].diagonal.push(coefficients[(step, 0)]);
-            if beta <= 100.0 * f64::EPSILON * before {
+            if beta <= S::LEFT * before {
                 found[j].done = true;
             } else {
                 found[j].off.push(beta);
-                column *= faer::Scale(1.0 / beta);
-                bases[j].col_mut(step + 1).copy_from(w.col(a));
+                let next = bases[j].col_mut(step + 1).iter_mut();
+                next.zip(w.col(a).iter()).for_each(|(next, w)| *next = S::of(w.f64() * (1.0 / beta)));
             }
         }
     }

@@ -13,16 +13,17 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::operator::multiply;
 use crate::orthogonal::{fill_random, orthonormalise, project_out};
-use crate::{FullSpectrum, SpectrumError, SymmetricOperator, Which};
+use crate::tall::{norm_l2, product};
+use crate::{FullSpectrum, Scalar, SpectrumError, SymmetricOperator, Which};
 
 /// |xᵀAy − yᵀAx| of two vectors of a block, relative to the largest |Ax|. Products in single precision are symmetric to
 /// some 1e-6 (LeNet); an operator without symmetry shows itself by 1/√n of its size at a random pair.
 const ASYMMETRY: f64 = 1e-4;
 
 /// `(I − X Xᵀ) A V = V T + Q B Eᵀ`; see the module.
-pub(crate) struct Factorisation {
+pub(crate) struct Factorisation<S> {
     /// X in the first `locked` columns, V in the next `size`, Q in the next `block`.
-    basis: Mat<f64>,
+    basis: Mat<S>,
     locked: usize,
     size: usize,
     pub(crate) block: usize,
@@ -60,15 +61,10 @@ impl Ritz {
     }
 }
 
-impl Factorisation {
+impl<S: Scalar> Factorisation<S> {
     /// A random block orthogonal to `locked`, and room for `ncv` more vectors. There must be more than
     /// `locked` + `ncv` + `block` dimensions. `scale` is the largest |λ| of A that is known of.
-    pub(crate) fn start(
-        locked: MatRef<'_, f64>,
-        (ncv, block): (usize, usize),
-        scale: f64,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn start(locked: MatRef<'_, S>, (ncv, block): (usize, usize), scale: f64, seed: u64) -> Self {
         let (n, l) = (locked.nrows(), locked.ncols());
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut basis = Mat::zeros(n, l + ncv + block);
@@ -103,29 +99,27 @@ impl Factorisation {
         self.size >= k && (!self.broke_down || self.is_full())
     }
 
-    fn vectors(&self) -> MatRef<'_, f64> {
+    fn vectors(&self) -> MatRef<'_, S> {
         self.basis.as_ref().subcols(self.locked, self.size)
     }
 
     /// X.
-    pub(crate) fn locked(&self) -> MatRef<'_, f64> {
+    pub(crate) fn locked(&self) -> MatRef<'_, S> {
         self.basis.as_ref().subcols(0, self.locked)
     }
 
     /// Takes the next block into the basis.
-    pub(crate) fn expand(&mut self, operator: &impl SymmetricOperator) -> Result<(), SpectrumError> {
+    pub(crate) fn expand(&mut self, operator: &impl SymmetricOperator<S>) -> Result<(), SpectrumError> {
         let (old, b) = (self.size, self.block);
         let mut w = Mat::zeros(operator.dim(), b);
         multiply(operator, self.basis.as_ref().subcols(self.locked + old, b), w.as_mut())?;
         self.matvecs += b;
         self.size += b;
         // Roundings are relative to A, of which little may be left here.
-        let norm = w.norm_l2().max(self.scale);
+        let norm = norm_l2(w.as_ref()).max(self.scale);
         let basis = self.basis.as_ref().subcols(0, self.locked + self.size);
         let all = project_out(basis, w.as_mut());
-        // What projecting out twice leaves of nothing.
-        let tiny = 100.0 * f64::EPSILON * norm;
-        self.coupling = orthonormalise(basis, w.as_mut(), tiny, &mut self.rng);
+        self.coupling = orthonormalise(basis, w.as_mut(), S::LEFT * norm, &mut self.rng);
         self.broke_down |= (0..b).any(|j| self.coupling[(j, j)] == 0.0);
         self.record(all.as_ref().subrows(self.locked, self.size), old, norm)?;
         self.basis.as_mut().subcols_mut(self.locked + self.size, b).copy_from(&w);
@@ -179,11 +173,9 @@ impl Factorisation {
     }
 
     /// Ritz vectors number `columns` in R^n.
-    pub(crate) fn lift(&self, ritz: &Ritz, columns: &[usize]) -> Mat<f64> {
+    pub(crate) fn lift(&self, ritz: &Ritz, columns: &[usize]) -> Mat<S> {
         let coefficients = Mat::from_fn(self.size, columns.len(), |i, j| ritz.vectors[(i, columns[j])]);
-        let mut out = Mat::zeros(self.basis.nrows(), columns.len());
-        matmul(out.as_mut(), Accum::Replace, self.vectors(), coefficients.as_ref(), 1.0, Par::Seq);
-        out
+        product(self.vectors(), coefficients.as_ref())
     }
 
     /// Replaces the basis by the best Ritz vectors, half of the rest beyond k among them.

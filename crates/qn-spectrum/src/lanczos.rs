@@ -7,7 +7,8 @@ use crate::operator::multiply;
 use crate::orthogonal::project_out;
 use crate::pairs::{fix_signs, residuals};
 use crate::{
-    Completed, DenseSymmetric, Eigenpairs, Solver, SpectrumError, StopReason, SymmetricOperator, Which,
+    Completed, DenseSymmetric, Eigenpairs, Scalar, Solver, SpectrumError, StopReason, SymmetricOperator,
+    Which,
 };
 
 /// What is asked of [`lanczos`].
@@ -90,17 +91,20 @@ const DENSE_UP_TO: usize = 4096;
 /// be more of them, and where the Krylov space was an invariant one it says nothing of the rest: in both cases
 /// [`complete`] looks.
 ///
+/// Basis and vectors are in the operator's precision S. In single precision they take half of the memory, sums over them
+/// are in double precision all the same, and residuals down to some 1e-7 |λ|max can be reached.
+///
 /// # Errors
 /// k is 0 or more than n, `ncv` is too small, `tol` is negative or not finite, a product fails, or the operator is not
 /// symmetric, which blocks of two and more vectors show.
-pub fn lanczos(
-    operator: &impl SymmetricOperator,
+pub fn lanczos<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
     options: &LanczosOptions,
     observe: impl FnMut(&Progress),
-) -> Result<Eigenpairs, SpectrumError> {
+) -> Result<Eigenpairs<S>, SpectrumError> {
     options.check(operator.dim())?;
     let mut search = Search::new(operator, options, observe);
-    let nothing = Mat::zeros(operator.dim(), 0);
+    let nothing = Mat::<S>::zeros(operator.dim(), 0);
     match search.restarted(nothing.as_ref(), options)? {
         None => search.dense(),
         Some(pairs) if search.broke_down || pairs.may_lack_copies(options.block) => {
@@ -116,12 +120,12 @@ pub fn lanczos(
 ///
 /// # Errors
 /// Those of [`lanczos`].
-pub fn complete(
-    operator: &impl SymmetricOperator,
-    pairs: Eigenpairs,
+pub fn complete<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
+    pairs: Eigenpairs<S>,
     options: &LanczosOptions,
     observe: impl FnMut(&Progress),
-) -> Result<Completed, SpectrumError> {
+) -> Result<Completed<S>, SpectrumError> {
     options.check(operator.dim())?;
     let mut search = Search::new(operator, options, observe);
     search.matvecs = pairs.matvecs;
@@ -144,18 +148,21 @@ pub(crate) struct Search<'a, A, O> {
     broke_down: bool,
 }
 
-impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
+impl<'a, A, O: FnMut(&Progress)> Search<'a, A, O> {
     fn new(operator: &'a A, options: &'a LanczosOptions, observe: O) -> Self {
         Self { operator, options, observe, matvecs: 0, iterations: 0, scale: 0.0, broke_down: false }
     }
 
     /// The pairs of (I − X Xᵀ) A that `request` wants in the complement of X; `None` where a dense solution of A costs
     /// less.
-    pub(crate) fn restarted(
+    pub(crate) fn restarted<S: Scalar>(
         &mut self,
-        locked: MatRef<'_, f64>,
+        locked: MatRef<'_, S>,
         request: &LanczosOptions,
-    ) -> Result<Option<Eigenpairs>, SpectrumError> {
+    ) -> Result<Option<Eigenpairs<S>>, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         let n = self.operator.dim();
         let (k, block, free) = (request.k, request.block.clamp(1, n), n - locked.ncols());
         let ncv = request.basis_size(free)?;
@@ -204,7 +211,7 @@ impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
         }
     }
 
-    fn tell(&mut self, state: &Factorisation, ritz: &Ritz, request: &LanczosOptions) {
+    fn tell<S: Scalar>(&mut self, state: &Factorisation<S>, ritz: &Ritz, request: &LanczosOptions) {
         (self.observe)(&Progress {
             matvecs: self.matvecs + state.matvecs,
             iterations: self.iterations,
@@ -213,7 +220,7 @@ impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
         });
     }
 
-    fn finish(&mut self, state: &Factorisation, iterations: usize) {
+    fn finish<S>(&mut self, state: &Factorisation<S>, iterations: usize) {
         self.matvecs += state.matvecs;
         self.iterations += iterations;
         self.scale = self.scale.max(state.scale);
@@ -221,12 +228,15 @@ impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
     }
 
     /// The wanted pairs with residuals from fresh products, orthogonal to what is locked.
-    fn check(
+    fn check<S: Scalar>(
         &mut self,
-        state: &mut Factorisation,
+        state: &mut Factorisation<S>,
         ritz: &Ritz,
         request: &LanczosOptions,
-    ) -> Result<Eigenpairs, SpectrumError> {
+    ) -> Result<Eigenpairs<S>, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         let mut wanted: Vec<usize> = (0..request.k).collect();
         if request.which == Which::Be {
             wanted.sort_by(|&i, &j| ritz.values[j].total_cmp(&ritz.values[i]));
@@ -241,7 +251,10 @@ impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
     }
 
     /// All wanted pairs by n products and the dense solver.
-    pub(crate) fn dense(&mut self) -> Result<Eigenpairs, SpectrumError> {
+    pub(crate) fn dense<S: Scalar>(&mut self) -> Result<Eigenpairs<S>, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         let LanczosOptions { k, which, tol, .. } = *self.options;
         let spectrum = DenseSymmetric::assemble(self.operator, |_| ())?.eigen()?;
         let mut pairs = spectrum.pairs(self.operator, k, which, tol)?;
@@ -256,25 +269,25 @@ impl<'a, A: SymmetricOperator, O: FnMut(&Progress)> Search<'a, A, O> {
 ///
 /// # Errors
 /// A product fails.
-pub fn verified(
-    operator: &impl SymmetricOperator,
+pub fn verified<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
     values: Vec<f64>,
-    vectors: Mat<f64>,
+    vectors: Mat<S>,
     tol: f64,
     scale: f64,
-) -> Result<Eigenpairs, SpectrumError> {
+) -> Result<Eigenpairs<S>, SpectrumError> {
     let mut products = Mat::zeros(vectors.nrows(), vectors.ncols());
     multiply(operator, vectors.as_ref(), products.as_mut())?;
     Ok(judged(values, vectors, products.as_ref(), tol * scale))
 }
 
 /// Pairs whose products with the operator are known, and how many residuals are within a bound.
-pub(crate) fn judged(
+pub(crate) fn judged<S: Scalar>(
     values: Vec<f64>,
-    mut vectors: Mat<f64>,
-    products: MatRef<'_, f64>,
+    mut vectors: Mat<S>,
+    products: MatRef<'_, S>,
     bound: f64,
-) -> Eigenpairs {
+) -> Eigenpairs<S> {
     let residuals = residuals(&values, vectors.as_ref(), products);
     fix_signs(&mut vectors);
     let converged = residuals.iter().filter(|&&r| r <= bound).count();

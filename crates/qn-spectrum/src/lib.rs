@@ -1,7 +1,7 @@
 //! Eigenvalues of symmetric operators.
 //!
-//! An operator is anything that can multiply a block of vectors ([`SymmetricOperator`]); nothing here
-//! knows about networks. [`lanczos`] finds a few extremal pairs and says how good they are;
+//! An operator is anything that can multiply a block of vectors ([`SymmetricOperator`]), in double or in single
+//! precision; nothing here knows about networks. [`lanczos`] finds a few extremal pairs and says how good they are;
 //! [`DenseSymmetric`] finds all of them of small matrices, [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
 //! and [`hutch_plus_plus`] estimate what all of them together are like.
 
@@ -20,6 +20,7 @@ mod preconditioned;
 mod scalar;
 mod scaling;
 mod stored;
+mod tall;
 mod trace;
 mod triangle;
 mod tridiagonal;

@@ -1,15 +1,17 @@
-use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use faer::prelude::{Reborrow as _, ReborrowMut as _};
+use faer::{Mat, MatMut, MatRef};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
 
+use crate::Scalar;
+use crate::tall::{add_product, inner, norm_l2};
+
 /// w ← (I − V Vᵀ) w, giving Vᵀ w. Done twice: once leaves a loss of orthogonality of eps·|w|/|w'|.
-pub(crate) fn project_out(basis: MatRef<'_, f64>, mut w: MatMut<'_, f64>) -> Mat<f64> {
+pub(crate) fn project_out<S: Scalar>(basis: MatRef<'_, S>, mut w: MatMut<'_, S>) -> Mat<f64> {
     let mut total = Mat::zeros(basis.ncols(), w.ncols());
     for _ in 0..2 {
-        let mut part = Mat::zeros(basis.ncols(), w.ncols());
-        matmul(part.as_mut(), Accum::Replace, basis.transpose(), w.as_ref(), 1.0, Par::Seq);
-        matmul(w.as_mut(), Accum::Add, basis, part.as_ref(), -1.0, Par::Seq);
+        let part = inner(basis, w.rb());
+        add_product(w.rb_mut(), basis, part.as_ref(), -1.0);
         total += part;
     }
     total
@@ -20,9 +22,9 @@ pub(crate) fn project_out(basis: MatRef<'_, f64>, mut w: MatMut<'_, f64>) -> Mat
 /// A column that is numerically dependent (shorter than `tiny`) is replaced by a random direction with a zero row in
 /// B: that is how an invariant subspace is left. A column of which little is left beside its block is projected on
 /// the complement of `basis` again: what its roundings hold of the basis has not become shorter with it.
-pub(crate) fn orthonormalise(
-    basis: MatRef<'_, f64>,
-    mut w: MatMut<'_, f64>,
+pub(crate) fn orthonormalise<S: Scalar>(
+    basis: MatRef<'_, S>,
+    mut w: MatMut<'_, S>,
     tiny: f64,
     rng: &mut ChaCha8Rng,
 ) -> Mat<f64> {
@@ -47,7 +49,7 @@ pub(crate) fn orthonormalise(
                 }
             }
         }
-        column.col_mut(0).iter_mut().for_each(|x| *x /= norm);
+        column.col_mut(0).iter_mut().for_each(|x| *x = S::of(x.f64() / norm));
     }
     factor
 }
@@ -57,18 +59,18 @@ const ATTEMPTS: usize = 10;
 
 /// Projects a column, orthogonal to `basis`, on the complement of `done` too, and of both again for as long as it loses
 /// half of its length and is longer than `tiny`; gives the length. `along` hears the coefficients of `done`.
-fn shorten(
-    basis: MatRef<'_, f64>,
-    done: MatRef<'_, f64>,
-    mut column: MatMut<'_, f64>,
+fn shorten<S: Scalar>(
+    basis: MatRef<'_, S>,
+    done: MatRef<'_, S>,
+    mut column: MatMut<'_, S>,
     tiny: f64,
     mut along: impl FnMut(&Mat<f64>),
 ) -> f64 {
-    let mut norm = column.norm_l2();
+    let mut norm = norm_l2(column.rb());
     loop {
         along(&project_out(done, column.as_mut()));
         let before = norm;
-        norm = column.norm_l2();
+        norm = norm_l2(column.rb());
         // What is not finite does not shrink.
         if norm <= tiny || !norm.is_finite() || norm > 0.5 * before {
             return norm;
@@ -78,12 +80,12 @@ fn shorten(
 }
 
 /// Independent standard normal numbers over √n, column by column: columns of length about one.
-pub(crate) fn fill_random(mut x: MatMut<'_, f64>, rng: &mut ChaCha8Rng) {
+pub(crate) fn fill_random<S: Scalar>(mut x: MatMut<'_, S>, rng: &mut ChaCha8Rng) {
     for column in x.as_mut().col_iter_mut() {
         let n = column.nrows() as f64;
         for v in column.iter_mut() {
             let sample: f64 = StandardNormal.sample(rng);
-            *v = sample / n.sqrt();
+            *v = S::of(sample / n.sqrt());
         }
     }
 }

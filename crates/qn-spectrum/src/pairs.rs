@@ -2,7 +2,8 @@ use std::str::FromStr;
 
 use faer::{Mat, MatRef};
 
-use crate::OperatorError;
+use crate::tall::distance;
+use crate::{OperatorError, Scalar};
 
 /// Which end of the spectrum, in ARPACK's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -120,11 +121,11 @@ pub enum StopReason {
 
 /// Some eigenpairs of an operator and how good they are.
 #[derive(Clone, Debug)]
-pub struct Eigenpairs {
+pub struct Eigenpairs<S = f64> {
     /// λ_i, ordered as [`Which`] says.
     pub values: Vec<f64>,
     /// Unit vectors v_i, n × k; the entry of largest magnitude is positive.
-    pub vectors: Mat<f64>,
+    pub vectors: Mat<S>,
     /// True residuals |A v_i − λ_i v_i|, from products with the operator.
     pub residuals: Vec<f64>,
     /// How many residuals are within `tol` times the largest |λ| seen.
@@ -232,18 +233,23 @@ pub enum SpectrumError {
 }
 
 /// |A v_i − λ_i v_i| for given products A v_i.
-pub(crate) fn residuals(values: &[f64], vectors: MatRef<'_, f64>, products: MatRef<'_, f64>) -> Vec<f64> {
+pub(crate) fn residuals<S: Scalar>(
+    values: &[f64],
+    vectors: MatRef<'_, S>,
+    products: MatRef<'_, S>,
+) -> Vec<f64> {
     let residual =
-        |(i, &value): (usize, &f64)| (products.col(i) - faer::Scale(value) * vectors.col(i)).norm_l2();
+        |(i, &value): (usize, &f64)| distance(products.subcols(i, 1), value, vectors.subcols(i, 1));
     values.iter().enumerate().map(residual).collect()
 }
 
 /// Makes the entry of largest magnitude of every column positive.
-pub(crate) fn fix_signs(vectors: &mut Mat<f64>) {
+pub(crate) fn fix_signs<S: Scalar>(vectors: &mut Mat<S>) {
     for column in vectors.col_iter_mut() {
-        let largest = column.as_ref().iter().fold(0.0f64, |a, &b| if b.abs() > a.abs() { b } else { a });
+        let numbers = column.as_ref().iter().map(|v| v.f64());
+        let largest = numbers.fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a });
         if largest < 0.0 {
-            column.iter_mut().for_each(|v| *v = -*v);
+            column.iter_mut().for_each(|v| *v = S::of(-v.f64()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
 
-use crate::{OperatorError, SpectrumError, SymmetricOperator};
+use crate::{OperatorError, Scalar, SpectrumError, SymmetricOperator};
 
 /// D^-1/2 A D^-1/2 for a symmetric operator A and a diagonal D with positive entries: what a method sees of A that
 /// divides gradients by D, as Adam does. Its eigenvalues are those of D⁻¹ A; from an eigenvector u,
@@ -28,12 +28,15 @@ pub struct Preconditioned<A> {
     scale: Vec<f64>,
 }
 
-impl<A: SymmetricOperator> Preconditioned<A> {
+impl<A> Preconditioned<A> {
     /// With the diagonal of D, [n].
     ///
     /// # Errors
     /// There are not n entries, or one is not a positive finite number.
-    pub fn new(inner: A, diagonal: &[f64]) -> Result<Self, SpectrumError> {
+    pub fn new<S>(inner: A, diagonal: &[f64]) -> Result<Self, SpectrumError>
+    where
+        A: SymmetricOperator<S>,
+    {
         let n = inner.dim();
         if diagonal.len() != n {
             return Err(SpectrumError::DiagonalLength { found: diagonal.len(), n });
@@ -45,19 +48,19 @@ impl<A: SymmetricOperator> Preconditioned<A> {
     }
 
     /// D^-1/2 u in place of every column u.
-    pub fn unscale(&self, mut x: MatMut<'_, f64>) {
+    pub fn unscale<S: Scalar>(&self, mut x: MatMut<'_, S>) {
         for column in x.as_mut().col_iter_mut() {
-            column.iter_mut().zip(&self.scale).for_each(|(x, s)| *x *= s);
+            column.iter_mut().zip(&self.scale).for_each(|(x, s)| *x = S::of(x.f64() * s));
         }
     }
 }
 
-impl<A: SymmetricOperator> SymmetricOperator for Preconditioned<A> {
+impl<S: Scalar, A: SymmetricOperator<S>> SymmetricOperator<S> for Preconditioned<A> {
     fn dim(&self) -> usize {
         self.inner.dim()
     }
 
-    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+    fn apply(&self, x: MatRef<'_, S>, mut y: MatMut<'_, S>) -> Result<(), OperatorError> {
         let mut scaled = x.to_owned();
         self.unscale(scaled.as_mut());
         self.inner.apply(scaled.as_ref(), y.rb_mut())?;

@@ -1,53 +1,16 @@
 //! Solvers on matrices whose spectra are known.
 
+mod common;
+
+use common::Prescribed;
 use faer::{Mat, MatMut, MatRef};
 use qn_spectrum::{
     DenseSymmetric, Eigenpairs, LanczosOptions, OperatorError, SpectrumError, StopReason, SymmetricOperator,
     Which, lanczos,
 };
 
-/// Q diag(values) Qᵀ with Q a product of Householder reflections, applied without forming it.
-struct Prescribed {
-    values: Vec<f64>,
-    reflections: Vec<Vec<f64>>,
-}
-
-impl Prescribed {
-    fn new(values: Vec<f64>) -> Self {
-        let n = values.len();
-        let unit = |r: usize| {
-            let raw: Vec<f64> = (0..n).map(|i| (1.3 * (i * (r + 2)) as f64 + r as f64).sin() + 0.1).collect();
-            let norm = raw.iter().map(|x| x * x).sum::<f64>().sqrt();
-            raw.iter().map(|x| x / norm).collect()
-        };
-        Self { values, reflections: (0..3).map(unit).collect() }
-    }
-}
-
-fn reflect(v: &[f64], x: &mut [f64]) {
-    let along: f64 = 2.0 * v.iter().zip(&*x).map(|(a, b)| a * b).sum::<f64>();
-    x.iter_mut().zip(v).for_each(|(x, v)| *x -= along * v);
-}
-
-impl SymmetricOperator for Prescribed {
-    fn dim(&self) -> usize {
-        self.values.len()
-    }
-
-    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
-        for j in 0..x.ncols() {
-            let mut column: Vec<f64> = x.col(j).iter().copied().collect();
-            self.reflections.iter().rev().for_each(|v| reflect(v, &mut column));
-            column.iter_mut().zip(&self.values).for_each(|(x, v)| *x *= v);
-            self.reflections.iter().for_each(|v| reflect(v, &mut column));
-            column.into_iter().enumerate().for_each(|(i, value)| y[(i, j)] = value);
-        }
-        Ok(())
-    }
-}
-
 fn solve(values: &[f64], options: &LanczosOptions) -> Eigenpairs {
-    lanczos(&Prescribed::new(values.to_vec()), options, |_| ()).unwrap()
+    lanczos::<f64>(&Prescribed::new(values.to_vec()), options, |_| ()).unwrap()
 }
 
 /// Values, residuals and orthonormality are what they should be.
@@ -159,10 +122,10 @@ fn small_operators_are_solved_densely() {
 #[test]
 fn lanczos_agrees_with_dense() {
     let operator = Prescribed::new(decaying(150));
-    let dense = DenseSymmetric::assemble(&operator, |_| ()).unwrap().eigen().unwrap();
+    let dense = DenseSymmetric::assemble::<f64>(&operator, |_| ()).unwrap().eigen().unwrap();
     let options = LanczosOptions { k: 10, block: 2, tol: 1e-10, ..LanczosOptions::default() };
-    let pairs = lanczos(&operator, &options, |_| ()).unwrap();
-    let exact = dense.pairs(&operator, 10, Which::La, 1e-10).unwrap();
+    let pairs = lanczos::<f64>(&operator, &options, |_| ()).unwrap();
+    let exact = dense.pairs::<f64>(&operator, 10, Which::La, 1e-10).unwrap();
     for i in 0..10 {
         assert!((pairs.values[i] - exact.values[i]).abs() <= 1e-13 * 10.0);
         let cosine: f64 = (pairs.vectors.col(i).transpose() * exact.vectors.col(i)).abs();
@@ -187,7 +150,7 @@ struct Noisy(Prescribed);
 
 impl SymmetricOperator for Noisy {
     fn dim(&self) -> usize {
-        self.0.dim()
+        self.0.values.len()
     }
 
     fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
@@ -217,8 +180,8 @@ fn runs_repeat_and_progress_is_told() {
     let operator = Prescribed::new(decaying(200));
     let options = LanczosOptions { k: 4, block: 2, ..LanczosOptions::default() };
     let mut told = Vec::new();
-    let a = lanczos(&operator, &options, |p| told.push(p.matvecs)).unwrap();
-    let b = lanczos(&operator, &options, |_| ()).unwrap();
+    let a = lanczos::<f64>(&operator, &options, |p| told.push(p.matvecs)).unwrap();
+    let b = lanczos::<f64>(&operator, &options, |_| ()).unwrap();
     assert_eq!((a.values, a.vectors), (b.values, b.vectors));
     assert!(told.windows(2).all(|w| w[1] == w[0] + 2) && a.matvecs == told.last().unwrap() + 4);
 }
@@ -226,7 +189,7 @@ fn runs_repeat_and_progress_is_told() {
 #[test]
 fn bad_requests_are_refused() {
     let operator = Prescribed::new(decaying(100));
-    let message = |options: LanczosOptions| match lanczos(&operator, &options, |_| ()) {
+    let message = |options: LanczosOptions| match lanczos::<f64>(&operator, &options, |_| ()) {
         Err(e @ (SpectrumError::Count { .. } | SpectrumError::Basis { .. })) => e.to_string(),
         other => panic!("{other:?}"),
     };

@@ -106,6 +106,10 @@ pub(crate) fn resolve<T: Real>(
             Box::new(embedding::Embedding { rows, features, padding: *padding })
         }
         Op::Gather { axis } => Box::new(gather::Gather::new(inputs[0], inputs[1], *axis)),
+        Op::Custom(op) => match crate::custom::resolve(op.as_ref(), &inputs, &node.shape) {
+            Some(operation) => operation,
+            None => return Err(CurvatureError::Unsupported { operation: node.op.name() }),
+        },
         other => match rearrange::Rearrange::new(other, inputs[0], &node.shape) {
             Some(operation) => Box::new(operation),
             None => return Err(CurvatureError::Unsupported { operation: other.name() }),
