@@ -27,9 +27,14 @@ fn wide(x: &Mat<f32>) -> Mat<f64> {
     Mat::from_fn(x.nrows(), x.ncols(), |i, j| f64::from(x[(i, j)]))
 }
 
+/// Largest |λ|.
+fn largest(operator: &Prescribed) -> f64 {
+    operator.values.iter().fold(0.0, |a, v| a.max(v.abs()))
+}
+
 /// Residuals are those of the vectors as they are stored, and the vectors are orthonormal.
 fn check(name: &str, operator: &Prescribed, pairs: &Eigenpairs<f32>) {
-    let (v, scale) = (wide(&pairs.vectors), pairs.values.iter().fold(0.0, |a: f64, v| a.max(v.abs())));
+    let (v, scale) = (wide(&pairs.vectors), largest(operator));
     let mut product = Mat::<f64>::zeros(N, v.ncols());
     operator.apply(v.as_ref(), product.as_mut()).unwrap();
     for (j, (value, told)) in pairs.values.iter().zip(&pairs.residuals).enumerate() {
@@ -55,7 +60,11 @@ fn eigenvalues_are_those_of_double_precision() {
                 let double: Eigenpairs<f64> = lanczos(&operator, &options, |_| ()).unwrap();
                 assert_eq!(single.solver, Solver::Lanczos, "{what}");
                 assert_eq!(single.stop_reason, StopReason::Converged, "{what}");
-                let scale = operator.values.iter().fold(0.0, |a: f64, v| a.max(v.abs()));
+                // How many copies of a repeated value a Krylov space holds is a matter of roundings; with a look at
+                // the rest none is missed.
+                let single = complete(&operator, single, &options, |_| ()).unwrap().pairs;
+                let double = complete(&operator, double, &options, |_| ()).unwrap().pairs;
+                let scale = largest(&operator);
                 for (a, b) in single.values.iter().zip(&double.values) {
                     assert!((a - b).abs() <= 1e-6 * scale, "{what}: {a} {b}");
                 }
