@@ -8,6 +8,7 @@ import pathlib
 import platform
 import statistics
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -77,6 +78,26 @@ def median_time(run, runs=5, long=2.0):
         result = run()
         times.append(time.perf_counter() - start)
     return statistics.median(times), result
+
+
+# Run in a process of its own: the system counts a child's memory from the parent's, and ours is large.
+MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps({"status": status, "seconds": time.perf_counter() - start, "peak_mib": usage.ru_maxrss / 1024}))
+"""
+
+
+def measured(command, **environment):
+    """Wall seconds and peak MiB of a process."""
+    command = [sys.executable, "-c", MEASURE, *command]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+    row = json.loads(done.stdout)
+    if row.pop("status") != 0:
+        raise SystemExit(f"{command[3:7]} failed")
+    return row
 
 
 def machine():

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from common import ROOT, bench_parser, record
+from common import ROOT, TARGET, bench_parser, record
 
 
 def timed(run):
@@ -38,7 +38,7 @@ def main():
     torch.set_num_threads(2)
     build = ["cargo", "build", "--release", "-q", "-p", "qn-spectrum", "--example", "dense"]
     subprocess.run(build, cwd=ROOT, check=True)
-    program = str(ROOT / "target/release/examples/dense")
+    program = str(TARGET / "release/examples/dense")
     rows, vectors = [], []
 
     def ours(n, dtype, *more):

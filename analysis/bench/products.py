@@ -155,8 +155,8 @@ def measure_peers(net, x, y, vectors):
     return rows, products
 
 
-def ours(net, x, y, vectors, argument):
-    """What our example measures and computes; vectors and products are in the order of the module's parameters."""
+def example_input(net, x, y, vectors):
+    """The tensors that our example reads; vectors are in the order of the module's parameters."""
     params, sizes = dict(net.named_parameters()), [p.numel() for p in net.parameters()]
     given = {"inputs": x.double().numpy().reshape(len(x), -1), "labels": y.double().numpy()}
     given |= {f"theta.{name}": p.detach().double().numpy() for name, p in params.items()}
@@ -164,15 +164,20 @@ def ours(net, x, y, vectors, argument):
         given[f"tangents.{name}"] = part.double().reshape(len(vectors), *p.shape).numpy()
     buffers = {n: b for n, b in net.named_buffers() if not n.endswith("num_batches_tracked")}
     given |= {f"buffer.{name}": b.double().numpy() for name, b in buffers.items()}
+    return {name: np.ascontiguousarray(t) for name, t in given.items()}
+
+
+def ours(net, x, y, vectors, argument):
+    """What our example measures and computes; products are in the order of the module's parameters."""
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/in.safetensors", f"{folder}/out.safetensors"]
-        save_file({name: np.ascontiguousarray(t) for name, t in given.items()}, files[0])
+        save_file(example_input(net, x, y, vectors), files[0])
         command = [example("products"), argument, *files]
         times = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         flat = load_file(files[1])
     found = {}
     for dtype in ("f32", "f64"):
-        parts = [flat[f"{dtype}.{name}"].reshape(len(vectors), -1) for name in params]
+        parts = [flat[f"{dtype}.{name}"].reshape(len(vectors), -1) for name, _ in net.named_parameters()]
         found[dtype] = np.concatenate(parts, 1)
     return times, found
 

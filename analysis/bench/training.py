@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "2"
 
 import torch
 
-from common import ROOT, bench_parser, record, tensors
+from common import ROOT, TARGET, bench_parser, record, tensors
 from steps import naive, network, quasi_newton, sgd, split
 
 # Steps, and steps to a line of metrics.
@@ -43,7 +43,7 @@ def pytorch(step, steps):
 def ours(arch, optimiser, steps, logged):
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
-        command = [ROOT / "target/release/qn-train", "--arch", arch, "--data", "cifar10", "--lr", "0.01"]
+        command = [TARGET / "release/qn-train", "--arch", arch, "--data", "cifar10", "--lr", "0.01"]
         command += ["--steps", str(steps), "--snapshot-every", "0", "--log-every", str(logged), "--quiet", "--threads", "2"]
         subprocess.run([*command, "--out", out, *optimiser], cwd=ROOT, check=True)
         lines = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]

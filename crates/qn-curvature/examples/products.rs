@@ -163,9 +163,10 @@ fn noise(graph: Graph, samples: usize, b: usize) -> Input {
     }
 }
 
-/// For a profile: nothing but products in single precision.
-fn only_single() -> bool {
-    std::env::var_os("QN_F32").is_some()
+/// For a profile, and for the memory: nothing but products in single precision, with the primal passes kept where
+/// QN_F32 is `kept`.
+fn only_single() -> Option<bool> {
+    std::env::var_os("QN_F32").map(|value| value == "kept")
 }
 
 /// Measures in both precisions, with the primal passes kept and without.
@@ -179,8 +180,8 @@ fn report(input: &Input, out: &mut TensorFile) -> serde_json::Value {
         }
         times.insert(name.into(), t);
     };
-    add("f32", measure::<f32>(input, true));
-    if !only_single() {
+    add("f32", measure::<f32>(input, only_single().unwrap_or(true)));
+    if only_single().is_none() {
         add("f64", measure::<f64>(input, true));
         add("f32_no_cache", measure::<f32>(input, false));
         times.insert("peak_gflops".into(), json!({"f32": peak::<f32>(), "f64": peak::<f64>()}));
