@@ -3,11 +3,15 @@
     pip install -r analysis/bench/requirements.txt
     python analysis/bench/products.py [--net NAME|all] [--out FILE]
 
-One run on one machine: the same parameters, inputs and vectors, two threads each. All products must agree to 1e-4 in
-f32 (1e-9 in f64), or the script fails. Times are medians of five (of three where one takes more than two seconds), in
-seconds per 1,000 samples and vector. The peers work in batches of 128. hessian-eigenthings and PyHessian multiply by
-double backward and build the graph anew for every product. A peer that cannot multiply a network's Hessian has a
-reason in place of a time. The networks and how many samples they are measured on are in networks.py.
+One run on one machine: the same parameters, inputs and vectors, two threads each. Every product is compared with ours
+in f64: ours in f32 must agree to 1e-4, PyTorch's own in f64 to 1e-9, or the script fails; a peer that is further off
+is not counted, and the report says by how much. Times are medians of five (of three where one takes more than two
+seconds), in seconds per 1,000 samples and vector. The peers work in batches of 128. hessian-eigenthings and PyHessian
+multiply by double backward and build the graph anew for every product. A peer that cannot multiply a network's Hessian
+has a reason in place of a time. The networks and how many samples they are measured on are in networks.py.
+
+curvlinops 3.0.1 multiplies networks with layer normalisation wrongly with PyTorch 2 (in f64, too): the entries of the
+scales are off by some 10 %, the others right to rounding, while PyTorch's own double backward agrees with ours.
 
 With more samples than there are by default some preactivation lies so close to a kink of ReLU or max-pooling that
 single and double precision fall on different sides of it, for PyTorch as for us.
@@ -186,6 +190,31 @@ def numbers(row):
     return [v for v in row.values() if not isinstance(v, str)]
 
 
+def check(rows, products, found, dtype):
+    """Relative errors against ours in f64; a peer's time becomes a remark where its product is too far off."""
+    reference, errors = found["f64"], {"single": {}, "block": {}}
+    short, tolerance = short_name(dtype), TOLERANCES[dtype]
+
+    def error(product):
+        expected = reference[: len(product)]
+        return float(np.linalg.norm(product - expected) / np.linalg.norm(expected))
+
+    for (kind, peer), product in products.items():
+        off = errors[kind][peer] = error(product)
+        if off > tolerance:
+            seconds = rows[kind][peer]
+            rows[kind][peer] = f"its product is off by {off:.1e} ({seconds:.4f} s)"
+            print(f"  {kind} {peer}: {rows[kind][peer]}", flush=True)
+    errors["ours"] = error(found[short])
+    assert errors["ours"] < tolerance, errors
+    assert dtype != torch.float64 or errors["single"]["double backward"] < tolerance, errors
+    return errors
+
+
+def short_name(dtype):
+    return str(dtype).removeprefix("torch.").replace("float", "f")
+
+
 def compare(name, dtypes):
     torch.manual_seed(0)
     net, x, y, width, argument = problem(name)
@@ -195,18 +224,15 @@ def compare(name, dtypes):
     rate = 1000 / len(x)
     report = {"parameters": vectors.shape[1], "samples": len(x), "block": width, "batch": BATCH, "times": times}
     for dtype in dtypes:
-        short = str(dtype).removeprefix("torch.").replace("float", "f")
+        short = short_name(dtype)
         print(f"{name}, {short}: seconds per 1,000 samples and vector", flush=True)
         inputs = x.to(dtype) if x.is_floating_point() else x
         rows, products = measure_peers(positions.to(dtype), inputs, y, vectors.to(dtype))
-        for peer, product in [*products.items(), ("ours", found[short])]:
-            reference = found["f64"][: len(product)]
-            error = np.linalg.norm(product - reference) / np.linalg.norm(reference)
-            assert error < TOLERANCES[dtype], (name, short, peer, error)
+        errors = check(rows, products, found, dtype)
         mine = {kind: times[short][kind] * rate for kind in ("gradient", "single", "block")}
         mine["block"] /= width
-        best = {kind: min(numbers(row)) for kind, row in rows.items()}
-        best["block"] = min(best["block"], best["single"])
+        best = {kind: min(numbers(rows[kind])) for kind in ("gradient", "single")}
+        best["block"] = min([best["single"], *numbers(rows["block"])])
         ratios = {kind: best[kind] / mine[kind] for kind in mine}
         gflops = {kind: 1e-6 * times["flops"] / mine[kind] for kind in ("single", "block")}
         for kind, value in mine.items():
@@ -214,6 +240,7 @@ def compare(name, dtypes):
         peak = times["peak_gflops"][short]
         print("  ours: " + ", ".join(f"{k} {v:.0f}" for k, v in gflops.items()) + f" GFLOP/s; peak {peak:.0f}")
         report[short] = {"peers": rows, "ours": mine, "ratios": ratios, "gflops": gflops, "peak_gflops": peak}
+        report[short]["errors"] = errors
     return report
 
 
@@ -223,7 +250,7 @@ def main():
     parser.add_argument("--dtype", choices=["f32", "f64", "both"], default="both")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    dtypes = [d for d in TOLERANCES if args.dtype in ("both", str(d).replace("torch.float", "f"))]
+    dtypes = [d for d in TOLERANCES if args.dtype in ("both", short_name(d))]
     for name in NETWORKS if args.net == "all" else [args.net]:
         record(args.out, f"products-{name}", compare(name, dtypes))
 
