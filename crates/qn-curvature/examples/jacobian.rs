@@ -13,7 +13,7 @@ use qn_curvature::{Curvature, Options, Samples, norm_l2};
 use qn_data::{DataName, Dataset, Split};
 use qn_model::{Graph, Preset, initial_parameters};
 
-/// Samples.
+/// Number of samples.
 const N: usize = 10;
 
 fn curvature(graph: &Graph, theta: &[f64], data: &Dataset) -> Result<Curvature<f64>, Box<dyn Error>> {

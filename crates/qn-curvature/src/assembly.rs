@@ -14,8 +14,8 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
 
+use crate::head::{HeadLayer, LayerAt};
 use crate::product::MAX_BLOCK;
-use crate::tail::{LayerAt, TailLayer};
 use crate::tangent::Operator;
 use crate::{Curvature, CurvatureError, Real};
 
@@ -73,7 +73,7 @@ impl Parts {
 impl<T: Real> Curvature<T> {
     /// What [`Self::assemble`] will do.
     pub fn assembly_plan(&self, operator: Operator) -> AssemblyPlan {
-        let (p, layers) = (self.dim(), self.tail(operator));
+        let (p, layers) = (self.dim(), self.head(operator));
         let samples = CHUNK.min(self.samples());
         let (mut products, mut block_products, mut scratch) = (p, 0.0, 0);
         for (m, second) in layers.iter().enumerate().filter(|(_, layer)| layer.taken) {
@@ -102,7 +102,7 @@ impl<T: Real> Curvature<T> {
         done: usize,
         into: &mut impl Entries<E>,
     ) -> Result<(), E> {
-        let (p, layers) = (self.dim(), self.tail(operator));
+        let (p, layers) = (self.dim(), self.head(operator));
         let mut parts = Parts { skip: done, done: 0, share: 0.0 };
         let mut in_block = vec![false; p];
         let taken: Vec<usize> = (0..layers.len()).filter(|&i| layers[i].taken).collect();
@@ -135,7 +135,7 @@ impl<T: Real> Curvature<T> {
         let chunks = if taken.is_empty() { 0 } else { self.samples().div_ceil(CHUNK) };
         for chunk in 0..chunks {
             let samples = chunk * CHUNK..self.samples().min((chunk + 1) * CHUNK);
-            let at = self.tail_at(&layers, samples);
+            let at = self.head_at(&layers, samples);
             for (before, &m) in taken.iter().enumerate() {
                 for &l in &taken[..=before] {
                     let scale = self.scale();
@@ -158,7 +158,7 @@ impl<T: Real> Curvature<T> {
 
     /// Φ = d a_m / d s_l from the first of the layers to the last: a column for each (q, j), of those that are
     /// not zero everywhere.
-    fn path(&self, layers: &[TailLayer], at: &[LayerAt<T>]) -> Vec<((usize, usize), Vec<T>)> {
+    fn path(&self, layers: &[HeadLayer], at: &[LayerAt<T>]) -> Vec<((usize, usize), Vec<T>)> {
         let gate = |layer: usize, q: usize| at[layer].gate.col_as_slice(q);
         let mut path: Vec<((usize, usize), Vec<T>)> =
             (0..layers[1].inner).map(|j| ((j, j), gate(1, j).to_vec())).collect();
@@ -185,7 +185,7 @@ impl<T: Real> Curvature<T> {
 
 /// Two linear layers, the first not behind the second, at some samples.
 struct Pair<'a, T> {
-    layers: [&'a TailLayer; 2],
+    layers: [&'a HeadLayer; 2],
     at: [&'a LayerAt<T>; 2],
     same: bool,
     /// By which what is found is too large; see [`Curvature::scale`].

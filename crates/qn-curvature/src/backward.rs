@@ -27,7 +27,7 @@ impl<T: Real> Primal<T> {
             let ybar = &self.cotangents[step.output];
             let x: Vec<&[T]> = step.inputs.iter().map(|&v| self.values[v].as_slice()).collect();
             let at = At { m: self.m, x: &x, theta: &network.theta_of(step), packed: &step.packed };
-            step.operation.settle(&at, &mut self.saved[i], ybar, scratch);
+            step.operation.prepare(&at, &mut self.saved[i], ybar, scratch);
         }
         for (step, saved) in network.steps.iter().zip(&mut self.saved) {
             if !network.everything.1[step.output] {

@@ -4,10 +4,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use qn_kernels::{norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
-use crate::cut::Cut;
 use crate::error::{check_finite, check_len};
 use crate::loss_at::scale_of;
 use crate::losses::{Targets, Term};
+use crate::microbatches::Microbatches;
 use crate::network::Network;
 use crate::primal::Primal;
 use crate::scratch::Scratch;
@@ -50,7 +50,7 @@ pub struct Curvature<T: Real> {
     weight_decay: f64,
     threads: usize,
     /// How the samples are cut for products, and the primal passes where they are kept.
-    pub(crate) cut: Cut,
+    pub(crate) microbatches: Microbatches,
     pub(crate) cache: Vec<OnceLock<Primal<T>>>,
     /// See [`Self::scale`].
     scale: OnceLock<f64>,
@@ -78,9 +78,9 @@ impl<T: Real> Curvature<T> {
         let terms = options.loss.terms(graph.output(), samples.targets());
         let chosen = if network.fused { DIRECT_MICROBATCH } else { default_microbatch(&network) };
         let work = graph.multiply_adds() as f64 / graph.layout().len() as f64;
-        let cut = Cut::new(samples.len(), options.microbatch.unwrap_or(chosen), work);
-        let bytes = cut.batches().saturating_mul(Primal::bytes(&network, cut.microbatch));
-        let kept = if bytes <= options.memory { cut.batches() } else { 0 };
+        let microbatches = Microbatches::new(samples.len(), options.microbatch.unwrap_or(chosen), work);
+        let bytes = microbatches.batches().saturating_mul(Primal::bytes(&network, microbatches.microbatch));
+        let kept = if bytes <= options.memory { microbatches.batches() } else { 0 };
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
             network,
@@ -88,7 +88,7 @@ impl<T: Real> Curvature<T> {
             terms,
             weight_decay: options.weight_decay,
             threads: options.threads,
-            cut,
+            microbatches,
             cache,
             scale: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
@@ -105,14 +105,14 @@ impl<T: Real> Curvature<T> {
         &self.network.layout
     }
 
-    /// N.
+    /// Number of samples N.
     pub fn samples(&self) -> usize {
         self.samples.len()
     }
 
     /// Samples in a microbatch.
     pub fn microbatch(&self) -> usize {
-        self.cut.microbatch
+        self.microbatches.microbatch
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -136,14 +136,14 @@ impl<T: Real> Curvature<T> {
             return 1.0;
         }
         *self.scale.get_or_init(|| {
-            let cut = self.cut;
+            let microbatches = self.microbatches;
             let largest = ordered_reduce(
-                cut.batches(),
+                microbatches.batches(),
                 self.threads,
                 0.0,
                 || (self.task(0), 0.0),
                 |batch, (state, largest): &mut (Task<'_, T>, f64)| {
-                    let primal = self.forward(cut.samples_of(batch), &mut state.work);
+                    let primal = self.forward(microbatches.samples_of(batch), &mut state.work);
                     *largest = primal.loss.largest();
                     primal.recycle(&mut state.work);
                 },
@@ -169,15 +169,15 @@ impl<T: Real> Curvature<T> {
     /// The loss or the gradient is not finite.
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
-        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
+        let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
         let (term, mut gradient) = ordered_reduce(
-            cut.tasks(),
+            microbatches.tasks(),
             self.threads,
             (Term::default(), vec![0.0; p]),
             || self.task(p),
             |task, state| {
-                for batch in cut.batches_of(task) {
-                    let mut primal = self.forward(cut.samples_of(batch), &mut state.work);
+                for batch in microbatches.batches_of(task) {
+                    let mut primal = self.forward(microbatches.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
                     state.term += primal.loss.sum;
                     primal.recycle(&mut state.work);
@@ -220,7 +220,7 @@ impl<T: Real> Curvature<T> {
             let members: Vec<usize> = own.map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
-            let (spread, row) = ordered_reduce(
+            let (curvature, row) = ordered_reduce(
                 batches.len(),
                 self.threads,
                 (0.0, vec![0.0; p]),
@@ -231,17 +231,17 @@ impl<T: Real> Curvature<T> {
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let mut seed = vec![T::of(0.0); classes * m];
                     seed[class * m..(class + 1) * m].fill(weight);
-                    state.spread += primal.loss.curvature(self.network.loss.as_ref(), class);
+                    state.curvature += primal.loss.curvature(self.network.loss.as_ref(), class);
                     primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
                 },
-                |(spread, total), state| {
-                    *spread += std::mem::take(&mut state.spread);
+                |(curvature, total), state| {
+                    *curvature += std::mem::take(&mut state.curvature);
                     state.move_sums_to(total);
                 },
             );
             let norm = norm_l2(&row);
-            lambda.push(spread / self.samples() as f64 * norm * norm);
+            lambda.push(curvature / self.samples() as f64 * norm * norm);
             rows.extend(row);
         }
         check_finite("a class gradient", TOO_LARGE, rows.iter().copied())?;
@@ -250,7 +250,7 @@ impl<T: Real> Curvature<T> {
     }
 
     pub(crate) fn differentiated(&self, batch: usize, weight: f64, work: &mut Scratch<T>) -> Primal<T> {
-        let mut primal = self.forward(self.cut.samples_of(batch), work);
+        let mut primal = self.forward(self.microbatches.samples_of(batch), work);
         primal.backward(&self.network, weight, work);
         primal
     }
@@ -258,7 +258,7 @@ impl<T: Real> Curvature<T> {
     pub(crate) fn task(&self, len: usize) -> Task<'_, T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut work = idle.unwrap_or_else(Scratch::new);
-        Task { sums: work.zeros(len), work, term: Term::default(), spread: 0.0, idle: &self.idle }
+        Task { sums: work.zeros(len), work, term: Term::default(), curvature: 0.0, idle: &self.idle }
     }
 
     pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Scratch<T>) -> Primal<T> {
@@ -272,7 +272,7 @@ pub(crate) struct Task<'a, T: Real> {
     pub(crate) work: Scratch<T>,
     pub(crate) sums: Vec<T>,
     term: Term,
-    spread: f64,
+    curvature: f64,
     /// Where the buffers go in the end.
     idle: &'a Mutex<Vec<Scratch<T>>>,
 }
@@ -294,7 +294,7 @@ impl<T: Real> Task<'_, T> {
     }
 }
 
-/// As many samples, a power of two from 16 to 256, as keep one tangent's planes within about 1 MiB:
+/// As many samples, a power of two from 16 to 256, as keep one tangent's values within about 1 MiB:
 /// measured with LeNet (analysis/bench/products.py), 8 to 16 are best in both precisions.
 fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
     let sample = network.total_len() * size_of::<T>();

@@ -30,7 +30,7 @@ pub trait CustomOperation: Debug + Send + Sync + Sized + 'static {
     /// Its numbers in one precision, for an output of the shape that [`Self::output`] has given.
     fn operation<T: Real>(&self, inputs: &[&Shape], output: &Shape) -> Box<dyn Operation<T>>;
 
-    /// As a node's operation.
+    /// The operation as [`qn_model::Graph::push`] takes it.
     fn into_op(self) -> Op {
         Op::Custom(Arc::new(Erased(Box::new(self))))
     }

@@ -16,9 +16,9 @@ pub enum CurvatureError {
     Size {
         /// Which quantity.
         what: &'static str,
-        /// As found.
+        /// What was found.
         found: usize,
-        /// As it must be.
+        /// What it must be.
         expected: usize,
     },
     /// An operation of the graph is not known here.
@@ -33,15 +33,15 @@ pub enum CurvatureError {
     /// A sample that is not there is asked for.
     #[error("there is no sample {sample}: there are {n}, counted from 0")]
     Sample {
-        /// As asked.
+        /// The sample that was asked for.
         sample: usize,
-        /// N.
+        /// Number of samples.
         n: usize,
     },
     /// Targets are not what the loss or the network's output asks for.
     #[error("the targets do not fit: {reason}")]
     Targets {
-        /// Why.
+        /// What does not fit.
         reason: String,
     },
 }

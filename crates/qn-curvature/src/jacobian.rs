@@ -73,15 +73,15 @@ impl<T: Real> Curvature<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn outputs(&self) -> Result<Vec<f64>, CurvatureError> {
-        let (cut, k) = (self.cut, self.outputs_per_sample());
+        let (microbatches, k) = (self.microbatches, self.outputs_per_sample());
         let z = ordered_reduce(
-            cut.batches(),
+            microbatches.batches(),
             self.threads(),
             vec![0.0; self.samples() * k],
             || (self.task(0), 0, Vec::new()),
             |batch, (task, first, z)| {
-                let primal = self.forward(cut.samples_of(batch), &mut task.work);
-                *first = cut.samples_of(batch).start;
+                let primal = self.forward(microbatches.samples_of(batch), &mut task.work);
+                *first = microbatches.samples_of(batch).start;
                 z.clone_from(&primal.values[primal.values.len() - 1]);
                 primal.recycle(&mut task.work);
             },
@@ -134,15 +134,15 @@ impl<T: Real> Curvature<T> {
         let (active, reached) = &network.everything;
         let packed = pack(network, &tangents, (active, b));
         let part = Part { active, reached, b, packed: &packed };
-        let (cut, k) = (self.cut, self.outputs_per_sample());
+        let (microbatches, k) = (self.microbatches, self.outputs_per_sample());
         ordered_reduce(
-            cut.batches(),
+            microbatches.batches(),
             self.threads(),
             y,
             || (self.task(0), 0, Vec::new()),
             |batch, (task, first, zdot)| {
                 self.at_batch(batch, task, |primal, task| {
-                    *first = cut.samples_of(batch).start;
+                    *first = microbatches.samples_of(batch).start;
                     let found = push_outputs(network, primal, &tangents, &part, &mut task.work);
                     task.work.give([std::mem::replace(zdot, found)]);
                 });
@@ -193,16 +193,16 @@ impl<T: Real> Curvature<T> {
 
     /// Jᵀ u for at most [`MAX_BLOCK`] cotangents, tensor by tensor as `[tangent][entry]`.
     fn pull_block<S: Real>(&self, u: MatRef<'_, S>) -> Vec<f64> {
-        let (b, cut, k) = (u.ncols(), self.cut, self.outputs_per_sample());
+        let (b, microbatches, k) = (u.ncols(), self.microbatches, self.outputs_per_sample());
         ordered_reduce(
-            cut.tasks(),
+            microbatches.tasks(),
             self.threads(),
             vec![0.0; self.dim() * b],
             || self.task(self.dim() * b),
             |task, state| {
-                for batch in cut.batches_of(task) {
+                for batch in microbatches.batches_of(task) {
                     self.at_batch(batch, state, |primal, state| {
-                        let (m, first) = (primal.m, cut.samples_of(batch).start);
+                        let (m, first) = (primal.m, microbatches.samples_of(batch).start);
                         let mut seed = state.work.take(b * k * m);
                         for (t, seed) in seed.chunks_exact_mut(k * m).enumerate() {
                             for (at, slot) in seed.iter_mut().enumerate() {
@@ -334,7 +334,7 @@ impl<T: Real> Curvature<T> {
         if let Some(primal) = self.cache.get(batch).and_then(|slot| slot.get()) {
             return visit(primal, task);
         }
-        let primal = self.forward(self.cut.samples_of(batch), &mut task.work);
+        let primal = self.forward(self.microbatches.samples_of(batch), &mut task.work);
         visit(&primal, task);
         primal.recycle(&mut task.work);
     }

@@ -1,43 +1,41 @@
-//! Exact first and second derivatives of a network's mean cross-entropy.
+//! Exact first and second derivatives of a network's loss.
 //!
-//! Hessian-vector products are computed with the R-operator (Pearlmutter, 1994): the primal pass and
-//! its backward deltas depend on the parameters and the data only, so they are computed once per
-//! microbatch and used for a whole block of tangents. Three operators share the same pass, with
-//! J = dz/dθ, p = softmax(z) and N samples:
+//! A network is a [`qn_model::Graph`] of operations, a loss any of [`losses`]. With outputs z(θ) of each sample and
+//! J = dz/dθ, the [`Operator`]s of a mean loss L = (1/N) Σ ℓ(z) are
 //!
-//! - H, the Hessian of the mean cross-entropy;
-//! - G = (1/N) Σ Jᵀ (diag p − p pᵀ) J, the generalised Gauss–Newton matrix;
-//! - F = H − G = (1/N) Σ Σ_k (p_k − y_k) ∇²z_k, the residual.
+//! - H, the Hessian of L;
+//! - G = (1/N) Σ Jᵀ (∇²ℓ) J, the generalised Gauss–Newton matrix;
+//! - F = H − G = (1/N) Σ Σ_k (∂ℓ/∂z_k) ∇²z_k, the residual;
+//! - the empirical Fisher matrix (1/N) Σ ∇ℓ ∇ℓᵀ.
 //!
-//! The Jacobian itself is there, too: [`Curvature::jvp`], [`Curvature::vjp`], [`Curvature::jacobian_rows`] and
-//! [`Curvature::sample_gradients`].
+//! Products with blocks of vectors use the R-operator (Pearlmutter, 1994): each operation knows its `forward`, `jvp`,
+//! `vjp` and `vjp_tangent` ([`Operation`]), and the primal pass, which depends on the parameters and the data only, is
+//! done once per microbatch and serves all tangents. The Jacobian itself is there, too: [`Curvature::jvp`],
+//! [`Curvature::vjp`], [`Curvature::jacobian_rows`] and [`Curvature::sample_gradients`].
 //!
-//! Planes are laid out `[tangent][feature][sample]`, samples fastest: one feature of all samples of a
-//! microbatch is contiguous, a patch matrix is made of long copies, and every layer is a matrix
-//! product without transposition.
+//! Values are laid out `[tangent][entry][sample]`, samples fastest: one entry of all samples of a microbatch is
+//! contiguous, a patch matrix is made of long copies, and a linear layer is a matrix product without transposition.
 
 mod assembly;
 mod backward;
 mod curvature;
 mod custom;
-mod cut;
-mod direct;
 mod error;
+mod fused;
+mod head;
 mod jacobian;
 mod loss_at;
 pub mod losses;
+mod microbatches;
 mod network;
 pub mod operation;
 mod ops;
 mod options;
-mod pooled_convs;
 mod primal;
 mod product;
 mod samples;
 mod scratch;
-mod tail;
 mod tangent;
-mod window_rows;
 
 pub use assembly::{AssemblyPlan, Entries};
 pub use curvature::{ClassGradients, Curvature, LossAndGradient};

@@ -13,9 +13,9 @@ pub(crate) struct LossAt {
     pub(crate) sum: Term,
 }
 
-/// Sample `s` of a plane `[output][sample]`.
-fn gather<T: Real>(plane: &[T], s: usize, m: usize, z: &mut [f64]) {
-    z.iter_mut().zip(plane[s..].iter().step_by(m)).for_each(|(z, x)| *z = x.f64());
+/// Sample `s` of a value `[output][sample]`.
+fn gather<T: Real>(value: &[T], s: usize, m: usize, z: &mut [f64]) {
+    z.iter_mut().zip(value[s..].iter().step_by(m)).for_each(|(z, x)| *z = x.f64());
 }
 
 impl LossAt {

@@ -5,9 +5,9 @@ use qn_kernels::Packed;
 use qn_model::{Graph, ParamId, ParamLayout};
 
 use crate::error::{check_finite, check_len};
+use crate::fused::fuse;
 use crate::losses::Loss;
 use crate::operation::Operation;
-use crate::pooled_convs::fuse;
 use crate::{CurvatureError, Options, Real, ops};
 
 /// A node of the tape.
@@ -64,7 +64,7 @@ impl<T: Real> Network<T> {
         let mut fused = false;
         let mut node = 0;
         while node < graph.nodes().len() {
-            let whole = if options.direct { fuse::<T>(graph, node) } else { None };
+            let whole = if options.fuse { fuse::<T>(graph, node) } else { None };
             let (operation, count): (Box<dyn Operation<T>>, usize) = match whole {
                 Some((operation, count)) => (Box::new(operation), count),
                 None => (ops::resolve(graph, &graph.nodes()[node], buffers)?, 1),

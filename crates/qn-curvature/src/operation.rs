@@ -30,7 +30,7 @@ pub struct Saved<T> {
 }
 
 impl<T> Saved<T> {
-    /// Nothing.
+    /// An operation that keeps nothing of its forward pass.
     pub fn none() -> Self {
         Self { reals: Vec::new(), indices: Vec::new(), other: None }
     }
@@ -38,7 +38,7 @@ impl<T> Saved<T> {
 
 /// Where an operation is evaluated: one microbatch and the parameters.
 pub struct At<'a, T> {
-    /// Samples.
+    /// Number of samples.
     pub m: usize,
     /// Inputs, `[entry][sample]` each; empty in a product unless [`Keeps::inputs`].
     pub x: &'a [&'a [T]],
@@ -138,14 +138,14 @@ pub trait Operation<T: Real>: Send + Sync + std::fmt::Debug {
     }
 
     /// Called once the primal cotangent ȳ is known, before any product: may save what products need of it.
-    fn settle(&self, _at: &At<'_, T>, _saved: &mut Saved<T>, _ybar: &[T], _scratch: &mut Scratch<T>) {}
+    fn prepare(&self, _at: &At<'_, T>, _saved: &mut Saved<T>, _ybar: &[T], _scratch: &mut Scratch<T>) {}
 
     /// What must be kept for products.
     fn keeps(&self) -> Keeps {
         Keeps::default()
     }
 
-    /// Numbers that [`Self::forward`] and [`Self::settle`] save for each sample, at most.
+    /// Numbers that [`Self::forward`] and [`Self::prepare`] save for each sample, at most.
     fn saves(&self) -> usize {
         0
     }

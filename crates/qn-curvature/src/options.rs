@@ -12,9 +12,9 @@ pub struct Options {
     pub microbatch: Option<usize>,
     /// Bytes that may be spent on keeping primal passes between products.
     pub memory: usize,
-    /// Whether small convolutions that a max-pool follows are done directly, in products at the outputs that the
+    /// Whether small convolutions that a max-pool follows are fused with it: computed directly, in products at the outputs that the
     /// pool lets through, and not as matrix products. Results differ by rounding.
-    pub direct: bool,
+    pub fuse: bool,
     /// The loss.
     pub loss: Arc<dyn Loss>,
     /// λ of a further term λ/2 |θ|² of the loss.
@@ -32,7 +32,7 @@ impl Default for Options {
             threads,
             microbatch: None,
             memory: 1 << 30,
-            direct: true,
+            fuse: true,
             loss: Arc::new(CrossEntropy::default()),
             weight_decay: 0.0,
             only: Vec::new(),

@@ -6,7 +6,7 @@ use crate::{Real, Samples};
 
 /// A microbatch at θ: everything in a product that does not depend on the tangent.
 pub(crate) struct Primal<T> {
-    /// Samples.
+    /// Number of samples.
     pub(crate) m: usize,
     /// Values of the network, `[entry][sample]` each; empty where a product does not need them.
     pub(crate) values: Vec<Vec<T>>,
@@ -58,8 +58,8 @@ impl<T: Real> Primal<T> {
     /// Bytes held by a pass over `m` samples after its backward pass, at most.
     pub(crate) fn bytes(network: &Network<T>, m: usize) -> usize {
         let values = network.keeps.iter().zip(&network.value_len);
-        let planes: usize = values.map(|(n, len)| len * n.iter().filter(|n| **n).count()).sum();
+        let values: usize = values.map(|(n, len)| len * n.iter().filter(|n| **n).count()).sum();
         let saved: usize = network.reached_steps().map(|(_, step)| step.operation.saves()).sum();
-        (planes + saved) * m * size_of::<T>()
+        (values + saved) * m * size_of::<T>()
     }
 }

@@ -87,14 +87,14 @@ impl<T: Real> Curvature<T> {
         let reached = self.network().reached(active);
         let packed = pack(self.network(), &tangents, (active, b));
         let part = Part { active, reached: &reached, b, packed: &packed };
-        let (cut, weight, scale) = (self.cut, self.weight(), self.scale());
+        let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
         let mut total = ordered_reduce(
-            cut.tasks(),
+            microbatches.tasks(),
             self.threads(),
             vec![0.0; self.dim() * b],
             || self.task(self.dim() * b),
             |task, state| {
-                for batch in cut.batches_of(task) {
+                for batch in microbatches.batches_of(task) {
                     let mut make = || self.differentiated(batch, weight, &mut state.work);
                     let mut fresh = None;
                     let primal = match self.cache.get(batch) {

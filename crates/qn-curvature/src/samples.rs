@@ -60,7 +60,7 @@ impl<T: Real> Samples<T> {
         Ok(Self { features, n, inputs, targets })
     }
 
-    /// N.
+    /// Number of samples N.
     pub fn len(&self) -> usize {
         self.n
     }
@@ -80,11 +80,11 @@ impl<T: Real> Samples<T> {
         &self.targets
     }
 
-    /// Puts the plane `[feature][sample]` of some samples into `plane`.
-    pub(crate) fn gather(&self, indices: &[usize], plane: &mut [T]) {
+    /// Puts the value `[feature][sample]` of some samples into `value`.
+    pub(crate) fn gather(&self, indices: &[usize], value: &mut [T]) {
         for (sample, &index) in indices.iter().enumerate() {
             let input = &self.inputs[index * self.features..(index + 1) * self.features];
-            for (slot, &x) in plane[sample..].iter_mut().step_by(indices.len()).zip(input) {
+            for (slot, &x) in value[sample..].iter_mut().step_by(indices.len()).zip(input) {
                 *slot = x;
             }
         }

@@ -42,7 +42,7 @@ pub(crate) struct Part<'a, T> {
     pub(crate) active: &'a [bool],
     /// The values that depend on them.
     pub(crate) reached: &'a [bool],
-    /// Tangents.
+    /// Number of tangents.
     pub(crate) b: usize,
     /// What the steps have made of the parameters' tangents; empty in passes of first order.
     pub(crate) packed: &'a [Vec<Packed<T>>],

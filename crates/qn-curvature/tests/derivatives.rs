@@ -112,8 +112,8 @@ fn direct_convolutions_agree_with_matrix_products() {
         let theta = theta(&graph);
         let x = tangents(theta.len(), 3);
         for microbatch in [4, 16] {
-            let [direct, general] = [true, false].map(|direct| {
-                let options = Options { direct, microbatch: Some(microbatch), ..Options::default() };
+            let [fused, general] = [true, false].map(|fuse| {
+                let options = Options { fuse, microbatch: Some(microbatch), ..Options::default() };
                 let here = with::<f64>(&graph, &theta, &options);
                 let gradient = here.loss_and_gradient().unwrap().gradient;
                 let products = [Operator::Hessian, Operator::Ggn, Operator::Residual];
@@ -121,8 +121,8 @@ fn direct_convolutions_agree_with_matrix_products() {
                 found.extend(products.map(|o| product(&here, o, x.as_ref())));
                 found
             });
-            for (direct, general) in direct.iter().zip(&general) {
-                let error = (direct - general).norm_l2() / general.norm_l2();
+            for (fused, general) in fused.iter().zip(&general) {
+                let error = (fused - general).norm_l2() / general.norm_l2();
                 // Sums in another order: some hundred roundings of 1e-16.
                 assert!(error <= 1e-13, "{}: {error:e}", arch.name);
             }

@@ -145,13 +145,13 @@ impl Model {
         let of =
             |q: usize, i: usize| if i < self.inputs { q * self.inputs + i } else { hidden * self.inputs + q };
         for (c, delta) in delta.iter().enumerate() {
-            for (q, &[_, slope, bend]) in h.iter().enumerate() {
+            for (q, &[_, slope, second]) in h.iter().enumerate() {
                 let last = first + c * hidden + q;
                 for i in 0..x.len() {
                     f[(last, of(q, i))] += delta * slope * x[i];
                     f[(of(q, i), last)] += delta * slope * x[i];
                     for k in 0..x.len() {
-                        f[(of(q, i), of(q, k))] += delta * self.theta[last] * bend * x[i] * x[k];
+                        f[(of(q, i), of(q, k))] += delta * self.theta[last] * second * x[i] * x[k];
                     }
                 }
             }

@@ -20,7 +20,7 @@ pub(crate) struct Gradient<'a, T> {
     pub(crate) x: &'a [T],
     pub(crate) dy: &'a [T],
     pub(crate) m: usize,
-    /// `[out][in][ky][kx]`.
+    /// Sums over samples and positions, `[out][in][ky][kx]`.
     pub(crate) sums: &'a mut [Group<T>],
 }
 

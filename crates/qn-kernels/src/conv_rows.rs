@@ -26,12 +26,12 @@ pub(crate) fn pack<T: Real>(outputs: usize, inner: usize, weight: impl Fn(usize,
     packed
 }
 
-/// A plane with zeros around every channel, so many rows and columns of them, and with zeros for samples up to a whole number of groups.
-pub(crate) fn pad<T: Real>(plane: &[T], shape: Image, [down, across]: [usize; 2], m: usize) -> Vec<T> {
+/// An image with zeros around every channel, so many rows and columns of them, and with zeros for samples up to a whole number of groups.
+pub(crate) fn pad<T: Real>(image: &[T], shape: Image, [down, across]: [usize; 2], m: usize) -> Vec<T> {
     let (wide, lanes) = (shape.width + 2 * across, m.next_multiple_of(LANES));
     let tall = shape.height + 2 * down;
     let mut padded = vec![T::of(0.0); shape.channels * tall * wide * lanes];
-    for (i, samples) in plane.chunks_exact(m).enumerate() {
+    for (i, samples) in image.chunks_exact(m).enumerate() {
         let (channel, y, x) = (i / shape.positions(), i % shape.positions() / shape.width, i % shape.width);
         let at = ((channel * tall + y + down) * wide + x + across) * lanes;
         padded[at..at + m].copy_from_slice(samples);

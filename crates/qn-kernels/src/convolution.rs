@@ -1,6 +1,6 @@
-//! Convolution with stride 1 on planes, directly: the samples lie in the vector lanes.
+//! Convolution with stride 1 on images, directly: the samples lie in the vector lanes.
 //!
-//! A plane is `[channel][row][column][sample]`. The value at one position for sixteen samples is one vector,
+//! An image is `[channel][row][column][sample]`. The value at one position for sixteen samples is one vector,
 //! every weight is one number for all of them, and nothing is copied to patches. Each output row is computed by
 //! itself, each sum in a fixed order, so the result does not depend on the number of threads.
 
@@ -18,7 +18,7 @@ use crate::lanes::{self, Group, LANES};
 /// Bands of rows whose weight gradients are summed by themselves; fixed, so that sums are.
 const BANDS: usize = 4;
 
-/// A convolution from planes of one shape to planes of another, with stride 1.
+/// A convolution from images of one shape to images of another, with stride 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Convolution {
     input: Image,
@@ -128,8 +128,8 @@ impl Convolution {
     ) {
         let positions = self.output.positions() * m;
         if let Some(db) = db {
-            for (sum, plane) in db.iter_mut().zip(dy.chunks_exact(positions)) {
-                *sum += crate::real::sum(plane);
+            for (sum, image) in db.iter_mut().zip(dy.chunks_exact(positions)) {
+                *sum += crate::real::sum(image);
             }
         }
         let (rows, groups) = (self.output.height, m.div_ceil(LANES));
@@ -141,8 +141,8 @@ impl Convolution {
         }
     }
 
-    /// The same for the samples of each class by themselves: dw is `[class][out][in][ky][kx]`, db `[class][out]`,
-    /// and `classes` has each sample's class. It costs what [`Self::weight_gradient`] does.
+    /// [`Self::weight_gradient`] of the samples of each class by themselves: dw is `[class][out][in][ky][kx]`, db
+    /// `[class][out]`, and `classes` has the class of each sample. It costs what [`Self::weight_gradient`] does.
     pub fn weight_gradients_by_class<T: Real>(
         &self,
         x: &[T],
@@ -154,9 +154,9 @@ impl Convolution {
         let m = classes.len();
         if let Some(db) = db {
             let mut sums = vec![T::of(0.0); m];
-            for (channel, plane) in dy.chunks_exact(self.output.positions() * m).enumerate() {
+            for (channel, image) in dy.chunks_exact(self.output.positions() * m).enumerate() {
                 sums.fill(T::of(0.0));
-                for samples in plane.chunks_exact(m) {
+                for samples in image.chunks_exact(m) {
                     sums.iter_mut().zip(samples).for_each(|(sum, &d)| *sum += d);
                 }
                 for (&class, &sum) in classes.iter().zip(&sums) {

@@ -137,22 +137,6 @@ impl Correlation {
         }
     }
 
-    /// A linear map of the last axis at many positions: [positions, inputs] to [positions, outputs].
-    pub fn linear(positions: usize, inputs: usize, outputs: usize) -> Self {
-        let at = |i: usize| Position { output: i * outputs, taps: vec![(0, (i * inputs) as u32)] };
-        let positions_of: Vec<Position> = (0..positions).map(at).collect();
-        Self {
-            groups: 1,
-            channels: inputs,
-            outputs,
-            taps: 1,
-            strides: [1, 1],
-            lens: [positions * inputs, positions * outputs],
-            places: places(&positions_of, 1),
-            positions: positions_of,
-        }
-    }
-
     /// Outputs whose weights are packed side by side.
     fn block(&self) -> usize {
         if self.outputs == 1 { 1 } else { OUTPUTS }
@@ -485,30 +469,6 @@ mod tests {
                     check(input, window, channels, groups, m);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn linear_maps_at_positions() {
-        let (positions, inputs, outputs, m) = (3, 5, 8, 32);
-        let map = Correlation::linear(positions, inputs, outputs);
-        let (w, x) = (numbers(inputs * outputs, 1), numbers(positions * inputs * m, 2));
-        let mut expected = vec![0.0; positions * outputs * m];
-        for p in 0..positions {
-            for (o, i, s) in (0..outputs * inputs * m).map(|n| (n / m / inputs, n / m % inputs, n % m)) {
-                expected[(p * outputs + o) * m + s] += w[o * inputs + i] * x[(p * inputs + i) * m + s];
-            }
-        }
-        let mut y = vec![f64::NAN; expected.len()];
-        map.run(&[(&map.pack(|_, o, i, _| w[o * inputs + i]), &x)], None, &mut y, m);
-        close(&y, &expected);
-        let mut dw = vec![0.0; w.len()];
-        map.weight_gradient(&[(&y, &x)], &mut dw, m);
-        for (o, i) in (0..w.len()).map(|n| (n / inputs, n % inputs)) {
-            let sum: f64 = (0..positions * m)
-                .map(|n| y[(n / m * outputs + o) * m + n % m] * x[(n / m * inputs + i) * m + n % m])
-                .sum();
-            assert!((sum - dw[o * inputs + i]).abs() < 1e-10);
         }
     }
 }

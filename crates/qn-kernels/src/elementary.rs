@@ -100,7 +100,7 @@ fn scaled(x: f64, n: f64) -> f64 {
     x * power_of_two(half) * power_of_two(n - half)
 }
 
-/// e^x.
+/// The exponential function e^x.
 #[inline(always)]
 pub fn exp(x: f64) -> f64 {
     let (n, p) = reduced(x.clamp(-746.0, 710.0));

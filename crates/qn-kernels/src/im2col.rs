@@ -1,4 +1,4 @@
-//! Convolution as a matrix product: planes to patches and back.
+//! Convolution as a matrix product: images to patches and back.
 
 use std::ops::Range;
 
@@ -29,18 +29,18 @@ impl Im2col {
     }
 
     /// `columns[k][position][sample]` = input under tap k of the window, at some of the output's positions.
-    pub fn gather<T: Real>(&self, plane: &[T], columns: &mut [T], m: usize, positions: Range<usize>) {
+    pub fn gather<T: Real>(&self, image: &[T], columns: &mut [T], m: usize, positions: Range<usize>) {
         self.runs(m, positions, |run| match run {
-            Run::Copy { plane: p, column: c, len } => columns[c..c + len].copy_from_slice(&plane[p..p + len]),
+            Run::Copy { image: p, column: c, len } => columns[c..c + len].copy_from_slice(&image[p..p + len]),
             Run::Outside { column: c, len } => columns[c..c + len].fill(T::of(0.0)),
         });
     }
 
-    /// The transposed map: plane += Σ over taps of `columns`.
-    pub fn scatter<T: Real>(&self, columns: &[T], plane: &mut [T], m: usize, positions: Range<usize>) {
+    /// The transposed map: image += Σ over taps of `columns`.
+    pub fn scatter<T: Real>(&self, columns: &[T], image: &mut [T], m: usize, positions: Range<usize>) {
         self.runs(m, positions, |run| {
-            if let Run::Copy { plane: p, column: c, len } = run {
-                for (a, &b) in plane[p..p + len].iter_mut().zip(&columns[c..c + len]) {
+            if let Run::Copy { image: p, column: c, len } = run {
+                for (a, &b) in image[p..p + len].iter_mut().zip(&columns[c..c + len]) {
                     *a += b;
                 }
             }
@@ -87,7 +87,7 @@ impl Im2col {
             for (i, x) in places.enumerate() {
                 let (source, at) = ((x * stride + shift).wrapping_sub(padding), column + i * m);
                 visit(if source < width {
-                    Run::Copy { plane: (row + source) * m, column: at, len: m }
+                    Run::Copy { image: (row + source) * m, column: at, len: m }
                 } else {
                     Run::Outside { column: at, len: m }
                 });
@@ -99,15 +99,15 @@ impl Im2col {
         let right = (width + padding).saturating_sub(shift).clamp(left, end);
         visit(Run::Outside { column, len: (left - first) * m });
         if right > left {
-            let plane = (row + left + shift - padding) * m;
-            visit(Run::Copy { plane, column: column + (left - first) * m, len: (right - left) * m });
+            let image = (row + left + shift - padding) * m;
+            visit(Run::Copy { image, column: column + (left - first) * m, len: (right - left) * m });
         }
         visit(Run::Outside { column: column + (right - first) * m, len: (end - right) * m });
     }
 }
 
 enum Run {
-    Copy { plane: usize, column: usize, len: usize },
+    Copy { image: usize, column: usize, len: usize },
     Outside { column: usize, len: usize },
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     /// The definition, entry by entry.
-    fn patch_entry(g: &Im2col, plane: &[f64], m: usize, k: usize, position: usize, sample: usize) -> f64 {
+    fn patch_entry(g: &Im2col, image: &[f64], m: usize, k: usize, position: usize, sample: usize) -> f64 {
         let (channel, ky, kx) = (k / 9, k / 3 % 3, k % 3);
         let (y, x) = (position / g.output.width, position % g.output.width);
         let w = g.window;
@@ -131,7 +131,7 @@ mod tests {
         if sy < 0 || sx < 0 || sy >= 5 || sx >= 4 {
             return 0.0;
         }
-        plane[((channel * 5 + sy as usize) * 4 + sx as usize) * m + sample]
+        image[((channel * 5 + sy as usize) * 4 + sx as usize) * m + sample]
     }
 
     #[test]
@@ -140,22 +140,22 @@ mod tests {
         for (stride, padding, dilation) in [(1, 0, 1), (1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 1, 1), (3, 2, 1)]
         {
             let g = geometry(stride, padding, dilation);
-            let plane: Vec<f64> = (0..g.input.len() * m).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
+            let image: Vec<f64> = (0..g.input.len() * m).map(|i| (i * 7 % 31) as f64 - 15.0).collect();
             let all = g.output.positions();
             for range in [0..all, 0..1, 1..all, all / 2..all, 3..all - 1] {
                 let n = range.len() * m;
                 let mut columns = vec![f64::NAN; g.patch_len() * n];
-                g.gather(&plane, &mut columns, m, range.clone());
+                g.gather(&image, &mut columns, m, range.clone());
                 for (i, &found) in columns.iter().enumerate() {
                     let (k, position, sample) = (i / n, range.start + i % n / m, i % m);
-                    let expected = patch_entry(&g, &plane, m, k, position, sample);
+                    let expected = patch_entry(&g, &image, m, k, position, sample);
                     assert_eq!(found, expected, "{stride} {padding} {dilation} {range:?} {i}");
                 }
                 let other: Vec<f64> = (0..columns.len()).map(|i| (i * 5 % 23) as f64 - 11.0).collect();
-                let mut back = vec![0.0; plane.len()];
+                let mut back = vec![0.0; image.len()];
                 g.scatter(&other, &mut back, m, range);
                 let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-                assert_eq!(dot(&columns, &other), dot(&plane, &back), "small integers add exactly");
+                assert_eq!(dot(&columns, &other), dot(&image, &back), "small integers add exactly");
             }
         }
     }

@@ -76,7 +76,7 @@ impl Graph {
     /// That there is something to train, and that no two parameters have one name.
     ///
     /// # Errors
-    /// As said.
+    /// There is no parameter, or a name is used twice.
     pub fn check(&self) -> Result<(), String> {
         if self.layout.is_empty() {
             return Err("there are no trainable parameters".into());

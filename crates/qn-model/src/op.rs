@@ -42,7 +42,7 @@ pub enum Activation {
     Softplus,
     /// x tanh(Softplus(x)).
     Mish,
-    /// e^x.
+    /// The exponential function e^x.
     Exp,
     /// ln x.
     Log,
@@ -53,11 +53,11 @@ pub enum Activation {
         /// The power.
         exponent: f64,
     },
-    /// √x.
+    /// The square root √x.
     Sqrt,
-    /// 1/√x.
+    /// The reciprocal square root 1/√x.
     Rsqrt,
-    /// 1/x.
+    /// The reciprocal 1/x.
     Reciprocal,
     /// sin x.
     Sin,
@@ -103,7 +103,7 @@ pub enum Op {
     Conv {
         /// Filters, [out, in / groups, height, width], or [out, in / groups, length].
         weight: ParamId,
-        /// [out].
+        /// Bias, [out].
         bias: Option<ParamId>,
         /// Where the filters lie.
         window: Window,
@@ -114,7 +114,7 @@ pub enum Op {
     ConvTranspose {
         /// Filters, [in, out / groups, height, width].
         weight: ParamId,
-        /// [out].
+        /// Bias, [out].
         bias: Option<ParamId>,
         /// Where the filters lie on the *output*.
         window: Window,
@@ -136,7 +136,7 @@ pub enum Op {
     LayerNorm {
         /// Scale, of the last axes' shape.
         weight: Option<ParamId>,
-        /// Shift.
+        /// Shift, of the last axes' shape.
         bias: Option<ParamId>,
         /// How many of the last axes.
         axes: usize,
@@ -156,7 +156,7 @@ pub enum Op {
     GroupNorm {
         /// Scale and shift, [channels] each.
         affine: Option<[ParamId; 2]>,
-        /// Groups.
+        /// Number of groups, which divides the channels.
         groups: usize,
         /// Added to variances.
         eps: f64,

@@ -27,9 +27,9 @@ pub struct TrainConfig {
     /// First N samples of the training split; all where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
-    /// Optimiser.
+    /// Which optimiser makes the steps.
     pub optimizer: OptimizerKind,
-    /// η.
+    /// Learning rate η.
     pub lr: f64,
     /// How η changes from step to step.
     #[serde(default)]
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::RunDirectory;
 
-    /// As a version without schedules, augmentation and readings of the method wrote it.
+    /// The configuration as a version without schedules, augmentation and readings of the method wrote it.
     const FORMER: &str = r#"
 data = "digits"
 optimizer = "qn"

@@ -58,11 +58,11 @@ fn vectors() -> &'static str {
 pub struct Manifest {
     /// Of this file's format.
     pub schema_version: u32,
-    /// Versions.
+    /// Versions of the program and of the libraries behind it.
     pub versions: Versions,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Seed.
+    /// Seed of all random numbers of the run.
     pub seed: u64,
     /// Samples used for training.
     pub train_samples: usize,
@@ -70,7 +70,7 @@ pub struct Manifest {
     pub train_sha256: String,
     /// SHA-256 of the test split.
     pub test_sha256: String,
-    /// P.
+    /// Number of parameters P.
     pub params: usize,
     /// Hash of the layout.
     pub layout_hash: String,

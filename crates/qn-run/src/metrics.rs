@@ -20,7 +20,7 @@ pub struct Metric {
     /// Share of the batch that is classified correctly, before the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// η.
+    /// Learning rate η of this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// Averaged λ_k, one a class.

@@ -11,7 +11,7 @@ pub struct Snapshot {
     pub step: u64,
     /// Hash of the layout.
     pub layout_hash: String,
-    /// P.
+    /// Number of parameters P.
     pub params: usize,
     /// c_k of the minibatch, [C, P] row-major; zero rows for classes absent from it.
     pub class_gradients: Vec<f32>,

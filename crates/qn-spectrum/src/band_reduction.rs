@@ -73,7 +73,7 @@ impl<T: Scalar> Reduction<T> {
         Self { triangle, power, width, factors, pending, next: Update::none(n, width), sums }
     }
 
-    /// n.
+    /// Number n of rows and columns.
     pub fn order(&self) -> usize {
         self.triangle.order()
     }
@@ -190,7 +190,7 @@ fn panel<T: Scalar>(triangle: &Triangle<T>, width: usize, start: usize) -> MatRe
     column.subcols(row - width, width).split_at_row(row).1
 }
 
-/// The same columns from row `from` on.
+/// The columns of a panel from row `from` on.
 fn panel_mut<T: Scalar>(
     triangle: &mut Triangle<T>,
     width: usize,

@@ -174,7 +174,7 @@ impl Tile<'_> {
         *reflection = new;
     }
 
-    /// The same where B's columns fit in registers.
+    /// [`Self::one_sided`] for columns of B that fit in registers.
     #[inline(always)]
     fn one_sided_in_registers<S: Simd>(
         &mut self,

@@ -18,7 +18,7 @@ pub struct DenseSymmetric {
 /// All eigenvalues and vectors of a matrix.
 #[derive(Clone, Debug)]
 pub struct FullSpectrum {
-    /// Ascending.
+    /// Eigenvalues, ascending.
     pub values: Vec<f64>,
     /// Column i belongs to value i.
     pub vectors: Mat<f64>,

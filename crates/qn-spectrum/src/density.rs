@@ -29,13 +29,13 @@ pub struct DensityOptions {
 /// φ(t) = (1/n) Σ_i N(t; λ_i, σ²) on a grid.
 #[derive(Clone, Debug)]
 pub struct Density {
-    /// t.
+    /// Points t at which the density is given.
     pub grid: Vec<f64>,
     /// φ(t); integrates to one.
     pub density: Vec<f64>,
     /// Standard error of φ(t) over the probes.
     pub standard_error: Vec<f64>,
-    /// σ.
+    /// Standard deviation σ of the Gaussian around each Ritz value.
     pub sigma: f64,
     /// Quadrature nodes and weights of every probe; a probe's weights add up to one.
     pub nodes: Vec<Vec<(f64, f64)>>,

@@ -27,9 +27,9 @@ pub(crate) struct Factorisation<S> {
     locked: usize,
     size: usize,
     pub(crate) block: usize,
-    /// T.
+    /// The projected matrix T.
     projected: Mat<f64>,
-    /// B.
+    /// The coupling B of the last block to the residual.
     coupling: Mat<f64>,
     ncv: usize,
     /// Largest |λ| seen so far, for relative residuals.
@@ -103,7 +103,7 @@ impl<S: Scalar> Factorisation<S> {
         self.basis.as_ref().subcols(self.locked, self.size)
     }
 
-    /// X.
+    /// The converged vectors X, which later ones are kept orthogonal to.
     pub(crate) fn locked(&self) -> MatRef<'_, S> {
         self.basis.as_ref().subcols(0, self.locked)
     }

@@ -2,10 +2,10 @@
 
 use faer::{Mat, MatRef};
 
+use crate::eigenpairs::{fix_signs, residuals};
 use crate::factorisation::{Factorisation, Ritz};
 use crate::operator::multiply;
 use crate::orthogonal::project_out;
-use crate::pairs::{fix_signs, residuals};
 use crate::{
     Completed, DenseSymmetric, Eigenpairs, Scalar, Solver, SpectrumError, StopReason, SymmetricOperator,
     Which,

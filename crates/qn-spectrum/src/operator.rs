@@ -9,7 +9,7 @@ pub type OperatorError = Box<dyn std::error::Error + Send + Sync>;
 /// A real symmetric n × n matrix known by its products with vectors in the precision S: f64, or f32 where vectors are so
 /// long that their memory counts. An operator may have both.
 pub trait SymmetricOperator<S = f64> {
-    /// n.
+    /// Number n of rows and columns.
     fn dim(&self) -> usize;
 
     /// y = A x for a block of vectors, both n × b.

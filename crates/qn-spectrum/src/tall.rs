@@ -18,7 +18,7 @@ fn rows<'a, S>(x: MatRef<'a, S>, range: &Range<usize>) -> MatRef<'a, S> {
     x.subrows(range.start, range.len())
 }
 
-/// AᵀB.
+/// The product AᵀB of two tall matrices.
 pub(crate) fn inner<S: Scalar>(a: MatRef<'_, S>, b: MatRef<'_, S>) -> Mat<f64> {
     let mut total = Mat::zeros(a.ncols(), b.ncols());
     let (mut of_a, mut of_b) = (Mat::new(), Mat::new());

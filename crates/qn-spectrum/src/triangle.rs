@@ -55,7 +55,7 @@ impl<T: Scalar> Triangle<T> {
         triangle
     }
 
-    /// n.
+    /// Number n of rows and columns.
     pub fn order(&self) -> usize {
         self.n
     }

@@ -5,8 +5,8 @@ use faer::{Accum, Mat, Par};
 
 use crate::band::band_eigenvectors;
 use crate::band_reduction::Reduction;
+use crate::eigenpairs::fix_signs;
 use crate::orthogonal::orthonormalise;
-use crate::pairs::fix_signs;
 use crate::{FullSpectrum, Scalar, SpectrumError, SymmetricOperator as _, Triangle, bulge};
 
 /// How far [`symmetric_eigen`] is.
@@ -58,7 +58,7 @@ pub fn symmetric_eigen<T: Scalar>(
 }
 
 impl<T: Scalar> Reduction<T> {
-    /// The same from the band matrix on, after the last [`Self::step`].
+    /// All eigenvalues from the band matrix on, after the last [`Self::step`].
     ///
     /// # Errors
     /// `observe` says so.
@@ -75,7 +75,7 @@ impl<T: Scalar> Reduction<T> {
         let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
         observe(Stage::Eigenvectors)?;
         let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
-        let mut vectors = settled(&band, band_eigenvectors(&band, &wanted, 0))?;
+        let mut vectors = rayleigh_ritz(&band, band_eigenvectors(&band, &wanted, 0))?;
         self.transform_back(&mut vectors);
         fix_signs(&mut vectors);
         values.iter_mut().for_each(|v| *v /= self.power());
@@ -84,7 +84,7 @@ impl<T: Scalar> Reduction<T> {
 }
 
 /// Rayleigh–Ritz: orthonormal vectors of the same space that diagonalise the matrix in it, ascending.
-fn settled(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<f64>, SpectrumError> {
+fn rayleigh_ritz(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<f64>, SpectrumError> {
     use rand::SeedableRng as _;
     let (n, k) = (vectors.nrows(), vectors.ncols());
     if k == 0 {
@@ -98,7 +98,7 @@ fn settled(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<f64>, 
     let mut projected = Mat::zeros(k, k);
     matmul(projected.as_mut(), Accum::Replace, vectors.transpose(), products.as_ref(), 1.0, Par::Seq);
     let eigen = FullSpectrum::of(projected.as_ref())?;
-    let mut settled = Mat::zeros(n, k);
-    matmul(settled.as_mut(), Accum::Replace, vectors.as_ref(), eigen.vectors.as_ref(), 1.0, Par::Seq);
-    Ok(settled)
+    let mut ritz_vectors = Mat::zeros(n, k);
+    matmul(ritz_vectors.as_mut(), Accum::Replace, vectors.as_ref(), eigen.vectors.as_ref(), 1.0, Par::Seq);
+    Ok(ritz_vectors)
 }

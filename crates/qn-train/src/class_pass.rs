@@ -21,7 +21,7 @@ pub struct PlainPass {
     pub statistics: Vec<ChannelStatistics>,
 }
 
-/// The same with everything of eqs. (8) and (12).
+/// Loss and gradient of a minibatch, with everything of eqs. (8) and (12).
 pub struct ClassPass {
     /// Loss and gradient.
     pub plain: PlainPass,
@@ -103,7 +103,7 @@ pub fn plain_pass(network: &Network, images: &Tensor, labels: &[u32]) -> Result<
     Ok(pass_with_logits(network, images, labels)?.0)
 }
 
-/// The same with the logits, which can be differentiated further.
+/// Loss, gradient and the logits, which can be differentiated further.
 fn pass_with_logits(network: &Network, images: &Tensor, labels: &[u32]) -> Result<(PlainPass, Tensor)> {
     let (logits, statistics) = network.forward(images, Mode::Train)?;
     let target = Tensor::from_slice(labels, labels.len(), images.device())?;

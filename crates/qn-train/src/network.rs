@@ -27,7 +27,7 @@ pub struct ChannelStatistics {
     /// Its place among the layout's buffers.
     buffer: usize,
     mean: Tensor,
-    /// Biased.
+    /// Variances over batch and positions, divided by their number (biased).
     variance: Tensor,
     /// Entries of a channel.
     count: f64,
@@ -174,7 +174,7 @@ impl Network {
     /// operations drop gradients silently.
     ///
     /// # Errors
-    /// As said.
+    /// A parameter has no gradient.
     pub fn flat_gradient(&self, grads: &GradStore) -> Result<Tensor> {
         let mut flat = Vec::with_capacity(self.params.len());
         for (var, p) in self.params.iter().zip(self.graph.layout().params()) {

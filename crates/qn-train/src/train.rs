@@ -30,7 +30,7 @@ pub enum TrainError {
         value: f64,
         /// At which step.
         step: u64,
-        /// η.
+        /// Learning rate η.
         lr: f64,
         /// Where the last good parameters are, in words.
         checkpoint: String,
@@ -50,9 +50,9 @@ pub enum TrainError {
         "the snapshots and checkpoints need {need}, but {out} has {free} free: raise --snapshot-every, or give an --out on a larger disk"
     )]
     Disk {
-        /// As needed.
+        /// Memory that the run needs, with its unit.
         need: String,
-        /// As there is.
+        /// Memory that is free, with its unit.
         free: String,
         /// The run.
         out: PathBuf,

@@ -37,7 +37,7 @@ impl Talk {
         }
     }
 
-    /// The same, but nothing is said.
+    /// A user interface with these settings that says nothing.
     pub fn silenced(&self) -> Self {
         Self { quiet: true, verbose: false, color: self.color }
     }

@@ -195,10 +195,10 @@ struct Values<'a, T> {
 }
 
 /// φ″(x) ȳ.
-struct Bends<'a, T> {
+struct SecondTerms<'a, T> {
     x: &'a [T],
     ybar: &'a [T],
-    bends: &'a mut [T],
+    second: &'a mut [T],
 }
 
 /// A loop with a function.
@@ -215,12 +215,12 @@ impl<T: Real, F: Function> Loop for With<Values<'_, T>, F> {
     }
 }
 
-impl<T: Real, F: Function> Loop for With<Bends<'_, T>, F> {
+impl<T: Real, F: Function> Loop for With<SecondTerms<'_, T>, F> {
     #[inline(always)]
     fn run(self) {
-        let Self(Bends { x, ybar, bends }, phi) = self;
-        for ((bend, x), &ybar) in bends.iter_mut().zip(x).zip(ybar) {
-            *bend = T::of(phi.at(x.f64())[2]) * ybar;
+        let Self(SecondTerms { x, ybar, second }, phi) = self;
+        for ((second, x), &ybar) in second.iter_mut().zip(x).zip(ybar) {
+            *second = T::of(phi.at(x.f64())[2]) * ybar;
         }
     }
 }
@@ -231,7 +231,7 @@ impl<T: Real> User for Values<'_, T> {
     }
 }
 
-impl<T: Real> User for Bends<'_, T> {
+impl<T: Real> User for SecondTerms<'_, T> {
     fn with(self, phi: impl Function) {
         wide(With(self, phi));
     }
@@ -318,18 +318,18 @@ impl<T: Real> Operation<T> for Elementwise {
         scratch: &mut Scratch<T>,
     ) {
         self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
-        if let (Some(bends), Some(xdot), Some(xbar)) = (saved.reals.get(1), tangents.x[0], &mut to.x[0]) {
-            scale(bends, xdot, xbar, true);
+        if let (Some(second), Some(xdot), Some(xbar)) = (saved.reals.get(1), tangents.x[0], &mut to.x[0]) {
+            scale(second, xdot, xbar, true);
         }
     }
 
-    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
+    fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         if is_piecewise_linear(self.f) {
             return;
         }
-        let mut bends = scratch.take(ybar.len());
-        hand_over(self.f, Bends { x: at.x[0], ybar, bends: &mut bends });
-        saved.reals.push(bends);
+        let mut second = scratch.take(ybar.len());
+        hand_over(self.f, SecondTerms { x: at.x[0], ybar, second: &mut second });
+        saved.reals.push(second);
     }
 
     fn saves(&self) -> usize {

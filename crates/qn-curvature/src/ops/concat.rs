@@ -6,7 +6,7 @@ use qn_model::Shape;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
-/// A plane of the output is `[before][entries of input 0, of input 1, ..][sample]`.
+/// A value of the output is `[before][entries of input 0, of input 1, ..][sample]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Concat {
     before: usize,
@@ -20,7 +20,7 @@ impl Concat {
         Self { before: inputs[0].dims()[..axis].iter().product(), parts: inputs.iter().map(part).collect() }
     }
 
-    /// Calls for every stretch of an input in each of b planes: with its number, where it begins in the input's planes and
+    /// Calls for every stretch of an input in each of b values: with its number, where it begins in the input's values and
     /// in the output's, and how long it is.
     fn stretches(&self, m: usize, b: usize, mut visit: impl FnMut(usize, usize, usize, usize)) {
         let mut to = 0;

@@ -22,7 +22,7 @@ pub(crate) struct Conv {
     pub(super) groups: usize,
 }
 
-/// Numbers of one group: in a plane of inputs, in a plane of outputs, and of the weights.
+/// Numbers of one group: in a value of inputs, in a value of outputs, and of the weights.
 pub(super) struct Lens {
     pub(super) x: usize,
     pub(super) y: usize,
@@ -105,13 +105,13 @@ impl Tile<'_> {
         self.positions.len() * self.m
     }
 
-    /// The patches of a plane, rows × patch length: in the buffer, or where they are.
-    pub(super) fn patches<'a, T: Real>(&self, plane: &'a [T], buffer: &'a mut [T]) -> MatRef<'a, T> {
+    /// The patches of a value, rows × patch length: in the buffer, or where they are.
+    pub(super) fn patches<'a, T: Real>(&self, value: &'a [T], buffer: &'a mut [T]) -> MatRef<'a, T> {
         let (geometry, inner) = (&self.conv.patches, self.conv.patches.patch_len());
         if geometry.is_pointwise() {
-            return view(plane, self.rows(), inner);
+            return view(value, self.rows(), inner);
         }
-        geometry.gather(plane, buffer, self.m, self.positions.clone());
+        geometry.gather(value, buffer, self.m, self.positions.clone());
         view(buffer, self.rows(), inner)
     }
 

@@ -59,8 +59,8 @@ impl<T: Real> Operation<T> for Embedding {
     ) {
         let Some(v) = tangents.theta[0] else { return ydot.fill(T::of(0.0)) };
         let indices = &saved.indices[0];
-        let planes = ydot.chunks_exact_mut(indices.len() * self.features);
-        for (v, ydot) in v.chunks_exact(self.rows * self.features).zip(planes) {
+        let values = ydot.chunks_exact_mut(indices.len() * self.features);
+        for (v, ydot) in v.chunks_exact(self.rows * self.features).zip(values) {
             self.read(indices, v, ydot, at.m, self.constant());
         }
     }
@@ -78,8 +78,8 @@ impl<T: Real> Operation<T> for Embedding {
         }
         let Some(wbar) = &mut to.theta[0] else { return };
         let (indices, m) = (&saved.indices[0], at.m);
-        let planes = ybar.chunks_exact(indices.len() * self.features);
-        for (ybar, wbar) in planes.zip(wbar.chunks_exact_mut(self.rows * self.features)) {
+        let values = ybar.chunks_exact(indices.len() * self.features);
+        for (ybar, wbar) in values.zip(wbar.chunks_exact_mut(self.rows * self.features)) {
             for (indices, y) in indices.chunks_exact(m).zip(ybar.chunks_exact(self.features * m)) {
                 for (s, &row) in indices.iter().enumerate() {
                     if row != OUTSIDE && Some(row) != self.constant() {

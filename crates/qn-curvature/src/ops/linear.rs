@@ -21,12 +21,12 @@ pub(crate) struct Linear {
     positions: usize,
 }
 
-/// Some positions of m samples. A plane is `[position][entry][sample]`; products want `[entry][position][sample]`, which
+/// Some positions of m samples. A value is `[position][entry][sample]`; products want `[entry][position][sample]`, which
 /// is another order where there are several positions.
 struct Tile {
     positions: Range<usize>,
     m: usize,
-    /// Whether planes are in the products' order as they are.
+    /// Whether values are in the products' order as they are.
     whole: bool,
 }
 
@@ -35,12 +35,12 @@ impl Tile {
         self.positions.len() * self.m
     }
 
-    /// Where the tile's part of a plane with `len` entries a position is.
+    /// Where the tile's part of a value with `len` entries a position is.
     fn range(&self, len: usize) -> Range<usize> {
         self.positions.start * len * self.m..self.positions.end * len * self.m
     }
 
-    /// Calls with places in the tile's part of a plane and in the products' order, each of m numbers.
+    /// Calls with places in the tile's part of a value and in the products' order, each of m numbers.
     fn places(&self, len: usize, mut visit: impl FnMut(usize, usize)) {
         let (m, positions) = (self.m, self.positions.len());
         for position in 0..positions {
@@ -50,26 +50,26 @@ impl Tile {
         }
     }
 
-    /// A plane with `len` entries a position in the products' order, in the buffer unless it is so already.
-    fn gather<'a, T: Real>(&self, plane: &'a [T], len: usize, buffer: &'a mut [T]) -> &'a [T] {
-        let plane = &plane[self.range(len)];
+    /// A value with `len` entries a position in the products' order, in the buffer unless it is so already.
+    fn gather<'a, T: Real>(&self, value: &'a [T], len: usize, buffer: &'a mut [T]) -> &'a [T] {
+        let value = &value[self.range(len)];
         if self.whole {
-            return plane;
+            return value;
         }
         let m = self.m;
-        self.places(len, |from, to| buffer[to..to + m].copy_from_slice(&plane[from..from + m]));
+        self.places(len, |from, to| buffer[to..to + m].copy_from_slice(&value[from..from + m]));
         buffer
     }
 
-    /// What `fill` puts into its argument, in the products' order, to a plane.
-    fn scatter<T: Real>(&self, plane: &mut [T], len: usize, buffer: &mut [T], fill: impl FnOnce(&mut [T])) {
-        let plane = &mut plane[self.range(len)];
+    /// What `fill` puts into its argument, in the products' order, to a value.
+    fn scatter<T: Real>(&self, value: &mut [T], len: usize, buffer: &mut [T], fill: impl FnOnce(&mut [T])) {
+        let value = &mut value[self.range(len)];
         if self.whole {
-            return fill(plane);
+            return fill(value);
         }
         fill(buffer);
         let m = self.m;
-        self.places(len, |to, from| plane[to..to + m].copy_from_slice(&buffer[from..from + m]));
+        self.places(len, |to, from| value[to..to + m].copy_from_slice(&buffer[from..from + m]));
     }
 }
 
@@ -91,7 +91,7 @@ impl Linear {
         scratch.take(len * rows)
     }
 
-    /// Numbers of the weights, of a plane of inputs and of one of outputs.
+    /// Numbers of the weights, of a value of inputs and of one of outputs.
     fn lens(&self, m: usize) -> [usize; 3] {
         [self.inner * self.out, self.positions * self.inner * m, self.positions * self.out * m]
     }

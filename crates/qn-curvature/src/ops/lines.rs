@@ -9,7 +9,7 @@ pub(super) const WIDTH: usize = 64;
 /// A number for each line of a strip.
 pub(super) type Across<T> = [T; WIDTH];
 
-/// A plane `[before][len][behind][sample]` as lines of `len` numbers.
+/// A value `[before][len][behind][sample]` as lines of `len` numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lines {
     pub(super) before: usize,
@@ -36,17 +36,17 @@ impl Lines {
         Self { before, len, behind }
     }
 
-    /// Numbers in a plane of m samples.
-    pub(super) fn plane(&self, m: usize) -> usize {
+    /// Numbers in a value of m samples.
+    pub(super) fn numbers(&self, m: usize) -> usize {
         self.count(m) * self.len
     }
 
-    /// Lines in a plane of m samples.
+    /// Lines in a value of m samples.
     pub(super) fn count(&self, m: usize) -> usize {
         self.before * self.behind * m
     }
 
-    /// All lines of a plane.
+    /// All lines of a value.
     pub(super) fn strips(self, m: usize) -> impl Iterator<Item = Strip> {
         let stride = self.behind * m;
         (0..self.before).flat_map(move |block| {
@@ -63,13 +63,13 @@ impl Lines {
 }
 
 impl Strip {
-    /// The numbers of a plane at place k.
+    /// The numbers of a value at place k.
     #[inline(always)]
     pub(super) fn row<'x, T>(&self, x: &'x [T], k: usize) -> &'x [T] {
         &x[self.first + k * self.stride..][..self.width]
     }
 
-    /// The numbers of a plane at place k.
+    /// The numbers of a value at place k.
     #[inline(always)]
     pub(super) fn row_mut<'x, T>(&self, x: &'x mut [T], k: usize) -> &'x mut [T] {
         &mut x[self.first + k * self.stride..][..self.width]
@@ -117,7 +117,7 @@ mod tests {
     fn strips_cover_every_number_once() {
         for (dims, axis, m) in [(&[2, 3, 5][..], 1, 30), (&[4], 0, 3), (&[3, 2], 1, 130)] {
             let lines = Lines::along(&Shape::new(dims), axis);
-            let mut seen = vec![0; lines.plane(m)];
+            let mut seen = vec![0; lines.numbers(m)];
             let mut count = 0;
             for strip in lines.strips(m) {
                 for k in 0..lines.len {
@@ -130,7 +130,7 @@ mod tests {
             // Every number is that of its line.
             let stride = lines.behind * m;
             let line = |i: usize| i / (lines.len * stride) * stride + i % stride;
-            let x: Vec<usize> = (0..lines.plane(m)).map(line).collect();
+            let x: Vec<usize> = (0..lines.numbers(m)).map(line).collect();
             let numbers: Vec<usize> = (0..lines.count(m)).collect();
             for strip in lines.strips(m) {
                 assert!((0..lines.len).all(|k| strip.row(&x, k) == strip.of_lines(&numbers)), "{dims:?}");

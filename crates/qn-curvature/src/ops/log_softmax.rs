@@ -46,8 +46,8 @@ impl<T: Real> Operation<T> for LogSoftmax {
             ydot.fill(T::of(0.0));
             return;
         };
-        let plane = self.0.plane(at.m);
-        for (xdot, ydot) in xdot.chunks_exact(plane).zip(ydot.chunks_exact_mut(plane)) {
+        let len = self.0.numbers(at.m);
+        for (xdot, ydot) in xdot.chunks_exact(len).zip(ydot.chunks_exact_mut(len)) {
             for strip in self.0.strips(at.m) {
                 let sums = strip.dots(&saved.reals[0], xdot);
                 for k in 0..self.0.len {
@@ -68,8 +68,8 @@ impl<T: Real> Operation<T> for LogSoftmax {
         _: &mut Scratch<T>,
     ) {
         let Some(xbar) = &mut to.x[0] else { return };
-        let (p, plane) = (&saved.reals[0], self.0.plane(at.m));
-        for (ybar, xbar) in ybar.chunks_exact(plane).zip(xbar.chunks_exact_mut(plane)) {
+        let (p, len) = (&saved.reals[0], self.0.numbers(at.m));
+        for (ybar, xbar) in ybar.chunks_exact(len).zip(xbar.chunks_exact_mut(len)) {
             for strip in self.0.strips(at.m) {
                 let sums = strip.sums(ybar);
                 for k in 0..self.0.len {
@@ -92,8 +92,8 @@ impl<T: Real> Operation<T> for LogSoftmax {
     ) {
         self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
         let (Some(xdot), Some(xbar)) = (tangents.x[0], &mut to.x[0]) else { return };
-        let (p, totals, plane) = (&saved.reals[0], &saved.reals[1], self.0.plane(at.m));
-        for (xdot, xbar) in xdot.chunks_exact(plane).zip(xbar.chunks_exact_mut(plane)) {
+        let (p, totals, len) = (&saved.reals[0], &saved.reals[1], self.0.numbers(at.m));
+        for (xdot, xbar) in xdot.chunks_exact(len).zip(xbar.chunks_exact_mut(len)) {
             for strip in self.0.strips(at.m) {
                 let along = strip.dots(p, xdot);
                 for k in 0..self.0.len {
@@ -106,7 +106,7 @@ impl<T: Real> Operation<T> for LogSoftmax {
         }
     }
 
-    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
+    fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         let mut totals = scratch.take(self.0.count(at.m));
         for strip in self.0.strips(at.m) {
             let sums = strip.sums(ybar);
@@ -117,6 +117,6 @@ impl<T: Real> Operation<T> for LogSoftmax {
     }
 
     fn saves(&self) -> usize {
-        self.0.plane(1) + self.0.count(1)
+        self.0.numbers(1) + self.0.count(1)
     }
 }

@@ -38,7 +38,7 @@ impl MatMul {
         [self.rows * self.inner * m, self.inner * self.cols * m, self.rows * self.cols * m]
     }
 
-    /// C = or += A B, one plane.
+    /// C = or += A B, one tangent.
     fn forth<T: Real>(&self, [a, b]: [&[T]; 2], c: &mut [T], adds: bool, m: usize, scratch: &mut Scratch<T>) {
         let [a_len, b_len, c_len] = self.lens(m);
         for (&[i, j], c) in self.pairs.iter().zip(c.chunks_exact_mut(c_len)) {
@@ -48,7 +48,7 @@ impl MatMul {
         }
     }
 
-    /// Ā = or += C̄ Bᵀ for input 0 and B̄ = or += Aᵀ C̄ for input 1, from the other input, one plane.
+    /// Ā = or += C̄ Bᵀ for input 0 and B̄ = or += Aᵀ C̄ for input 1, from the other input, one tangent.
     fn back<T: Real>(
         &self,
         input: usize,
@@ -76,8 +76,8 @@ impl MatMul {
         }
     }
 
-    /// Numbers in a plane of each input and of the output.
-    fn planes(&self, m: usize) -> [usize; 3] {
+    /// Numbers in a value of each input and of the output.
+    fn value_lens(&self, m: usize) -> [usize; 3] {
         let [a, b, c] = self.lens(m);
         [a * self.counts[0], b * self.counts[1], c * self.pairs.len()]
     }
@@ -98,13 +98,13 @@ impl<T: Real> Operation<T> for MatMul {
         ydot: &mut [T],
         scratch: &mut Scratch<T>,
     ) {
-        let planes = self.planes(at.m);
-        for (t, ydot) in ydot.chunks_exact_mut(planes[2]).enumerate() {
+        let lens = self.value_lens(at.m);
+        for (t, ydot) in ydot.chunks_exact_mut(lens[2]).enumerate() {
             let mut adds = false;
             for input in 0..2 {
                 let Some(xdot) = tangents.x[input] else { continue };
                 let mut factors = [at.x[0], at.x[1]];
-                factors[input] = &xdot[t * planes[input]..(t + 1) * planes[input]];
+                factors[input] = &xdot[t * lens[input]..(t + 1) * lens[input]];
                 self.forth(factors, ydot, adds, at.m, scratch);
                 adds = true;
             }
@@ -122,10 +122,10 @@ impl<T: Real> Operation<T> for MatMul {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let planes = self.planes(at.m);
+        let lens = self.value_lens(at.m);
         for (input, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
-            for (ybar, xbar) in ybar.chunks_exact(planes[2]).zip(xbar.chunks_exact_mut(planes[input])) {
+            for (ybar, xbar) in ybar.chunks_exact(lens[2]).zip(xbar.chunks_exact_mut(lens[input])) {
                 self.back(input, (at.x[1 - input], ybar), (xbar, false), at.m, scratch);
             }
         }
@@ -142,10 +142,10 @@ impl<T: Real> Operation<T> for MatMul {
         scratch: &mut Scratch<T>,
     ) {
         self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
-        let planes = self.planes(at.m);
+        let lens = self.value_lens(at.m);
         for (input, xbar) in to.x.iter_mut().enumerate() {
             let (Some(xbar), Some(xdot)) = (xbar, tangents.x[1 - input]) else { continue };
-            let blocks = xdot.chunks_exact(planes[1 - input]).zip(xbar.chunks_exact_mut(planes[input]));
+            let blocks = xdot.chunks_exact(lens[1 - input]).zip(xbar.chunks_exact_mut(lens[input]));
             for (xdot, xbar) in blocks {
                 self.back(input, (xdot, ybar), (xbar, true), at.m, scratch);
             }

@@ -32,9 +32,9 @@ impl MaxPool {
     }
 }
 
-/// out = x at `indices`, for every tangent; `plane` is the length of a tangent's input.
-pub(crate) fn pick<T: Real>(indices: &[u32], x: &[T], out: &mut [T], plane: usize) {
-    for (x, out) in x.chunks_exact(plane).zip(out.chunks_exact_mut(indices.len())) {
+/// out = x at `indices`, for every tangent; `len` is the length of a tangent's input.
+pub(crate) fn pick<T: Real>(indices: &[u32], x: &[T], out: &mut [T], len: usize) {
+    for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(indices.len())) {
         for (o, &at) in out.iter_mut().zip(indices) {
             *o = x[at as usize];
         }

@@ -93,12 +93,12 @@ impl<T: Real> Operation<T> for Normalise {
         ydot: &mut [T],
         _: &mut Scratch<T>,
     ) {
-        let (m, plane, unit) = (at.m, self.standard.groups.plane(at.m), &saved.reals[0]);
+        let (m, len, unit) = (at.m, self.standard.groups.numbers(at.m), &saved.reals[0]);
         let (weight, bias) = (self.weight_dot(tangents), self.bias.and_then(|i| tangents.theta[i]));
-        for (t, ydot) in ydot.chunks_exact_mut(plane).enumerate() {
+        for (t, ydot) in ydot.chunks_exact_mut(len).enumerate() {
             match tangents.x[0] {
                 Some(xdot) => {
-                    let xdot = part(xdot, plane, t);
+                    let xdot = part(xdot, len, t);
                     self.standard.project(saved, [None, self.weight(at)], xdot, (ydot, false), m);
                 }
                 None => ydot.fill(T::of(0.0)),
@@ -124,9 +124,9 @@ impl<T: Real> Operation<T> for Normalise {
         to: &mut Cotangents<'_, T>,
         _: &mut Scratch<T>,
     ) {
-        let (m, plane, unit) = (at.m, self.standard.groups.plane(at.m), &saved.reals[0]);
-        for (t, ybar) in ybar.chunks_exact(plane).enumerate() {
-            let places = (0..plane / m).map(|entry| t * self.standard.period + self.standard.place(0, entry));
+        let (m, len, unit) = (at.m, self.standard.groups.numbers(at.m), &saved.reals[0]);
+        for (t, ybar) in ybar.chunks_exact(len).enumerate() {
+            let places = (0..len / m).map(|entry| t * self.standard.period + self.standard.place(0, entry));
             if let Some(wbar) = self.weight.and_then(|i| to.theta[i].as_deref_mut()) {
                 let pairs = ybar.chunks_exact(m).zip(unit.chunks_exact(m));
                 places.clone().zip(pairs).for_each(|(p, (y, unit))| wbar[p] += qn_kernels::dot(y, unit));
@@ -135,7 +135,7 @@ impl<T: Real> Operation<T> for Normalise {
                 places.zip(ybar.chunks_exact(m)).for_each(|(p, y)| vbar[p] += qn_kernels::sum(y));
             }
             if let Some(xbar) = &mut to.x[0] {
-                let xbar = &mut xbar[t * plane..(t + 1) * plane];
+                let xbar = &mut xbar[t * len..(t + 1) * len];
                 self.standard.project(saved, [self.weight(at), None], ybar, (xbar, false), m);
             }
         }
@@ -151,9 +151,9 @@ impl<T: Real> Operation<T> for Normalise {
         scratch: &mut Scratch<T>,
     ) {
         self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
-        let (plane, w) = (self.standard.groups.plane(at.m), self.weight(at));
+        let (len, w) = (self.standard.groups.numbers(at.m), self.weight(at));
         for t in 0..tangents.b {
-            let mut xbar = to.x[0].as_deref_mut().map(|x| &mut x[t * plane..(t + 1) * plane]);
+            let mut xbar = to.x[0].as_deref_mut().map(|x| &mut x[t * len..(t + 1) * len]);
             if let (Some(v), Some(xbar)) = (self.weight_dot(tangents), &mut xbar) {
                 let v = part(v, self.standard.period, t);
                 self.standard.project(saved, [Some(v), None], ybar, (xbar, true), at.m);
@@ -161,12 +161,12 @@ impl<T: Real> Operation<T> for Normalise {
             if let Some(xdot) = tangents.x[0] {
                 let wbar = self.weight.and_then(|i| to.theta[i].as_deref_mut());
                 let wbar = wbar.map(|w| &mut w[t * self.standard.period..(t + 1) * self.standard.period]);
-                self.standard.bend(saved, (w, ybar, part(xdot, plane, t)), (xbar, wbar), at.m);
+                self.standard.second_order(saved, (w, ybar, part(xdot, len, t)), (xbar, wbar), at.m);
             }
         }
     }
 
-    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
+    fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         let [mut means, mut along] = [(); 2].map(|()| scratch.take(self.standard.groups.count(at.m)));
         for strip in self.standard.groups.strips(at.m) {
             let found = self.standard.means(strip, &saved.reals[0], self.weight(at), ybar);
@@ -183,7 +183,7 @@ impl<T: Real> Operation<T> for Normalise {
     }
 
     fn saves(&self) -> usize {
-        self.standard.groups.plane(1) + 3 * self.standard.groups.before
+        self.standard.groups.numbers(1) + 3 * self.standard.groups.before
     }
 }
 
@@ -264,7 +264,7 @@ mod tests {
         let (ybar, ybardot) = (of([2.0, -1.0, 1.0, 0.5, 4.0], 1.0), of([1.0, 1.5, -2.0, 3.0, 0.5], 1.0));
         let (at, mut scratch) = (At { m: 1, x: &[&x], theta: &[&w], packed: &[] }, Scratch::new());
         let mut saved = operation.forward(&at, &mut [T::of(0.0); 5], &mut scratch);
-        operation.settle(&at, &mut saved, &ybar, &mut scratch);
+        operation.prepare(&at, &mut saved, &ybar, &mut scratch);
         let tangents = Tangents { b: 1, x: &[Some(&xdot)], theta: &[Some(&wdot)], packed: &[], kept: &[] };
         let (mut xbar, mut wbar) = ([T::of(0.0); 5], [T::of(0.0); 5]);
         let mut to = Cotangents { x: &mut [Some(&mut xbar)], theta: &mut [Some(&mut wbar)] };

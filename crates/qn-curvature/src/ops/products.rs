@@ -35,7 +35,7 @@ struct Product<'a, T> {
     factors: [Factor<'a, T>; 2],
     /// Rows, columns, and numbers in a line of a factor.
     sizes: [usize; 3],
-    /// `[row][column][sample]`.
+    /// The result, `[row][column][sample]`.
     out: &'a mut [T],
     adds: bool,
     m: usize,

@@ -105,7 +105,7 @@ impl Rearrange {
         Some(Self { runs, constants, constant, lens: [x.len(), y.len()], bijective })
     }
 
-    /// One plane, with a constant where the input is not read.
+    /// One value, with a constant where the input is not read.
     fn push<T: Real>(&self, x: &[T], y: &mut [T], constant: T, m: usize) {
         for &Run { from, to, len } in &self.runs {
             y[to * m..(to + len) * m].copy_from_slice(&x[from * m..(from + len) * m]);

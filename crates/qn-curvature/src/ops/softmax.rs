@@ -76,8 +76,8 @@ impl<T: Real> Loop for Project<'_, T> {
 
 /// out = P(d) for every tangent or cotangent.
 fn project<T: Real>(lines: Lines, p: &[T], d: &[T], out: &mut [T], m: usize) {
-    let plane = lines.plane(m);
-    for (d, out) in d.chunks_exact(plane).zip(out.chunks_exact_mut(plane)) {
+    let len = lines.numbers(m);
+    for (d, out) in d.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
         wide(Project { lines, p, d, out, m });
     }
 }
@@ -168,14 +168,14 @@ impl<T: Real> Operation<T> for Softmax {
             return;
         };
         let Some(xbar) = &mut to.x[0] else { return };
-        let (p, centred, plane) = (&saved.reals[0], &saved.reals[1], self.0.plane(at.m));
-        let blocks = xdot.chunks_exact(plane).zip(ybardot.chunks_exact(plane));
-        for ((xdot, ybardot), xbar) in blocks.zip(xbar.chunks_exact_mut(plane)) {
+        let (p, centred, len) = (&saved.reals[0], &saved.reals[1], self.0.numbers(at.m));
+        let blocks = xdot.chunks_exact(len).zip(ybardot.chunks_exact(len));
+        for ((xdot, ybardot), xbar) in blocks.zip(xbar.chunks_exact_mut(len)) {
             wide(Bend { lines: self.0, p, centred, xdot, ybardot, xbar, m: at.m });
         }
     }
 
-    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
+    fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         let mut centred = scratch.take(ybar.len());
         for strip in self.0.strips(at.m) {
             let sums = strip.dots(&saved.reals[0], ybar);
@@ -189,7 +189,7 @@ impl<T: Real> Operation<T> for Softmax {
     }
 
     fn saves(&self) -> usize {
-        2 * self.0.plane(1)
+        2 * self.0.numbers(1)
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Standard {
     pub(super) groups: Lines,
     /// Whether the mean is subtracted.
     pub(super) centred: bool,
-    /// ε.
+    /// The ε that is added to variances.
     pub(super) eps: f64,
     /// So many entries in turn have a weight w in common, and after so many weights they begin again.
     pub(super) run: usize,
@@ -124,7 +124,7 @@ impl Standard {
     }
 
     /// What ẋ adds to the derivatives of x̄ and w̄, for one tangent.
-    pub(super) fn bend<T: Real>(
+    pub(super) fn second_order<T: Real>(
         &self,
         saved: &Saved<T>,
         (w, ybar, xdot): (Option<&[T]>, &[T], &[T]),
@@ -145,7 +145,7 @@ impl Standard {
             }
             if let Some(xbar) = &mut xbar {
                 let factor = |k| w.map_or(T::of(1.0), |w| w[self.place(strip.block, k)]);
-                dots.bend(saved, self.groups.len, factor, (ybar, xdot), xbar);
+                dots.second_order(saved, self.groups.len, factor, (ybar, xdot), xbar);
             }
         }
     }
@@ -188,7 +188,7 @@ impl<T: Real> Dots<T> {
     }
 
     /// x̄ -= r (q c + a e + x̂ (mean (c e) - 3 q a)); `w` gives the weights.
-    fn bend(
+    fn second_order(
         &self,
         saved: &Saved<T>,
         len: usize,

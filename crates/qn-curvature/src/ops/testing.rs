@@ -7,7 +7,7 @@ use crate::scratch::Scratch;
 
 /// Samples: fewer than the vector lanes, and as many.
 const SAMPLES: [usize; 2] = [3, 16];
-/// Tangents.
+/// Number of tangents.
 const B: usize = 2;
 /// Steps of this size err by its square and by rounding, eps/h: both about 1e-10.
 const H: f64 = 1e-5;
@@ -119,7 +119,7 @@ impl Point<'_> {
             match second {
                 None => self.operation.vjp(&at, &saved, (ybar, b), &mut to, &mut scratch),
                 Some(Second { xdot, theta_dot, primal }) => {
-                    self.operation.settle(&at, &mut saved, primal, &mut scratch);
+                    self.operation.prepare(&at, &mut saved, primal, &mut scratch);
                     // What is not kept must not be read.
                     let keeps = self.operation.keeps();
                     let empty = vec![&[][..]; self.x.len()];

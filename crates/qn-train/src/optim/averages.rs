@@ -12,7 +12,7 @@ pub struct Averages {
     gradients: Tensor,
     /// Σ (1 − γ) γ^(t−s) λ_k(s)², not bias-corrected: [C], f64.
     squares: Tensor,
-    /// t_k.
+    /// Steps t_k that each class has been seen in.
     steps: Vec<u64>,
 }
 
@@ -30,7 +30,7 @@ impl Averages {
         })
     }
 
-    /// As saved.
+    /// The averages that a checkpoint holds.
     pub fn restore(gamma: f64, gradients: Tensor, squares: Tensor, steps: Vec<u64>) -> Self {
         Self { gamma, gradients, squares, steps }
     }

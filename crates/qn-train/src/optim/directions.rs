@@ -10,9 +10,9 @@ use crate::planes::squares;
 pub(crate) struct Directions {
     /// V, [k, P]; the rows need not be orthogonal, nor of unit length.
     rows: Tensor,
-    /// M.
+    /// The matrix M that acts inside the subspace.
     inside: Inside,
-    /// b.
+    /// The step b along everything outside of it.
     outside: f64,
     /// The Newton steps W, unscaled, of which M is made; none where the step is a projection.
     newton: Option<Inside>,

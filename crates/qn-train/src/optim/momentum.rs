@@ -5,9 +5,9 @@ use qn_run::TrainConfig;
 /// Momentum as PyTorch's SGD has it: b ← x in the first step, b ← β b + (1 − τ) x in every later one, with dampening τ;
 /// what comes out is b, or x + β b with Nesterov's. Without momentum (β = 0) it is x.
 pub(crate) struct Momentum {
-    /// β.
+    /// Momentum β.
     coefficient: f64,
-    /// τ.
+    /// Dampening τ of what is added.
     dampening: f64,
     nesterov: bool,
     /// b, [P].

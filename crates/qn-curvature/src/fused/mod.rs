@@ -1,16 +1,19 @@
 //! Convolutions, each with the max-pool behind it and the ReLU, if any, between, as one operation.
 //!
 //! They are done sample by sample, one behind the other, so that what one writes is in the first-level cache when the
-//! next reads it. Only the outputs that the pools let through are differentiated; see [`crate::direct`].
+//! next reads it. Only the outputs that the pools let through are differentiated; see [`crate::fused::conv_pool`].
+
+mod conv_pool;
+mod rows;
 
 use qn_kernels::{Group, Im2col};
 use qn_model::{Activation, Graph, Node, Op};
 
-use crate::direct::{Active, Back, Direct, Found, Padded, SIZES, Work};
+use crate::Real;
+use crate::fused::conv_pool::{Active, Back, ConvPool, Found, Padded, SIZES, Work};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::{Conv, MaxPool, Windows};
 use crate::scratch::Scratch;
-use crate::{Real, window_rows};
 
 /// Bytes that a convolution's input may take in one sample: a first-level cache.
 const INPUT_BYTES: usize = 1 << 15;
@@ -21,7 +24,7 @@ const OUTPUTS: usize = 16;
 /// A chain of convolutions with their pools.
 #[derive(Clone, Debug)]
 pub(crate) struct PooledConvs {
-    convs: Vec<Direct>,
+    convs: Vec<ConvPool>,
     /// The convolutions by themselves, for microbatches that do not fill the vector lanes.
     plain: Vec<Conv>,
 }
@@ -29,7 +32,7 @@ pub(crate) struct PooledConvs {
 /// The chain that begins with a node of the graph, and how many nodes it replaces: convolutions that a max-pool
 /// follows, with or without a ReLU between, whose input is small and whose values nothing else reads.
 pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize)> {
-    let (mut convs, mut count): (Vec<Direct>, usize) = (Vec::new(), 0);
+    let (mut convs, mut count): (Vec<ConvPool>, usize) = (Vec::new(), 0);
     while let Some((conv, nodes)) = pooled_conv::<T>(graph, first + count, count > 0) {
         if let Some(previous) = convs.last_mut() {
             previous.output = conv.input;
@@ -37,13 +40,13 @@ pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize
         convs.push(conv);
         count += nodes;
     }
-    let plain = |conv: &Direct| Conv::new(conv.patches.input, conv.patches.output, conv.patches.window, 1);
+    let plain = |conv: &ConvPool| Conv::new(conv.patches.input, conv.patches.output, conv.patches.window, 1);
     let plain = convs.iter().map(plain).collect();
     (count > 0).then_some((PooledConvs { convs, plain }, count))
 }
 
 /// One convolution of a chain, which reads what the node before gives if it `continues` the chain.
-fn pooled_conv<T>(graph: &Graph, first: usize, continues: bool) -> Option<(Direct, usize)> {
+fn pooled_conv<T>(graph: &Graph, first: usize, continues: bool) -> Option<(ConvPool, usize)> {
     let nodes = graph.nodes().get(first..)?;
     let alone = |i: usize| graph.readers(first + i) == 1 && nodes[i].inputs == [first + i];
     let [Node { op: Op::Conv { bias, window, groups: 1, .. }, inputs, shape, .. }, after, ..] = nodes else {
@@ -62,7 +65,7 @@ fn pooled_conv<T>(graph: &Graph, first: usize, continues: bool) -> Option<(Direc
     (small && sound && follows && (1..count).all(alone)).then(|| {
         let pool = Windows { input: shape.image(), output: pooled.image(), window: *pool };
         let output = Padded::new(pool.output, 0);
-        (Direct { patches, has_bias: bias.is_some(), pool, relu, input, output }, count)
+        (ConvPool { patches, has_bias: bias.is_some(), pool, relu, input, output }, count)
     })
 }
 
@@ -78,7 +81,7 @@ impl PooledConvs {
 
     /// Groups of a tangent.
     fn groups(&self) -> usize {
-        self.convs.iter().map(Direct::groups).sum()
+        self.convs.iter().map(ConvPool::groups).sum()
     }
 
     /// Calls `visit` with a parameter tensor's number, an entry of it, and the entry's group and lane.
@@ -100,7 +103,7 @@ impl PooledConvs {
 
     /// Sizes of the parameter tensors.
     fn tensors(&self) -> Vec<usize> {
-        self.convs.iter().flat_map(Direct::tensors).collect()
+        self.convs.iter().flat_map(ConvPool::tensors).collect()
     }
 
     /// b blocks of parameters, `[tangent][entry]` each or None for zeros, packed tangent after tangent.
@@ -190,19 +193,12 @@ impl PooledConvs {
                     });
                     visit(i, sample, &deltas[i + 1]);
                     let weight = &pass.weights[range.clone()];
-                    let work = Work {
-                        direct: conv,
-                        weight,
-                        active,
-                        sample,
-                        tangent: &tangent[range.clone()],
-                        input,
-                    };
+                    let work = Work { conv, weight, active, sample, tangent: &tangent[range.clone()], input };
                     let (before, after) = deltas.split_at_mut(i + 1);
                     let rdelta_in = reached.then_some(before[i].as_mut_slice());
                     let sums = &mut sums[range];
                     let back = Back { delta_terms: second, rdelta: &after[0], rdelta_in, sums };
-                    window_rows::backward(&work, back);
+                    rows::backward(&work, back);
                 }
                 if let Some(xbar) = &mut xbar {
                     let xbar = &mut xbar[t * in_len..(t + 1) * in_len];
@@ -323,14 +319,14 @@ impl<T: Real> Operation<T> for PooledConvs {
                     }
                     let reached = i > first || has_input;
                     let input = reached.then(|| &before[sample * conv.input.len()..][..conv.input.len()]);
-                    let work = Work { direct: conv, weight: own, active, sample, tangent, input };
+                    let work = Work { conv, weight: own, active, sample, tangent, input };
                     let len = conv.output.len();
                     let target = if i + 1 == last {
                         &mut out[..]
                     } else {
                         &mut values[sample * len..(sample + 1) * len]
                     };
-                    window_rows::tangent_forward(&work, target, &mut partial);
+                    rows::tangent_forward(&work, target, &mut partial);
                 }
                 places[last].scatter_one(&out, ydot, (sample, m));
             }
@@ -381,7 +377,7 @@ impl<T: Real> Operation<T> for PooledConvs {
     }
 
     /// Notes what reaches every output that reaches the loss.
-    fn settle(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], _: &mut Scratch<T>) {
+    fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], _: &mut Scratch<T>) {
         let weights = self.weights(at);
         let mut found: Vec<Vec<(usize, Vec<T>)>> = self.convs.iter().map(|_| Vec::new()).collect();
         let actives = Self::actives(saved);

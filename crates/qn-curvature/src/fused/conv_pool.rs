@@ -1,4 +1,4 @@
-//! Direct convolution through ReLU and max-pooling.
+//! ConvPool convolution through ReLU and max-pooling.
 //!
 //! Behind ReLU and max-pooling most outputs of a convolution s = W x + b reach nothing: of each pooling
 //! window one does, and only where it is positive. Which ones depends on the primal pass alone. So R{s} is
@@ -40,25 +40,25 @@ impl Padded {
         self.channels * self.height * self.width
     }
 
-    /// `plane[entry][sample]` to `[sample][padded entry]`.
-    pub(crate) fn gather<T: Copy>(&self, plane: &[T], padded: &mut [T], m: usize) {
+    /// `value[entry][sample]` to `[sample][padded entry]`.
+    pub(crate) fn gather<T: Copy>(&self, value: &[T], padded: &mut [T], m: usize) {
         for sample in 0..m {
-            self.gather_one(plane, &mut padded[sample * self.len()..(sample + 1) * self.len()], (sample, m));
+            self.gather_one(value, &mut padded[sample * self.len()..(sample + 1) * self.len()], (sample, m));
         }
     }
 
-    /// The same for one sample.
-    pub(crate) fn gather_one<T: Copy>(&self, plane: &[T], padded: &mut [T], (sample, m): (usize, usize)) {
-        self.pairs(|entry, at| padded[at] = plane[entry * m + sample]);
+    /// One sample of [`Self::gather`].
+    pub(crate) fn gather_one<T: Copy>(&self, value: &[T], padded: &mut [T], (sample, m): (usize, usize)) {
+        self.each_entry(|entry, at| padded[at] = value[entry * m + sample]);
     }
 
-    /// Puts one sample back into its plane.
-    pub(crate) fn scatter_one<T: Copy>(&self, padded: &[T], plane: &mut [T], (sample, m): (usize, usize)) {
-        self.pairs(|entry, at| plane[entry * m + sample] = padded[at]);
+    /// Puts one sample back into its value.
+    pub(crate) fn scatter_one<T: Copy>(&self, padded: &[T], value: &mut [T], (sample, m): (usize, usize)) {
+        self.each_entry(|entry, at| value[entry * m + sample] = padded[at]);
     }
 
     /// Visits each entry, in order, with its place.
-    fn pairs(&self, mut visit: impl FnMut(usize, usize)) {
+    fn each_entry(&self, mut visit: impl FnMut(usize, usize)) {
         let mut entry = 0;
         for channel in 0..self.channels {
             for row in 0..self.height {
@@ -82,7 +82,7 @@ impl Padded {
 
 /// A convolution with the ReLU, if any, and the max-pool behind it.
 #[derive(Clone, Debug)]
-pub(crate) struct Direct {
+pub(crate) struct ConvPool {
     pub(crate) patches: Im2col,
     pub(crate) has_bias: bool,
     pub(crate) pool: Windows,
@@ -113,7 +113,7 @@ pub(crate) struct Active<T> {
     entries: Vec<Entry<T>>,
 }
 
-/// What a forward pass has found, in planes of m samples.
+/// What a forward pass has found, in values of m samples.
 pub(crate) struct Found<'a, T> {
     pub(crate) input: &'a [T],
     /// The convolution's output, behind the ReLU if there is one.
@@ -129,7 +129,7 @@ pub(crate) const SIZES: [usize; 2] = [3, 5];
 /// right after the other, which would stall on the stores before.
 const STREAMS: usize = 4;
 
-impl Direct {
+impl ConvPool {
     /// The convolution with samples in the vector lanes, unless they are too few or its stride is not one.
     pub(crate) fn samples_in_lanes(&self, m: usize) -> Option<Convolution> {
         let Im2col { input, output, window } = self.patches;
@@ -217,7 +217,7 @@ impl Direct {
 }
 
 impl<T: Real> Active<T> {
-    /// What a padded plane of a sample holds at its entries, in order.
+    /// What a padded value of a sample holds at its entries, in order.
     pub(crate) fn read(&self, sample: usize, channels: usize, delta: &[T]) -> Vec<T> {
         self.entries[self.range(sample, channels)].iter().map(|entry| delta[entry.slot as usize]).collect()
     }
@@ -235,7 +235,7 @@ impl<T: Real> Active<T> {
 
 /// What both passes of a direct convolution over one sample read.
 pub(crate) struct Work<'a, T> {
-    pub(crate) direct: &'a Direct,
+    pub(crate) conv: &'a ConvPool,
     /// W and b.
     pub(crate) weight: &'a [Group<T>],
     pub(crate) active: &'a Active<T>,
@@ -250,7 +250,7 @@ impl<'a, T> Work<'a, T> {
     /// The entries of each output channel.
     #[inline(always)]
     pub(crate) fn channels(&self) -> impl Iterator<Item = &'a [Entry<T>]> + use<'a, T> {
-        let (active, out) = (self.active, self.direct.channels());
+        let (active, out) = (self.active, self.conv.channels());
         active.starts[self.sample * out..=(self.sample + 1) * out]
             .array_windows::<2>()
             .map(move |&[from, to]| &active.entries[from as usize..to as usize])
@@ -259,7 +259,7 @@ impl<'a, T> Work<'a, T> {
     /// The primal input.
     #[inline(always)]
     pub(crate) fn image(&self) -> &'a [T] {
-        let len = self.direct.input.len();
+        let len = self.conv.input.len();
         &self.active.input[self.sample * len..(self.sample + 1) * len]
     }
 }

@@ -6,14 +6,14 @@
 use pulp::Simd;
 use qn_kernels::{self as lanes, Group, Kernel, LANES, Real, Registers};
 
-use crate::direct::{Back, Entry, Work};
+use crate::fused::conv_pool::{Back, Entry, Work};
 
 /// R{output} of a sample: at active entries V x + v + W R{x}, zero elsewhere. `partial` is scratch.
 pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partial: &mut Vec<Group<T>>) {
     out.fill(T::of(0.0));
-    let positions = work.direct.pool.output.positions();
+    let positions = work.conv.pool.output.positions();
     partial.resize(positions.max(partial.len()), Group::zero());
-    match work.direct.patches.window.kernel[0] {
+    match work.conv.patches.window.kernel[0] {
         3 => lanes::run::<T>(Forward::<_, 3> { work, out, partial }),
         _ => lanes::run::<T>(Forward::<_, 5> { work, out, partial }),
     }
@@ -21,7 +21,7 @@ pub(crate) fn tangent_forward<T: Real>(work: &Work<'_, T>, out: &mut [T], partia
 
 /// From R{δ} of the output: adds R{dW} and R{db} to the sums, and gives R{δ} of the input.
 pub(crate) fn backward<T: Real>(work: &Work<'_, T>, back: Back<'_, T>) {
-    match work.direct.patches.window.kernel[0] {
+    match work.conv.patches.window.kernel[0] {
         3 => lanes::run::<T>(Backward::<_, 3> { work, back }),
         _ => lanes::run::<T>(Backward::<_, 5> { work, back }),
     }
@@ -37,8 +37,8 @@ struct Rows {
 
 impl Rows {
     fn of<T>(work: &Work<'_, T>) -> Self {
-        let row_len = work.direct.input.row_len();
-        Self { row_len, len: (work.direct.patches.window.kernel[0] - 1) * row_len + LANES }
+        let row_len = work.conv.input.row_len();
+        Self { row_len, len: (work.conv.patches.window.kernel[0] - 1) * row_len + LANES }
     }
 
     /// The part from `at`.
@@ -89,8 +89,8 @@ impl<T: Real, const H: usize> Kernel for Forward<'_, T, H> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let Self { work, out, partial } = self;
-        let (groups, rows, image) = (work.direct.row_groups(), Rows::of(work), work.image());
-        let biases = &work.tangent[work.direct.channels() * H * groups..];
+        let (groups, rows, image) = (work.conv.row_groups(), Rows::of(work), work.image());
+        let biases = &work.tangent[work.conv.channels() * H * groups..];
         for (channel, entries) in work.channels().enumerate() {
             let filter = channel * H * groups..(channel + 1) * H * groups;
             let (tangent, weight) = (&work.tangent[filter.clone()], &work.weight[filter]);
@@ -131,11 +131,11 @@ impl<T: Real, const H: usize> Kernel for Backward<'_, T, H> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let Self { work, back: Back { delta_terms, rdelta, mut rdelta_in, sums } } = self;
-        let (groups, rows, image) = (work.direct.row_groups(), Rows::of(work), work.image());
+        let (groups, rows, image) = (work.conv.row_groups(), Rows::of(work), work.image());
         if let Some(rdelta_in) = rdelta_in.as_deref_mut() {
             rdelta_in.fill(T::of(0.0));
         }
-        let (sums, bias_sums) = sums.split_at_mut(work.direct.channels() * H * groups);
+        let (sums, bias_sums) = sums.split_at_mut(work.conv.channels() * H * groups);
         for (channel, entries) in work.channels().enumerate() {
             if let Some(sum) = bias_sums.get_mut(channel) {
                 sum[0] += entries.iter().map(|entry| rdelta[entry.slot as usize]).sum::<T>();

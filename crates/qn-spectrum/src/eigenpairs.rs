@@ -132,7 +132,7 @@ pub struct Eigenpairs<S = f64> {
     pub converged: usize,
     /// Products with single vectors, residual checks included.
     pub matvecs: usize,
-    /// Restarts.
+    /// Number of restarts.
     pub iterations: usize,
     /// Why it ended.
     pub stop_reason: StopReason,
@@ -149,15 +149,15 @@ pub enum SpectrumError {
     /// k is not between 1 and n.
     #[error("k = {k} eigenpairs of an operator of dimension {n}: k must be 1 to {n}")]
     Count {
-        /// As asked.
+        /// Number of pairs that was asked for.
         k: usize,
-        /// Dimension.
+        /// The operator's dimension.
         n: usize,
     },
     /// The basis is too small.
     #[error("ncv = {ncv} is too small: with k = {k} and block = {block} it must be at least {least}")]
     Basis {
-        /// As asked.
+        /// Number of basis vectors that was asked for.
         ncv: usize,
         /// Pairs wanted.
         k: usize,
@@ -169,7 +169,7 @@ pub enum SpectrumError {
     /// The tolerance is negative or not finite.
     #[error("tol = {tol}: it must be a finite number of at least 0")]
     Tolerance {
-        /// As asked.
+        /// Tolerance that was asked for.
         tol: f64,
     },
     /// The operator is not symmetric.
@@ -185,7 +185,7 @@ pub enum SpectrumError {
     /// Too few random vectors, steps or points.
     #[error("{found} is too few: give at least {least}")]
     Probes {
-        /// As asked.
+        /// Number that was given.
         found: usize,
         /// The fewest that work.
         least: usize,
@@ -195,7 +195,7 @@ pub enum SpectrumError {
         "sigma = {sigma:e} is below the distance of the {points} points, so that the density would not show: give at least {least:e}, or more points"
     )]
     Sigma {
-        /// As asked.
+        /// Width that was asked for.
         sigma: f64,
         /// Points of the grid.
         points: usize,
@@ -205,9 +205,9 @@ pub enum SpectrumError {
     /// A preconditioner of another size.
     #[error("a diagonal of {found} entries for an operator of dimension {n}")]
     DiagonalLength {
-        /// Entries.
+        /// Number of entries of the diagonal.
         found: usize,
-        /// Dimension.
+        /// The operator's dimension.
         n: usize,
     },
     /// A preconditioner that has no inverse square root.
@@ -215,7 +215,7 @@ pub enum SpectrumError {
     Diagonal {
         /// The first such entry, from 0.
         row: usize,
-        /// It.
+        /// The entry itself.
         value: f64,
     },
     /// The matrix has an entry that is infinite or not a number.

@@ -14,7 +14,7 @@ use crate::{Curvature, Real};
 
 /// A linear layer behind which there are only linear layers and activations.
 #[derive(Clone, Debug)]
-pub(crate) struct TailLayer {
+pub(crate) struct HeadLayer {
     /// W in θ.
     pub(crate) theta: Range<usize>,
     /// W and b in the layout of the parameters by which there are derivatives.
@@ -30,7 +30,7 @@ pub(crate) struct TailLayer {
     gated: bool,
 }
 
-impl TailLayer {
+impl HeadLayer {
     /// Entries of ã.
     pub(crate) fn inputs(&self) -> usize {
         self.inner + usize::from(self.bias.is_some())
@@ -52,7 +52,7 @@ impl TailLayer {
 
 /// A layer at some samples, one row for each.
 pub(crate) struct LayerAt<T> {
-    /// ã.
+    /// Inputs ã of a linear layer, with a one behind them for its bias.
     pub(crate) a: Mat<T>,
     /// β_r = (dz/ds)ᵀ q_r in columns r · out and behind, d²ℓ/dz² being Σ_r w_r q_r q_rᵀ as the loss factors it.
     pub(crate) b: Mat<T>,
@@ -72,7 +72,7 @@ impl<T: Real> Curvature<T> {
 
     /// The linear layers at the end, if their own blocks of F are zero, which a smooth activation among them
     /// would spoil; G needs nothing.
-    pub(crate) fn tail(&self, operator: Operator) -> Vec<TailLayer> {
+    pub(crate) fn head(&self, operator: Operator) -> Vec<HeadLayer> {
         let graph = &self.network().graph;
         let nodes = graph.nodes();
         if operator == Operator::EmpiricalFisher {
@@ -89,14 +89,14 @@ impl<T: Real> Curvature<T> {
             Op::Activation(f) => piecewise(*f),
             _ => false,
         };
-        let mut tail: Vec<usize> = (0..nodes.len()).rev().take_while(belongs).collect();
-        tail.reverse();
+        let mut head: Vec<usize> = (0..nodes.len()).rev().take_while(belongs).collect();
+        head.reverse();
         let Network { ranges, places, .. } = self.network();
         let place = |id: ParamId| places[id.0].clone();
         let mut layers = Vec::new();
-        for i in tail {
+        for i in head {
             let Op::Linear { weight, bias } = nodes[i].op else { continue };
-            layers.push(TailLayer {
+            layers.push(HeadLayer {
                 theta: ranges[weight.0].clone(),
                 weight: place(weight),
                 bias: bias.map(place),
@@ -112,7 +112,7 @@ impl<T: Real> Curvature<T> {
     }
 
     /// The layers at some samples.
-    pub(crate) fn tail_at(&self, layers: &[TailLayer], samples: Range<usize>) -> Vec<LayerAt<T>> {
+    pub(crate) fn head_at(&self, layers: &[HeadLayer], samples: Range<usize>) -> Vec<LayerAt<T>> {
         let (n, rank) = (samples.len(), self.rank());
         let empty = layers.iter().map(|layer| LayerAt {
             a: Mat::from_fn(n, layer.inputs(), |_, _| T::of(1.0)),
@@ -128,11 +128,11 @@ impl<T: Real> Curvature<T> {
             self.threads(),
             empty.collect(),
             || (Scratch::new(), None),
-            |i, (work, found)| *found = Some((i, self.tail_planes(layers, batch(i), work))),
+            |i, (work, found)| *found = Some((i, self.head_values(layers, batch(i), work))),
             |all: &mut Vec<LayerAt<T>>, (_, found)| {
-                let Some((i, planes)) = found.take() else { return };
+                let Some((i, values)) = found.take() else { return };
                 let (at, m) = (batch(i).start - samples.start, batch(i).len());
-                for (layer, [a, b, weighted, delta, gate]) in all.iter_mut().zip(planes) {
+                for (layer, [a, b, weighted, delta, gate]) in all.iter_mut().zip(values) {
                     let parts = [
                         (&mut layer.a, a),
                         (&mut layer.b, b),
@@ -151,9 +151,9 @@ impl<T: Real> Curvature<T> {
     }
 
     /// The parts of [`LayerAt`], in order, of a microbatch: `[column][sample]`.
-    fn tail_planes(
+    fn head_values(
         &self,
-        layers: &[TailLayer],
+        layers: &[HeadLayer],
         samples: Range<usize>,
         work: &mut Scratch<T>,
     ) -> Vec<[Vec<T>; 5]> {

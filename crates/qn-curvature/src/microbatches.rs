@@ -11,13 +11,13 @@ const TASK_WORK: usize = 100;
 /// How samples are cut: into microbatches, which go through the network together, and those into
 /// tasks, which a thread does at a stretch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct Microbatches {
     samples: usize,
     pub(crate) microbatch: usize,
     task: usize,
 }
 
-impl Cut {
+impl Microbatches {
     /// In microbatches of so many samples, which take so many multiply-adds each for a parameter.
     pub(crate) fn new(samples: usize, microbatch: usize, work: f64) -> Self {
         let task = (TASK_WORK as f64 / work) as usize;
@@ -56,9 +56,10 @@ mod tests {
         for samples in [1, 5, 255, 256, 257, 1000] {
             for microbatch in [1, 3, 32, 300, 5000] {
                 for work in [0.1, 1.0, 30.0] {
-                    let cut = Cut::new(samples, microbatch, work);
-                    let batches = (0..cut.tasks()).flat_map(|task| cut.batches_of(task));
-                    let found: Vec<usize> = batches.flat_map(|batch| cut.samples_of(batch)).collect();
+                    let microbatches = Microbatches::new(samples, microbatch, work);
+                    let batches = (0..microbatches.tasks()).flat_map(|task| microbatches.batches_of(task));
+                    let found: Vec<usize> =
+                        batches.flat_map(|batch| microbatches.samples_of(batch)).collect();
                     assert!(found.into_iter().eq(0..samples), "{samples} {microbatch}");
                 }
             }
