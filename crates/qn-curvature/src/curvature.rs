@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use qn_kernels::{norm_l2, ordered_reduce};
+use qn_kernels::{OrderedSum, norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
 use crate::error::{check_finite, check_len};
@@ -56,6 +56,8 @@ pub struct Curvature<T: Real> {
     scale: OnceLock<f64>,
     /// Buffers of threads that have finished, for the next product.
     idle: Mutex<Vec<Scratch<T>>>,
+    /// Buffers of the sums over all tasks.
+    pub(crate) totals: Totals,
 }
 
 impl<T: Real> Curvature<T> {
@@ -92,6 +94,7 @@ impl<T: Real> Curvature<T> {
             cache,
             scale: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
+            totals: Totals::default(),
         })
     }
 
@@ -170,24 +173,26 @@ impl<T: Real> Curvature<T> {
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
         let p = self.dim();
         let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
-        let (term, mut gradient) = ordered_reduce(
+        let mut gradient = vec![0.0; p];
+        let sum = OrderedSum::new(&mut gradient);
+        let term = ordered_reduce(
             microbatches.tasks(),
             self.threads,
-            (Term::default(), vec![0.0; p]),
+            Term::default(),
             || self.task(p),
             |task, state| {
+                state.sums.fill(T::of(0.0));
                 for batch in microbatches.batches_of(task) {
                     let mut primal = self.forward(microbatches.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
                     state.term += primal.loss.sum;
                     primal.recycle(&mut state.work);
                 }
+                sum.add(task, &state.sums);
             },
-            |(term, gradient), state| {
-                *term += std::mem::take(&mut state.term);
-                state.move_sums_to(gradient);
-            },
+            |term, state| *term += std::mem::take(&mut state.term),
         );
+        drop(sum);
         let Network { theta, ranges, places, .. } = &self.network;
         for (range, place) in ranges.iter().zip(places).filter(|(_, place)| !place.is_empty()) {
             let pairs = gradient[place.clone()].iter_mut().zip(&theta[range.clone()]);
@@ -220,12 +225,15 @@ impl<T: Real> Curvature<T> {
             let members: Vec<usize> = own.map(|(i, _)| i).collect();
             let weight = T::of(1.0 / members.len().max(1) as f64);
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
-            let (curvature, row) = ordered_reduce(
+            let mut row = vec![0.0; p];
+            let sum = OrderedSum::new(&mut row);
+            let curvature = ordered_reduce(
                 batches.len(),
                 self.threads,
-                (0.0, vec![0.0; p]),
+                0.0,
                 || self.task(p),
                 |task, state| {
+                    state.sums.fill(T::of(0.0));
                     let m = batches[task].len();
                     let mut primal =
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
@@ -234,12 +242,11 @@ impl<T: Real> Curvature<T> {
                     state.curvature += primal.loss.curvature(self.network.loss.as_ref(), class);
                     primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
+                    sum.add(task, &state.sums);
                 },
-                |(curvature, total), state| {
-                    *curvature += std::mem::take(&mut state.curvature);
-                    state.move_sums_to(total);
-                },
+                |curvature, state| *curvature += std::mem::take(&mut state.curvature),
             );
+            drop(sum);
             let norm = norm_l2(&row);
             lambda.push(curvature / self.samples() as f64 * norm * norm);
             rows.extend(row);
@@ -255,10 +262,21 @@ impl<T: Real> Curvature<T> {
         primal
     }
 
+    /// A thread's state, with sums whose contents are unspecified.
     pub(crate) fn task(&self, len: usize) -> Task<'_, T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut work = idle.unwrap_or_else(Scratch::new);
-        Task { sums: work.zeros(len), work, term: Term::default(), curvature: 0.0, idle: &self.idle }
+        Task { sums: work.take(len), work, term: Term::default(), curvature: 0.0, idle: &self.idle }
+    }
+
+    /// A buffer; its contents are unspecified.
+    pub(crate) fn buffer(&self, len: usize) -> Vec<T> {
+        self.task(0).work.take(len)
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give_buffer(&self, buffer: Vec<T>) {
+        self.task(0).work.give([buffer]);
     }
 
     pub(crate) fn forward(&self, samples: Range<usize>, work: &mut Scratch<T>) -> Primal<T> {
@@ -285,12 +303,23 @@ impl<T: Real> Drop for Task<'_, T> {
     }
 }
 
-impl<T: Real> Task<'_, T> {
-    pub(crate) fn move_sums_to(&mut self, total: &mut [f64]) {
-        for (total, sum) in total.iter_mut().zip(&mut self.sums) {
-            *total += sum.f64();
-            *sum = T::of(0.0);
+/// Vectors in double precision that nothing uses at the moment.
+#[derive(Default)]
+pub(crate) struct Totals(Mutex<Vec<Vec<f64>>>);
+
+impl Totals {
+    /// A vector; its contents are unspecified.
+    pub(crate) fn take(&self, len: usize) -> Vec<f64> {
+        let mut total = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if total.capacity() < len {
+            total = vec![0.0; len];
         }
+        total.resize(len, 0.0);
+        total
+    }
+
+    pub(crate) fn give(&self, total: Vec<f64>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(total);
     }
 }
 

@@ -2,8 +2,9 @@
 
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{Mat, MatMut, MatRef};
-use qn_kernels::ordered_reduce;
+use qn_kernels::{OrderedSum, ordered_reduce};
 
+use crate::columns::Tensors;
 use crate::curvature::{TOO_LARGE, Task};
 use crate::error::{CurvatureError, check_finite, check_len};
 use crate::primal::Primal;
@@ -120,17 +121,20 @@ impl<T: Real> Curvature<T> {
         check_len("a tangent", x.nrows(), self.dim())?;
         check_len("a tangent of the outputs", y.nrows(), self.samples() * self.outputs_per_sample())?;
         check_len("the block of tangents of the outputs", y.ncols(), x.ncols())?;
-        check_columns("a tangent", "look at what it is made of", x)?;
         for first in (0..x.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(x.ncols() - first);
-            self.push_block(x.subcols(first, b), y.rb_mut().subcols_mut(first, b));
+            self.push_block(x.subcols(first, b), y.rb_mut().subcols_mut(first, b))?;
         }
         check_columns("a tangent of the outputs", TOO_LARGE, y.rb())
     }
 
     /// J x for at most [`MAX_BLOCK`] tangents.
-    fn push_block<S: Real>(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) {
-        let (b, tangents, network) = (x.ncols(), self.tangents(x), self.network());
+    fn push_block<S: Real>(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), CurvatureError> {
+        let (b, network) = (x.ncols(), self.network());
+        let mut tangents = self.buffer(self.dim() * b);
+        if !self.tensors().gather(x, &mut tangents) {
+            check_columns("a tangent", "look at what it is made of", x)?;
+        }
         let (active, reached) = &network.everything;
         let packed = pack(network, &tangents, (active, b));
         let part = Part { active, reached, b, packed: &packed };
@@ -154,6 +158,8 @@ impl<T: Real> Curvature<T> {
                 }
             },
         );
+        self.give_buffer(tangents);
+        Ok(())
     }
 
     /// y = Jᵀ u for a block of cotangents of the outputs: u is (N K) × b, and y is P × b.
@@ -186,20 +192,26 @@ impl<T: Real> Curvature<T> {
         for first in (0..u.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(u.ncols() - first);
             let sums = self.pull_block(u.subcols(first, b));
-            self.to_columns(&sums, y.rb_mut().subcols_mut(first, b));
+            if !self.tensors().scatter(&sums, 1.0, y.rb_mut().subcols_mut(first, b)) {
+                check_columns("a cotangent", TOO_LARGE, y.rb().subcols(first, b))?;
+            }
+            self.totals.give(sums);
         }
-        check_columns("a cotangent", TOO_LARGE, y.rb())
+        Ok(())
     }
 
     /// Jᵀ u for at most [`MAX_BLOCK`] cotangents, tensor by tensor as `[tangent][entry]`.
     fn pull_block<S: Real>(&self, u: MatRef<'_, S>) -> Vec<f64> {
         let (b, microbatches, k) = (u.ncols(), self.microbatches, self.outputs_per_sample());
+        let mut total = self.totals.take(self.dim() * b);
+        let sum = OrderedSum::new(&mut total);
         ordered_reduce(
             microbatches.tasks(),
             self.threads(),
-            vec![0.0; self.dim() * b],
+            (),
             || self.task(self.dim() * b),
             |task, state| {
+                state.sums.fill(T::of(0.0));
                 for batch in microbatches.batches_of(task) {
                     self.at_batch(batch, state, |primal, state| {
                         let (m, first) = (primal.m, microbatches.samples_of(batch).start);
@@ -212,9 +224,12 @@ impl<T: Real> Curvature<T> {
                         self.pull_outputs(primal, (seed, b), state);
                     });
                 }
+                sum.add(task, &state.sums);
             },
-            |total, state| state.move_sums_to(total),
-        )
+            |(), _| (),
+        );
+        drop(sum);
+        total
     }
 
     /// Rows of J: for every sample of a list, the gradients by θ of its K outputs. P × (m K): column i K + k is the
@@ -310,11 +325,12 @@ impl<T: Real> Curvature<T> {
                     let b = block.min(each - first);
                     let mut cotangents = state.work.take(b * k);
                     let scale = seed(&primal, first..first + b, &mut cotangents);
+                    state.sums[..p * b].fill(T::of(0.0));
                     self.pull_outputs(&primal, (cotangents, b), state);
-                    let mut sums = vec![0.0; p * b];
-                    state.move_sums_to(&mut sums);
-                    sums.iter_mut().for_each(|x| *x /= scale);
-                    self.to_columns(&sums, columns.as_mut().subcols_mut(first, b));
+                    let tensors = Tensors { threads: 1, ..self.tensors() };
+                    // What is not finite is found, and named, in the end.
+                    let _ =
+                        tensors.scatter(&state.sums[..p * b], scale, columns.as_mut().subcols_mut(first, b));
                 }
                 primal.recycle(&mut state.work);
             },

@@ -18,6 +18,7 @@
 
 mod assembly;
 mod backward;
+mod columns;
 mod curvature;
 mod custom;
 mod error;

@@ -2,8 +2,9 @@
 
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{MatMut, MatRef};
-use qn_kernels::ordered_reduce;
+use qn_kernels::{OrderedSum, ordered_reduce};
 
+use crate::columns::Tensors;
 use crate::curvature::TOO_LARGE;
 use crate::error::{check_finite, check_len};
 use crate::tangent::{Operator, Part, pack, product};
@@ -38,20 +39,21 @@ impl<T: Real> Curvature<T> {
         check_len("a tangent", x.nrows(), self.dim())?;
         check_len("a product", y.nrows(), self.dim())?;
         check_len("the block of products", y.ncols(), x.ncols())?;
-        check_columns("a tangent", "this is a fault of the solver", x)?;
         let decay = self.decay(operator);
+        let mut finite = true;
         for first in (0..x.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(x.ncols() - first);
             let (x, mut y) = (x.subcols(first, b), y.rb_mut().subcols_mut(first, b));
-            self.to_columns(&self.block_product(operator, active, x), y.rb_mut());
+            finite &= self.block_product((operator, active), x, y.rb_mut())?;
             if decay != 0.0 {
                 let taken = self.network().places.iter().zip(active).filter(|(_, taken)| **taken);
                 for row in taken.flat_map(|(place, _)| place.clone()) {
                     (0..b).for_each(|t| y[(row, t)] = S::of(y[(row, t)].f64() + decay * x[(row, t)].f64()));
                 }
+                finite = false;
             }
         }
-        check_columns("a Hessian-vector product", TOO_LARGE, y.rb())
+        if finite { Ok(()) } else { check_columns("a Hessian-vector product", TOO_LARGE, y.rb()) }
     }
 
     /// The tensors of the graph that `param` and the parameters behind it lie in.
@@ -59,41 +61,36 @@ impl<T: Real> Curvature<T> {
         self.network().places.iter().map(|place| !place.is_empty() && place.end > param).collect()
     }
 
-    /// Columns, P × b, tensor by tensor as `[tangent][entry]`.
-    pub(crate) fn tangents<S: Real>(&self, x: MatRef<'_, S>) -> Vec<T> {
-        let mut tangents = Vec::with_capacity(self.dim() * x.ncols());
-        for place in &self.network().places {
-            for column in x.col_iter() {
-                tangents.extend(place.clone().map(|row| T::of(column[row].f64())));
-            }
-        }
-        tangents
+    /// The layout's tensors, as blocks of vectors are cut into them.
+    pub(crate) fn tensors(&self) -> Tensors<'_> {
+        Tensors { places: &self.network().places, threads: self.threads() }
     }
 
-    /// What lies tensor by tensor as `[tangent][entry]`, into columns, P × b.
-    pub(crate) fn to_columns<S: Real>(&self, tensors: &[f64], mut y: MatMut<'_, S>) {
-        let b = y.ncols();
-        for place in self.network().places.iter().filter(|place| !place.is_empty()) {
-            let part = &tensors[place.start * b..place.end * b];
-            for (t, values) in part.chunks_exact(place.len()).enumerate() {
-                place.clone().zip(values).for_each(|(row, &value)| y[(row, t)] = S::of(value));
-            }
+    /// The product with at most [`MAX_BLOCK`] vectors, and whether it is finite.
+    fn block_product<S: Real>(
+        &self,
+        (operator, active): (Operator, &[bool]),
+        x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
+    ) -> Result<bool, CurvatureError> {
+        let (b, len) = (x.ncols(), self.dim() * x.ncols());
+        let mut tangents = self.buffer(len);
+        if !self.tensors().gather(x, &mut tangents) {
+            check_columns("a tangent", "this is a fault of the solver", x)?;
         }
-    }
-
-    /// The product with at most [`MAX_BLOCK`] vectors, tensor by tensor as `[tangent][entry]`.
-    fn block_product<S: Real>(&self, operator: Operator, active: &[bool], x: MatRef<'_, S>) -> Vec<f64> {
-        let (b, tangents) = (x.ncols(), self.tangents(x));
         let reached = self.network().reached(active);
         let packed = pack(self.network(), &tangents, (active, b));
         let part = Part { active, reached: &reached, b, packed: &packed };
         let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
-        let mut total = ordered_reduce(
+        let mut total = self.totals.take(len);
+        let sum = OrderedSum::new(&mut total);
+        ordered_reduce(
             microbatches.tasks(),
             self.threads(),
-            vec![0.0; self.dim() * b],
-            || self.task(self.dim() * b),
+            (),
+            || self.task(len),
             |task, state| {
+                state.sums.fill(T::of(0.0));
                 for batch in microbatches.batches_of(task) {
                     let mut make = || self.differentiated(batch, weight, &mut state.work);
                     let mut fresh = None;
@@ -107,11 +104,15 @@ impl<T: Real> Curvature<T> {
                         primal.recycle(&mut state.work);
                     }
                 }
+                sum.add(task, &state.sums);
             },
-            |total, state| state.move_sums_to(total),
+            |(), _| (),
         );
-        total.iter_mut().for_each(|x| *x /= scale);
-        total
+        drop(sum);
+        let finite = self.tensors().scatter(&total, scale, y);
+        self.totals.give(total);
+        self.give_buffer(tangents);
+        Ok(finite)
     }
 }
 

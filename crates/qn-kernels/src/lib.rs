@@ -12,6 +12,7 @@ mod gemm;
 mod im2col;
 mod lanes;
 mod ordered_reduce;
+mod ordered_sum;
 mod real;
 
 pub use convolution::Convolution;
@@ -21,4 +22,5 @@ pub use gemm::{gemm, product, strided, strided_mut, view};
 pub use im2col::Im2col;
 pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};
 pub use ordered_reduce::ordered_reduce;
+pub use ordered_sum::OrderedSum;
 pub use real::{Real, dot, norm_l2, sum};
