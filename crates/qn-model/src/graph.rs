@@ -47,8 +47,9 @@ impl Graph {
         self.layout.push(name.into(), shape, kind)
     }
 
-    /// Running statistics; the index of the first.
-    pub(crate) fn statistics(&mut self, name: &str, channels: usize) -> usize {
+    /// Running mean and variance of a batch normalisation, behind the statistics there are; the index of the mean, which
+    /// [`Op::BatchNorm`] calls `stats`.
+    pub fn statistics(&mut self, name: &str, channels: usize) -> usize {
         let first = self.layout.buffers().len();
         self.layout.push_buffer(format!("{name}.running_mean"), channels, 0.0);
         self.layout.push_buffer(format!("{name}.running_var"), channels, 1.0);
