@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,13 @@ def record(path, name, report):
         path.parent.mkdir(parents=True, exist_ok=True)
         results = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(results | {name: {"machine": machine(), **report}}, indent=2) + "\n")
+
+
+def limit_memory():
+    """Makes PyTorch raise an error where it would take more memory than is free, so that the system kills nothing."""
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(0.9 * free), resource.RLIM_INFINITY))
 
 
 def median_time(run, runs=5, long=2.0):

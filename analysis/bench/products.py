@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from common import bench_parser, example, median_time, record
+from common import bench_parser, example, limit_memory, median_time, record
 from networks import NETWORKS, problem
 
 warnings.filterwarnings("ignore")
@@ -250,6 +250,7 @@ def main():
     parser.add_argument("--dtype", choices=["f32", "f64", "both"], default="both")
     args = parser.parse_args()
     torch.set_num_threads(2)
+    limit_memory()
     dtypes = [d for d in TOLERANCES if args.dtype in ("both", short_name(d))]
     for name in NETWORKS if args.net == "all" else [args.net]:
         record(args.out, f"products-{name}", compare(name, dtypes))
