@@ -103,6 +103,10 @@ impl Rules<'_> {
         if groups == 0 || !input.channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
             return Err(format!("{} input and {out} output channels in {groups} groups", input.channels));
         }
+        if dims.len() == 3 && window.kernel[0] != 1 {
+            let name = &self.layout.param(weight).name;
+            return Err(format!("'{name}' has one axis of space, its window {} rows", window.kernel[0]));
+        }
         let space = if dims.len() == 3 { vec![window.kernel[1]] } else { window.kernel.to_vec() };
         self.expect(weight, &[vec![out, input.channels / groups], space].concat())?;
         bias.map_or(Ok(()), |b| self.expect(b, &[out]))?;
@@ -197,6 +201,12 @@ impl Rules<'_> {
         let input = self.image()?;
         if height == 0 || width == 0 {
             return Err("its output is empty".into());
+        }
+        if self.inputs[0].rank() == 2 && height != 1 {
+            return Err(format!(
+                "{height} rows of an input that has channels and a length, {}",
+                self.inputs[0]
+            ));
         }
         Ok(self.like_input(Image { channels: input.channels, height, width }))
     }
@@ -303,6 +313,7 @@ mod tests {
         let mut layout = ParamLayout::default();
         layout.push("w".into(), vec![6, 2, 3, 3], ParamKind::NormScale);
         layout.push("t".into(), vec![4, 3, 3, 3], ParamKind::NormScale);
+        layout.push("line".into(), vec![4, 3, 3], ParamKind::NormScale);
         output(op, &shapes.iter().collect::<Vec<_>>(), &layout).map(|s| s.dims().to_vec())
     }
 
@@ -328,6 +339,10 @@ mod tests {
 
     #[test]
     fn misfits_are_refused() {
+        let conv = |window| Op::Conv { weight: ParamId(2), bias: None, window, groups: 1 };
+        let line = Window { kernel: [1, 3], padding: [0, 1], ..Window::square(1, 1, 0) };
+        assert_eq!(of(&conv(line), &[&[3, 8]]), Ok(vec![4, 8]));
+        assert_eq!(of(&Op::AdaptiveAvgPool([1, 2]), &[&[3, 8]]), Ok(vec![3, 2]));
         let refused = [
             (Op::MatMul, vec![&[2, 3][..], &[2, 3]]),
             (Op::Permute(vec![0, 0]), vec![&[2, 3]]),
@@ -339,6 +354,8 @@ mod tests {
             (Op::Binary(crate::Binary::Add), vec![&[3]]),
             (Op::MaxPool(Window::square(2, 2, 2)), vec![&[1, 4, 4]]),
             (Op::IndexSelect { axis: 0, index: vec![3] }, vec![&[3]]),
+            (Op::AdaptiveAvgPool([2, 2]), vec![&[3, 8]]),
+            (conv(Window::square(3, 1, 1)), vec![&[3, 8]]),
         ];
         for (op, inputs) in refused {
             assert!(of(&op, &inputs).is_err(), "{op:?}");
