@@ -37,10 +37,6 @@ pub struct ClassGradients {
 
 /// What to do about a derivative that is not finite.
 pub(crate) const TOO_LARGE: &str = "the parameters are too large for this precision; try --dtype f64";
-/// Samples in a microbatch of the direct kernels, which go from sample to sample: enough to shape the
-/// matrix products of the layers behind them. Measured with LeNet.
-const DIRECT_MICROBATCH: usize = 32;
-
 /// A network at one point, its data, and the derivatives of the loss there.
 pub struct Curvature<T: Real> {
     network: Network<T>,
@@ -78,9 +74,12 @@ impl<T: Real> Curvature<T> {
         let fits = options.loss.check(graph.output(), samples.targets(), samples.len());
         fits.map_err(|reason| CurvatureError::Targets { reason })?;
         let terms = options.loss.terms(graph.output(), samples.targets());
-        let chosen = if network.fused { DIRECT_MICROBATCH } else { default_microbatch(&network) };
         let work = graph.multiply_adds() as f64 / graph.layout().len() as f64;
-        let microbatches = Microbatches::new(samples.len(), options.microbatch.unwrap_or(chosen), work);
+        let microbatches = Microbatches::new(
+            samples.len(),
+            options.microbatch.unwrap_or_else(|| network.default_microbatch()),
+            work,
+        );
         let bytes = microbatches.batches().saturating_mul(Primal::bytes(&network, microbatches.microbatch));
         let kept = if bytes <= options.memory { microbatches.batches() } else { 0 };
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
@@ -223,7 +222,7 @@ impl<T: Real> Curvature<T> {
         for class in 0..classes {
             let own = labels.iter().enumerate().filter(|(_, l)| **l as usize == class);
             let members: Vec<usize> = own.map(|(i, _)| i).collect();
-            let weight = T::of(1.0 / members.len().max(1) as f64);
+            let weight = 1.0 / members.len().max(1) as f64;
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
             let mut row = vec![0.0; p];
             let sum = OrderedSum::new(&mut row);
@@ -234,11 +233,9 @@ impl<T: Real> Curvature<T> {
                 || self.task(p),
                 |task, state| {
                     state.sums.fill(T::of(0.0));
-                    let m = batches[task].len();
                     let mut primal =
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
-                    let mut seed = vec![T::of(0.0); classes * m];
-                    seed[class * m..(class + 1) * m].fill(weight);
+                    let seed = primal.seed_of(class, weight);
                     state.curvature += primal.loss.curvature(self.network.loss.as_ref(), class);
                     primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
@@ -321,13 +318,6 @@ impl Totals {
     pub(crate) fn give(&self, total: Vec<f64>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(total);
     }
-}
-
-/// As many samples, a power of two from 16 to 256, as keep one tangent's values within about 1 MiB:
-/// measured with LeNet (analysis/bench/products.py), 8 to 16 are best in both precisions.
-fn default_microbatch<T: Real>(network: &Network<T>) -> usize {
-    let sample = network.total_len() * size_of::<T>();
-    ((1 << 20) / sample).next_power_of_two().clamp(16, 256)
 }
 
 #[cfg(test)]

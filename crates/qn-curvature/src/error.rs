@@ -38,6 +38,15 @@ pub enum CurvatureError {
         /// Number of samples.
         n: usize,
     },
+    /// A batch normalisation is given one value a channel.
+    #[error(
+        "the batch normalisation '{layer}' is given one value a channel, which has no variance: train on batches of at \
+         least two samples"
+    )]
+    NoVariance {
+        /// Its layer.
+        layer: String,
+    },
     /// Targets are not what the loss or the network's output asks for.
     #[error("the targets do not fit: {reason}")]
     Targets {

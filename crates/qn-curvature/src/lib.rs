@@ -37,6 +37,7 @@ mod product;
 mod samples;
 mod scratch;
 mod tangent;
+mod training;
 
 pub use assembly::{AssemblyPlan, Entries};
 pub use curvature::{ClassGradients, Curvature, LossAndGradient};
@@ -48,6 +49,7 @@ pub use qn_kernels::{Convolution, Lanes, Packed, Real, norm_l2};
 pub use samples::Samples;
 pub use scratch::Scratch;
 pub use tangent::Operator;
+pub use training::{BatchClassGradients, BatchGradient, ChannelStatistics, Statistics, Training};
 
 /// What docs/extending.md shows is compiled and run.
 #[cfg(doctest)]

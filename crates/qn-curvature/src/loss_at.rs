@@ -19,6 +19,11 @@ fn gather<T: Real>(value: &[T], s: usize, m: usize, z: &mut [f64]) {
 }
 
 impl LossAt {
+    /// Before there are outputs.
+    pub(crate) fn none() -> Self {
+        Self { m: 0, gradient: Vec::new(), kept: Vec::new(), sum: Term::default() }
+    }
+
     /// At outputs z, `[output][sample]`, of some of n samples; `kept` is what the loss keeps of each.
     pub(crate) fn new<T: Real>(
         loss: &dyn Loss,

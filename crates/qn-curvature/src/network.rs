@@ -10,6 +10,10 @@ use crate::losses::Loss;
 use crate::operation::Operation;
 use crate::{CurvatureError, Options, Real, ops};
 
+/// Samples in a microbatch of the direct kernels: enough to shape the matrix products of the layers behind them. Measured
+/// with LeNet.
+const DIRECT_MICROBATCH: usize = 32;
+
 /// A node of the tape.
 #[derive(Debug)]
 pub(crate) struct Step<T> {
@@ -102,6 +106,27 @@ impl<T: Real> Network<T> {
             keeps,
             fused,
         })
+    }
+
+    /// Moves to other parameters.
+    pub(crate) fn set_theta(&mut self, theta: &[T]) {
+        self.theta.copy_from_slice(theta);
+        for step in &mut self.steps {
+            let own: Vec<Option<&[T]>> =
+                step.params.iter().map(|&p| Some(&self.theta[self.ranges[p].clone()])).collect();
+            step.packed = step.operation.pack(&own, 1);
+        }
+    }
+
+    /// Samples in a microbatch: as many, a power of two from 16 to 256, as keep one tangent's values within about 1 MiB,
+    /// measured with LeNet (analysis/bench/products.py), where 8 to 16 are best in both precisions. Of the direct kernels,
+    /// which go from sample to sample, [`DIRECT_MICROBATCH`].
+    pub(crate) fn default_microbatch(&self) -> usize {
+        if self.fused {
+            return DIRECT_MICROBATCH;
+        }
+        let sample = self.total_len() * size_of::<T>();
+        ((1 << 20) / sample).next_power_of_two().clamp(16, 256)
     }
 
     /// The parameters of a step.

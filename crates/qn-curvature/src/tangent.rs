@@ -172,26 +172,47 @@ pub(crate) fn pull_back<T: Real>(
     primal: &Primal<T>,
     second: Option<Second<'_, T>>,
     part: &Part<'_, T>,
-    (cotangents, scratch): (&mut [Vec<T>], &mut Scratch<T>),
+    (cotangents, scratch): (&mut Vec<Vec<T>>, &mut Scratch<T>),
     mut sums: Option<&mut [T]>,
 ) {
-    let (m, b) = (primal.m, part.b);
-    let mut written = vec![false; cotangents.len()];
-    for (i, (step, saved)) in network.steps.iter().zip(&primal.saved).enumerate().rev() {
-        if !part.reached[step.output] {
-            continue;
-        }
-        let ybar = std::mem::take(&mut cotangents[step.output]);
+    let mut pull = Pull::new(std::mem::take(cotangents));
+    for i in (0..network.steps.len()).rev().filter(|&i| part.reached[network.steps[i].output]) {
+        pull.step(network, primal, i, second, part, (scratch, sums.as_deref_mut()));
+    }
+    *cotangents = pull.cotangents;
+}
+
+/// A backward pass under way: the cotangents of every value, `[tangent][entry][sample]`.
+pub(crate) struct Pull<T> {
+    pub(crate) cotangents: Vec<Vec<T>>,
+    /// Which of them have been begun to be summed; what the others hold is left from earlier.
+    written: Vec<bool>,
+}
+
+impl<T: Real> Pull<T> {
+    /// From the cotangents of the output, the last of `cotangents`.
+    pub(crate) fn new(cotangents: Vec<Vec<T>>) -> Self {
+        Self { written: vec![false; cotangents.len()], cotangents }
+    }
+
+    /// From the cotangent of a step's output to those of its inputs and parameters.
+    pub(crate) fn step(
+        &mut self,
+        network: &Network<T>,
+        primal: &Primal<T>,
+        i: usize,
+        second: Option<Second<'_, T>>,
+        part: &Part<'_, T>,
+        (scratch, sums): (&mut Scratch<T>, Option<&mut [T]>),
+    ) {
+        let (m, b, step, saved) = (primal.m, part.b, &network.steps[i], &primal.saved[i]);
+        let ybar = std::mem::take(&mut self.cotangents[step.output]);
         let mut targets: Vec<Option<Vec<T>>> = Vec::with_capacity(step.inputs.len());
         for &v in &step.inputs {
-            targets.push(part.reached[v].then(|| {
-                let old = if written[v] { Vec::new() } else { std::mem::take(&mut cotangents[v]) };
-                scratch.give([old]);
-                scratch.take(network.value_len[v] * m * b)
-            }));
+            targets.push(part.reached[v].then(|| self.target(v, network.value_len[v] * m * b, scratch)));
         }
         let mut x: Vec<Option<&mut [T]>> = targets.iter_mut().map(|t| t.as_deref_mut()).collect();
-        let mut theta = split(network, step, sums.as_deref_mut(), part);
+        let mut theta = split(network, step, sums, part);
         let mut to = Cotangents { x: &mut x, theta: &mut theta };
         let at = At { m, x: &inputs(primal, step), theta: &network.theta_of(step), packed: &step.packed };
         match second {
@@ -206,15 +227,28 @@ pub(crate) fn pull_back<T: Real>(
             }
             None => step.operation.vjp(&at, saved, (&ybar, b), &mut to, scratch),
         }
-        cotangents[step.output] = ybar;
+        self.cotangents[step.output] = ybar;
         for (&v, target) in step.inputs.iter().zip(targets) {
-            let Some(target) = target else { continue };
-            if std::mem::replace(&mut written[v], true) {
-                cotangents[v].iter_mut().zip(&target).for_each(|(sum, &x)| *sum += x);
-                scratch.give([target]);
-            } else {
-                cotangents[v] = target;
+            if let Some(target) = target {
+                self.add(v, target, scratch);
             }
+        }
+    }
+
+    /// A buffer for a value's cotangent, where there is none yet the one that is left from earlier.
+    pub(crate) fn target(&mut self, v: usize, len: usize, scratch: &mut Scratch<T>) -> Vec<T> {
+        let old = if self.written[v] { Vec::new() } else { std::mem::take(&mut self.cotangents[v]) };
+        scratch.give([old]);
+        scratch.take(len)
+    }
+
+    /// Adds a cotangent to those that a value has from its other readers.
+    pub(crate) fn add(&mut self, v: usize, cotangent: Vec<T>, scratch: &mut Scratch<T>) {
+        if std::mem::replace(&mut self.written[v], true) {
+            self.cotangents[v].iter_mut().zip(&cotangent).for_each(|(sum, &x)| *sum += x);
+            scratch.give([cotangent]);
+        } else {
+            self.cotangents[v] = cotangent;
         }
     }
 }

@@ -1,22 +1,22 @@
-//! Training with candle: SGD with momentum, and the quasi-Newton optimiser of the paper.
+//! Training: SGD with momentum, and the quasi-Newton optimiser of the paper.
 //!
-//! The network is candle's interpretation of a [`qn_model::Graph`]; parameters are exchanged with the
-//! optimiser as one vector θ ∈ R^P in layout order. All randomness comes from the seed through
-//! [`qn_model::initial_parameters`] and [`qn_data::epoch_batches`].
+//! A network in training is a [`Model`]: on the CPU an [`Engine`], whose derivatives are those of qn-curvature, on a GPU
+//! [`Autograd`], candle's interpretation of the same graph. Parameters are exchanged with the optimiser as one vector
+//! θ ∈ R^P in layout order. All randomness comes from the seed through [`qn_model::initial_parameters`] and
+//! [`qn_data::epoch_batches`].
 
 // Both panic when nobody listens: `stdout` and `ui` are there instead.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod arrangement;
-mod class_pass;
+mod autograd;
 pub mod cli;
 mod device;
+mod engine;
 mod interrupt;
-mod microbatches;
-mod network;
+mod model;
 mod optim;
-mod planes;
-mod pooling;
+mod pass;
+mod rows;
 mod settings;
 pub mod shell;
 pub mod stdout;
@@ -24,10 +24,12 @@ mod train;
 mod trainer;
 pub mod ui;
 
-pub use class_pass::{ClassPass, PlainPass, class_pass, plain_pass};
+pub use autograd::{Autograd, Mode};
 pub use device::parse_device;
+pub use engine::Engine;
 pub use interrupt::Interrupt;
-pub use network::{ChannelStatistics, Mode, Network};
+pub use model::{Model, model};
 pub use optim::{Averages, Optimizer, Preconditioner, Stability};
+pub use pass::{ChannelStatistics, ClassPass, PlainPass};
 pub use settings::{Settings, Usage};
 pub use train::{Launch, Outcome, TrainError, refuse_changed_data, train};

@@ -14,7 +14,7 @@ use qn_run::{
 use crate::optim::keeps_averages;
 use crate::trainer::Trainer;
 use crate::ui::{Verbosity, bytes};
-use crate::{Interrupt, Network, Optimizer, Usage, parse_device};
+use crate::{Interrupt, Optimizer, Usage, model, parse_device};
 
 /// Why a run ended before its last step.
 #[derive(Debug, thiserror::Error)]
@@ -129,8 +129,8 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
             (initial_parameters(&layout, config.seed), buffers)
         }
     };
-    let network = Network::new(graph, &theta, &buffers, DType::F32, &device)?;
-    let optimizer = Optimizer::new(config, &network, saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
+    let network = model(graph, &theta, &buffers, DType::F32, &device)?;
+    let optimizer = Optimizer::new(config, network.as_ref(), saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
     let events = config.tensorboard.then(|| run.events_path());
     // A folder with a configuration is a run. A new one has it before its log, which would belong to nothing without it; a

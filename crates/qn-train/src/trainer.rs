@@ -8,19 +8,16 @@ use qn_curvature::Operator;
 use qn_data::{Dataset, epoch_batches};
 use qn_run::{Augment, Checkpoint, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
 
-use crate::network::to_f32s;
+use crate::model::to_f32s;
 use crate::optim::{Curvatures, keeps_averages};
-use crate::{
-    ClassPass, Launch, Mode, Network, Optimizer, Outcome, PlainPass, Stability, TrainError, class_pass,
-    plain_pass,
-};
+use crate::{ClassPass, Launch, Model, Optimizer, Outcome, PlainPass, Stability, TrainError};
 
 /// A run under way.
 pub(crate) struct Trainer<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) launch: &'a Launch<'a>,
     pub(crate) run: RunDirectory,
-    pub(crate) network: Network,
+    pub(crate) network: Box<dyn Model>,
     pub(crate) optimizer: Optimizer,
     pub(crate) log: MetricsLog,
     pub(crate) step: u64,
@@ -133,7 +130,7 @@ impl Trainer<'_> {
         let every = self.config.snapshot_every;
         let snapshot = every > 0 && self.step.is_multiple_of(every);
         let pass = if keeps_averages(self.config) || snapshot {
-            let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
+            let pass = self.network.class_pass(&images, &labels, self.config.class_statistics)?;
             self.optimizer.observe(&pass)?;
             if snapshot {
                 self.check_loss(epoch, &pass.plain.loss)?;
@@ -141,7 +138,7 @@ impl Trainer<'_> {
             }
             pass.plain
         } else {
-            plain_pass(&self.network, &images, &labels)?
+            self.network.plain_pass(&images, &labels)?
         };
         let PlainPass { loss, correct, gradient, statistics } = pass;
         let logged = self.step.is_multiple_of(self.config.log_every);
@@ -157,7 +154,7 @@ impl Trainer<'_> {
         self.refresh_subspace()?;
         let along = |rows: &Tensor, which: Operator| {
             let images = to_f32s(&images)?.into_iter().map(f64::from);
-            Curvatures::new(&self.network, images, labels.iter().copied())?.along(rows, which)
+            Curvatures::new(self.network.as_ref(), images, labels.iter().copied())?.along(rows, which)
         };
         self.optimizer.prepare(along)?;
         if let Some(line) = line {
@@ -179,7 +176,7 @@ impl Trainer<'_> {
         let n = self.config.subspace_samples.min(set.len());
         let images = (0..n).flat_map(|i| set.sample(i));
         let labels = set.labels()[..n].iter().map(|&l| u32::from(l));
-        let curvatures = Curvatures::new(&self.network, images, labels)?;
+        let curvatures = Curvatures::new(self.network.as_ref(), images, labels)?;
         self.optimizer.set_top(curvatures.top(self.network.graph().classes(), &self.device)?);
         Ok(())
     }
@@ -246,13 +243,9 @@ impl Trainer<'_> {
         let all: Vec<usize> = (0..n).collect();
         for indices in all.chunks(500) {
             let (images, labels) = self.on_device(self.test_set.batch(indices))?;
-            let (logits, _) = self.network.forward(&images, Mode::Eval)?;
-            let target = Tensor::from_slice(&labels, labels.len(), &self.device)?;
-            let mean: f32 = candle_nn::loss::cross_entropy(&logits.detach(), &target)?.to_scalar()?;
-            loss += f64::from(mean) * indices.len() as f64;
-            correct += f64::from(
-                logits.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?,
-            );
+            let (mean, hits) = self.network.evaluate(&images, &labels)?;
+            loss += mean * indices.len() as f64;
+            correct += hits;
         }
         self.check_finite("the test loss", self.step / self.steps_in_epoch(), &[loss])?;
         Ok((loss / n as f64, correct / n as f64))
@@ -289,7 +282,7 @@ impl Trainer<'_> {
     /// Class gradients at the end.
     fn final_snapshot(&mut self) -> Result<()> {
         let (images, labels) = self.next_batch()?;
-        let pass = class_pass(&self.network, &images, &labels, self.config.class_statistics)?;
+        let pass = self.network.class_pass(&images, &labels, self.config.class_statistics)?;
         self.optimizer.observe(&pass)?;
         self.snapshot(&pass)
     }
@@ -308,7 +301,7 @@ impl Trainer<'_> {
             self.check_finite(what, epoch, &[value])?;
         }
         let (images, labels) = self.next_batch()?;
-        self.check_loss(epoch, &class_pass::loss(&self.network, &images, &labels)?)?;
+        self.check_loss(epoch, &self.network.loss(&images, &labels)?)?;
         self.log.sync()?;
         checkpoint.write(&self.run.checkpoint_path(self.step), self.network.graph().layout())?;
         // By default the newest two stay: one to go on with, one in case it is damaged.

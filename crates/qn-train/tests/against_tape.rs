@@ -1,10 +1,11 @@
-//! Candle's network against the tape of qn-curvature, and the class pass against C full passes.
+//! Both models of a network in training: candle's autograd against the derivatives of qn-curvature at a fixed point, the
+//! engine against autograd, and class passes against C full passes.
 
-use candle_core::{DType, Device, Tensor};
-use qn_curvature::{Curvature, Options, Samples};
+use candle_core::{DType, Device, Tensor, WithDType};
+use qn_curvature::{Curvature, Options, Real, Samples};
 use qn_model::{Architecture, Graph, Layer, Preset, initial_parameters};
 use qn_run::ClassStatistics;
-use qn_train::{Mode, Network, class_pass, plain_pass};
+use qn_train::{Autograd, Engine, Mode, Model};
 
 const N: usize = 12;
 
@@ -73,12 +74,16 @@ impl Case {
         Self { graph, theta, buffers, images, labels }
     }
 
-    fn candle(&self, dtype: DType) -> (Network, Tensor) {
+    fn candle(&self, dtype: DType) -> (Autograd, Tensor) {
         let cpu = Device::Cpu;
-        let network = Network::new(self.graph.clone(), &self.theta, &self.buffers, dtype, &cpu).unwrap();
+        let network = Autograd::new(self.graph.clone(), &self.theta, &self.buffers, dtype, &cpu).unwrap();
         let s = self.graph.input().image();
         let images = Tensor::from_slice(&self.images, (N, s.channels, s.height, s.width), &cpu).unwrap();
         (network, images.to_dtype(dtype).unwrap())
+    }
+
+    fn engine<T: Real + WithDType>(&self) -> Engine<T> {
+        Engine::new(self.graph.clone(), &self.theta, &self.buffers).unwrap()
     }
 
     fn tape(&self) -> Curvature<f64> {
@@ -120,17 +125,62 @@ fn loss_and_gradient_agree() {
     }
 }
 
+/// Everything that training asks of a model, from both, in double precision.
+#[test]
+fn the_engine_and_autograd_agree() {
+    for arch in architectures() {
+        let case = Case::new(&arch);
+        let tolerance = if arch.name == "every layer" { 2e-6 } else { 1e-11 };
+        let (mut autograd, images) = case.candle(DType::F64);
+        let mut engine = case.engine::<f64>();
+        assert_eq!(engine.dtype(), DType::F64);
+        let labels = &case.labels;
+        let agree = |a: &Tensor, b: &Tensor| {
+            assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{}", arch.name);
+            let (a, b) = (numbers(a), numbers(b));
+            assert!(a == b || error(&a, &b) <= tolerance, "{}: {}", arch.name, error(&a, &b));
+        };
+        for statistics in [ClassStatistics::Exact, ClassStatistics::Frozen] {
+            let a = engine.class_pass(&images, labels, statistics).unwrap();
+            let b = autograd.class_pass(&images, labels, statistics).unwrap();
+            agree(&a.class_gradients, &b.class_gradients);
+            agree(&a.own, &b.own);
+            agree(&a.lambda, &b.lambda);
+            agree(&a.logit_hessian, &b.logit_hessian);
+            assert_eq!(a.counts, b.counts);
+        }
+        let a = engine.plain_pass(&images, labels).unwrap();
+        let b = autograd.plain_pass(&images, labels).unwrap();
+        agree(&a.gradient, &b.gradient);
+        agree(&a.loss, &b.loss);
+        agree(&a.correct, &b.correct);
+        agree(&engine.loss(&images, labels).unwrap(), &autograd.loss(&images, labels).unwrap());
+        engine.absorb(&a.statistics).unwrap();
+        autograd.absorb(&b.statistics).unwrap();
+        let moved = (engine.theta().unwrap() - (&a.gradient * 0.1).unwrap()).unwrap();
+        engine.set_theta(&moved).unwrap();
+        autograd.set_theta(&moved).unwrap();
+        agree(&engine.theta().unwrap(), &autograd.theta().unwrap());
+        for (a, b) in engine.buffers().unwrap().iter().zip(autograd.buffers().unwrap()) {
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs())));
+        }
+        let [a, b] = [engine.evaluate(&images, labels), autograd.evaluate(&images, labels)];
+        let ((a, a_hits), (b, b_hits)) = (a.unwrap(), b.unwrap());
+        assert!((a - b).abs() <= 1e-5 * b && a_hits == b_hits, "{}: {a} {b}", arch.name);
+    }
+}
+
 #[test]
 fn the_gradient_matches_central_differences() {
     let case = Case::new(&Preset::Digits.architecture([1, 8, 8], 10));
-    let (network, images) = case.candle(DType::F64);
-    let gradient = numbers(&plain_pass(&network, &images, &case.labels).unwrap().gradient);
+    let (mut network, images) = case.candle(DType::F64);
+    let gradient = numbers(&network.plain_pass(&images, &case.labels).unwrap().gradient);
     let theta = numbers(&network.theta().unwrap());
     let direction: Vec<f64> = (0..theta.len()).map(|i| (i as f64 * 1.7).sin()).collect();
-    let loss = |h: f64| {
+    let mut loss = |h: f64| {
         let moved: Vec<f64> = theta.iter().zip(&direction).map(|(t, d)| t + h * d).collect();
         network.set_theta(&Tensor::new(moved, &Device::Cpu).unwrap()).unwrap();
-        numbers(&plain_pass(&network, &images, &case.labels).unwrap().loss)[0]
+        numbers(&network.plain_pass(&images, &case.labels).unwrap().loss)[0]
     };
     let slope: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
     let difference = (loss(1e-6) - loss(-1e-6)) / 2e-6;
@@ -142,8 +192,8 @@ fn the_class_pass_equals_one_pass_a_class() {
     for arch in architectures() {
         let case = Case::new(&arch);
         let (network, images) = case.candle(DType::F64);
-        let pass = class_pass(&network, &images, &case.labels, ClassStatistics::Exact).unwrap();
-        let plain = plain_pass(&network, &images, &case.labels).unwrap();
+        let pass = network.class_pass(&images, &case.labels, ClassStatistics::Exact).unwrap();
+        let plain = network.plain_pass(&images, &case.labels).unwrap();
         assert!((numbers(&pass.plain.loss)[0] - numbers(&plain.loss)[0]).abs() < 1e-12);
         assert_eq!(numbers(&pass.plain.correct), numbers(&plain.correct));
         assert!(error(&numbers(&pass.plain.gradient), &numbers(&plain.gradient)) < 1e-12, "{}", arch.name);
@@ -175,8 +225,8 @@ fn the_class_pass_equals_one_pass_a_class() {
 #[test]
 fn class_gradients_agree_with_the_tape() {
     let case = Case::new(&Preset::Lenet.architecture([1, 28, 28], 10));
-    let (network, images) = case.candle(DType::F32);
-    let pass = class_pass(&network, &images, &case.labels, ClassStatistics::Exact).unwrap();
+    let (network, images) = (case.engine::<f32>(), case.candle(DType::F32).1);
+    let pass = network.class_pass(&images, &case.labels, ClassStatistics::Exact).unwrap();
     let exact = case.tape().class_gradients().unwrap();
     assert!(error(&numbers(&pass.class_gradients), &exact.rows) < 1e-5);
     assert!(error(&numbers(&pass.lambda), &exact.lambda) < 1e-5);
@@ -192,9 +242,13 @@ fn lambda_survives_certainty() {
         layers: vec![Layer::Linear { name: "l".into(), out_features: 2, bias: false }],
     };
     let graph = Graph::new(&arch).unwrap();
-    let network = Network::new(graph, &[28.0, 0.0], &[], DType::F32, &Device::Cpu).unwrap();
+    let engine = Engine::<f32>::new(graph.clone(), &[28.0, 0.0], &[]).unwrap();
+    let autograd = Autograd::new(graph, &[28.0, 0.0], &[], DType::F32, &Device::Cpu).unwrap();
     let images = Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
-    let lambda = numbers(&class_pass(&network, &images, &[0], ClassStatistics::Exact).unwrap().lambda)[0];
-    let q = (-28f64).exp();
-    assert!((lambda / (q / (1.0 + q).powi(2)) - 1.0).abs() < 1e-6, "{lambda}");
+    let models: [&dyn Model; 2] = [&engine, &autograd];
+    for model in models {
+        let lambda = numbers(&model.class_pass(&images, &[0], ClassStatistics::Exact).unwrap().lambda)[0];
+        let q = (-28f64).exp();
+        assert!((lambda / (q / (1.0 + q).powi(2)) - 1.0).abs() < 1e-6, "{lambda}");
+    }
 }

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use faer::Mat;
 use qn_curvature::{Curvature, Operator, Options, Samples};
 use qn_model::Graph;
 use qn_run::{TensorFile, TrainConfig};
-use qn_train::{ClassPass, Network, Optimizer, Settings, class_pass};
+use qn_train::{ClassPass, Engine, Model, Optimizer, Settings};
 
 const STEPS: usize = 20;
 /// After these steps θ is stored.
@@ -35,12 +35,12 @@ fn folder() -> PathBuf {
 }
 
 /// The network of a run in double precision, as it starts.
-fn network(config: &TrainConfig) -> Network {
+fn network(config: &TrainConfig) -> Engine<f64> {
     let graph = Graph::new(&config.architecture).unwrap();
     let layout = graph.layout().clone();
     let buffers: Vec<Vec<f32>> = layout.buffers().iter().map(|b| vec![b.initial; b.len]).collect();
     let zeros = vec![0.0; layout.len()];
-    let network = Network::new(graph, &zeros, &buffers, DType::F64, &Device::Cpu).unwrap();
+    let mut network = Engine::new(graph, &zeros, &buffers).unwrap();
     let mut theta: Vec<f64> = uniform(1, layout.len()).collect();
     for p in layout.params() {
         let fan_in = if p.shape.len() > 1 { p.shape[1..].iter().product() } else { 4 };
@@ -51,7 +51,7 @@ fn network(config: &TrainConfig) -> Network {
 }
 
 /// V A Vᵀ over a batch, in double precision.
-fn along(network: &Network, images: &[f64], labels: &[u32], rows: &Tensor, which: Operator) -> Mat<f64> {
+fn along(network: &Engine<f64>, images: &[f64], labels: &[u32], rows: &Tensor, which: Operator) -> Mat<f64> {
     let theta: Vec<f64> = network.theta().unwrap().to_vec1().unwrap();
     let samples = Samples::new(64, images.iter().copied(), labels.to_vec()).unwrap();
     let curvature: Curvature<f64> =
@@ -65,7 +65,7 @@ fn along(network: &Network, images: &[f64], labels: &[u32], rows: &Tensor, which
 
 /// θ after the steps of [`KEPT`], and the loss before each.
 fn train(config: &TrainConfig) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let network = network(config);
+    let mut network = network(config);
     let mut optimizer = Optimizer::new(config, &network, None).unwrap();
     let inputs: Vec<f64> = uniform(2, SAMPLES * 64).collect();
     let labels: Vec<u32> = (0..SAMPLES).map(|i| ((i * i + i / BATCH) % 10) as u32).collect();
@@ -74,7 +74,7 @@ fn train(config: &TrainConfig) -> (Vec<Vec<f64>>, Vec<f64>) {
         let at = step % 4 * BATCH;
         let (x, y) = (&inputs[at * 64..(at + BATCH) * 64], &labels[at..at + BATCH]);
         let images = Tensor::from_slice(x, (BATCH, 1, 8, 8), &Device::Cpu).unwrap();
-        let pass: ClassPass = class_pass(&network, &images, y, config.class_statistics).unwrap();
+        let pass: ClassPass = network.class_pass(&images, y, config.class_statistics).unwrap();
         assert!(pass.counts.contains(&0), "a class is absent");
         losses.push(pass.plain.loss.to_scalar::<f64>().unwrap());
         optimizer.observe(&pass).unwrap();

@@ -28,7 +28,7 @@ fn derivatives(f: Activation, x: f64) -> [f64; 3] {
         Activation::Clamp { low, high } => clamp(x, low, high),
         Activation::Elu { alpha } => {
             let e = alpha * elementary::exp(x);
-            if x > 0.0 { [x, 1.0, 0.0] } else { [alpha * x.exp_m1(), e, e] }
+            if x > 0.0 { [x, 1.0, 0.0] } else { [alpha * x.exp_m1(), e, if x < 0.0 { e } else { 0.0 }] }
         }
         Activation::Gelu => gelu(x),
         Activation::GeluTanh => gelu_tanh(x),
@@ -409,6 +409,7 @@ mod tests {
             }
         }
         assert!(derivatives(A::Relu, f64::NAN)[0].is_nan());
+        assert_eq!(derivatives(Elu { alpha: 0.5 }, 0.0), [0.0, 0.5, 0.0]);
         assert_eq!(derivatives(A::Pow { exponent: 1.0 }, 0.0), [0.0, 1.0, 0.0]);
         assert_eq!(derivatives(A::Pow { exponent: 2.0 }, 0.0), [0.0, 0.0, 2.0]);
     }

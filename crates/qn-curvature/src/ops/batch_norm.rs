@@ -23,6 +23,19 @@ impl<T: Real> BatchNorm<T> {
         }
     }
 
+    /// x̄ -= (w/σ) (v̄ + x̂ w̄)/n in each channel, `sums` being w̄ and v̄ of all channels and n the entries of a channel: what
+    /// the dependence of the statistics on a batch adds to the derivative.
+    pub(crate) fn centre(&self, at: &At<'_, T>, sums: &[f64], n: f64, xbar: &mut [T]) {
+        let (wbar, vbar) = sums.split_at(self.channels());
+        let len = self.positions * at.m;
+        for (c, (x, xbar)) in at.x[0].chunks_exact(len).zip(xbar.chunks_exact_mut(len)).enumerate() {
+            let slope = self.slope(at, c);
+            let factor = slope * self.inverse_std[c] * T::of(wbar[c] / n);
+            let shift = slope * T::of(vbar[c] / n) - factor * self.mean[c];
+            xbar.iter_mut().zip(x).for_each(|(xbar, &x)| *xbar -= factor * x + shift);
+        }
+    }
+
     fn channels(&self) -> usize {
         self.mean.len()
     }

@@ -35,6 +35,7 @@ use crate::{CurvatureError, Real};
 
 pub(crate) use activation::{sigmoid, softplus};
 use avg_pool::AvgPool;
+pub(crate) use batch_norm::BatchNorm;
 pub(crate) use conv::Conv;
 use linear::Linear;
 pub(crate) use max_pool::MaxPool;
@@ -67,7 +68,7 @@ pub(crate) fn resolve<T: Real>(
             *window,
             *groups,
         )),
-        Op::BatchNorm { stats, eps, .. } => Box::new(batch_norm::BatchNorm::new(
+        Op::BatchNorm { stats, eps, .. } => Box::new(BatchNorm::new(
             node.shape.image().positions(),
             &buffers[*stats],
             &buffers[*stats + 1],

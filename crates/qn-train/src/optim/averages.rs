@@ -1,7 +1,7 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
-use crate::planes::weighted_sum;
+use crate::rows::weighted_sum;
 
 /// Running averages of the class gradients, eq. (16), and of λ, eq. (17). Each class counts its own
 /// steps: one that is absent from a batch is left as it is.

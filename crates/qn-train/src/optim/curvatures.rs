@@ -6,8 +6,8 @@ use faer::{Mat, MatMut, MatRef};
 use qn_curvature::{Curvature, Operator, Options, Samples};
 use qn_spectrum::{LanczosOptions, OperatorError, SymmetricOperator, Which, lanczos};
 
-use crate::Network;
-use crate::network::to_f32s;
+use crate::Model;
+use crate::model::to_f32s;
 
 /// A network's curvature at its present parameters over some samples, in single precision.
 pub(crate) struct Curvatures(Curvature<f32>);
@@ -15,7 +15,7 @@ pub(crate) struct Curvatures(Curvature<f32>);
 impl Curvatures {
     /// Over images [N, ...] and their labels.
     pub(crate) fn new(
-        network: &Network,
+        network: &dyn Model,
         images: impl Iterator<Item = f64>,
         labels: impl Iterator<Item = u32>,
     ) -> Result<Self> {

@@ -4,7 +4,7 @@ use faer::Mat;
 use qn_spectrum::FullSpectrum;
 
 use super::stability::{Preconditioner, Stability};
-use crate::planes::squares;
+use crate::rows::squares;
 
 /// A step that treats a subspace in a way of its own: b g + Vᵀ M V g, V having the subspace's directions as rows.
 pub(crate) struct Directions {

@@ -19,8 +19,8 @@ use qn_run::{
     Subspace, TrainConfig,
 };
 
-use crate::network::to_f32s;
-use crate::{ClassPass, Network};
+use crate::model::to_f32s;
+use crate::{ClassPass, Model};
 pub use averages::Averages;
 pub(crate) use curvatures::Curvatures;
 use directions::{Directions, NewtonStep, model_curvature, orthonormal_rows, unit_rows};
@@ -49,7 +49,7 @@ impl Optimizer {
     /// The device refuses.
     pub fn new(
         config: &TrainConfig,
-        network: &Network,
+        network: &dyn Model,
         saved: Option<(u64, &OptimizerState)>,
     ) -> Result<Self> {
         let (device, dtype) = (network.device(), network.dtype());

@@ -45,8 +45,8 @@ fn with(rows: &[Vec<f64>], lambda: &[f64], change: impl Fn(&mut TrainConfig)) ->
     };
     change(&mut config);
     let theta = vec![0.0; graph.layout().len()];
-    let network = Network::new(graph, &theta, &[], DType::F64, &cpu).unwrap();
-    let mut optimizer = Optimizer::new(&config, &network, None).unwrap();
+    let network = crate::model(graph, &theta, &[], DType::F64, &cpu).unwrap();
+    let mut optimizer = Optimizer::new(&config, network.as_ref(), None).unwrap();
     let p = rows[0].len();
     let mut averages = Averages::new(config.gamma, rows.len(), p, DType::F64, &cpu).unwrap();
     let c = Tensor::from_vec(rows.concat(), (rows.len(), p), &cpu).unwrap();

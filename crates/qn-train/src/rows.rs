@@ -1,11 +1,33 @@
 //! Sums over the rows of [C, P], one pass each.
 
 use candle_core::backend::BackendStorage as _;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use qn_curvature::Real;
 use rayon::prelude::*;
 
-use super::{Number, entries, on_this_processor};
+/// Runs an operation in the type of its first argument.
+macro_rules! by_type {
+    ($dtype:expr, $run:ident($($arg:expr),*)) => {
+        match $dtype {
+            DType::F32 => $run::<f32>($($arg),*),
+            DType::F64 => $run::<f64>($($arg),*),
+            other => bail!("{other:?} is not supported on the CPU"),
+        }
+    };
+}
+
+/// Runs loops with all that the processor has, not only what every processor of its kind has; `body` must be
+/// `#[inline(always)]`, with all that it calls.
+fn on_this_processor<R>(body: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(body)
+}
+
+fn entries<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("a tensor of strides {:?} is not contiguous", layout.stride()),
+    }
+}
 
 /// |row|² of every row, [C], f64.
 pub(crate) fn squares(rows: &Tensor) -> Result<Tensor> {
@@ -36,7 +58,7 @@ impl CustomOp1 for Squares {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Number>(x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn run<T: Real + WithDType>(x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
             let (rows, len) = layout.shape().dims2()?;
             let of_row = |row: &[T]| {
                 on_this_processor(
@@ -75,7 +97,7 @@ impl CustomOp2 for WeightedSum {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Number>(
+        fn run<T: Real + WithDType>(
             weights: &[(f64, f64)],
             a: &CpuStorage,
             a_layout: &Layout,

@@ -4,14 +4,16 @@
 use anyhow::{Context as _, Result};
 use candle_core::Tensor;
 
-use crate::planes::weighted_sum;
-use crate::{ClassPass, Network, PlainPass};
+use super::Autograd;
+use crate::pass::SoftmaxStatistics;
+use crate::rows::weighted_sum;
+use crate::{ClassPass, Model as _, PlainPass};
 
 /// Samples of a part. Fixed, so that the sums have one order on every machine.
 const MICROBATCH: usize = 1024;
 
 /// Whether a batch of so many samples is passed in parts.
-pub(crate) fn parted(network: &Network, samples: usize) -> bool {
+pub(crate) fn parted(network: &Autograd, samples: usize) -> bool {
     samples > MICROBATCH && !network.graph().has_batch_statistics()
 }
 
@@ -60,7 +62,8 @@ pub(crate) fn by_class(parts: Vec<(usize, ClassPass)>) -> Result<ClassPass> {
     for (_, part) in &parts {
         counts.iter_mut().zip(&part.counts).for_each(|(sum, n)| *sum += n);
     }
-    let (own, logit_hessian) = (mean(&parts, |p| &p.own)?, mean(&parts, |p| &p.logit_hessian)?);
+    let softmax =
+        SoftmaxStatistics { own: mean(&parts, |p| &p.own)?, mean: mean(&parts, |p| &p.logit_hessian)? };
     let mut class_gradients: Option<Tensor> = None;
     for (_, part) in &parts {
         let shares: Vec<f64> =
@@ -72,5 +75,5 @@ pub(crate) fn by_class(parts: Vec<(usize, ClassPass)>) -> Result<ClassPass> {
         class_gradients = Some(weighted_sum(&sum, &vec![1.0; classes], &part.class_gradients, &shares)?);
     }
     let plain = plain(&parts.into_iter().map(|(n, part)| (n, part.plain)).collect::<Vec<_>>())?;
-    ClassPass::new(plain, class_gradients.context("a batch without samples")?, (own, logit_hessian), counts)
+    ClassPass::new(plain, class_gradients.context("a batch without samples")?, softmax, counts)
 }
