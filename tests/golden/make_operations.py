@@ -3,7 +3,7 @@
     pip install torch numpy safetensors
     python tests/golden/make_operations.py
 
-For every case loss, gradient, H v and G v in double precision, for parameters, inputs, targets and v that
+For every function f, f' and f'' at -4, -3.5, ..., 4, the kinks among them. For every case loss, gradient, H v and G v in double precision, for parameters, inputs, targets and v that
 crates/qn-curvature/tests/operations.rs makes by the same formula. An operation's inputs come out of linear layers (and
 a softplus where they must be positive), and a linear layer behind it gives two outputs, which meet a mean squared error;
 a loss's outputs come out of a layer with tanh. The file has no dates: running this again gives the same bytes.
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 N, FEATURES, OUTPUTS = 5, 2, 2
 torch.set_default_dtype(torch.float64)
+# The order of a sum depends on the number of threads.
+torch.set_num_threads(1)
 
 
 def noise(stream, n):
@@ -261,7 +263,27 @@ for reduction in ("mean", "sum"):
         ),
     }
 
+GRID = torch.arange(-8, 9) / 2.0
+KINKS = ACTIVATIONS | {
+    "clamp": lambda x: x.clamp(-0.5, 0.5),
+    "hardsigmoid": lambda x: F.relu6(x + 3) / 6,
+    "hardswish": F.hardswish,
+}
+
+
+def at_grid(function):
+    """Value, first and second derivative at every point of the grid."""
+    x = GRID.clone().requires_grad_()
+    y = function(x)
+    first = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+    second = torch.zeros_like(x)
+    if first.requires_grad:
+        second = torch.autograd.grad(first.sum(), x, materialize_grads=True)[0]
+    return torch.stack([y, first, second]).detach()
+
+
 if __name__ == "__main__":
-    tensors = {f"{name}.{k}": t.numpy() for name, case in CASES.items() for k, t in case.items()}
+    tensors = {f"grid.{name}": at_grid(f).numpy() for name, f in KINKS.items()}
+    tensors |= {f"{name}.{k}": t.numpy() for name, case in CASES.items() for k, t in case.items()}
     save_file(tensors, pathlib.Path(__file__).with_name("operations.safetensors"))
     print(len(CASES), "cases")

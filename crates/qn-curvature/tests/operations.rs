@@ -488,6 +488,54 @@ fn operations_are_pytorchs() {
     assert_eq!(seen, ALL.split_whitespace().collect());
 }
 
+/// f, f′ and f″ at every half from -4 to 4, kinks among them, of f(x + w) as a function of w at zero: with the loss
+/// Σ (f - t)² the gradient is 2 (f - t) f′ and the residual's diagonal 2 (f - t) f″.
+#[test]
+fn derivatives_at_kinks_are_pytorchs() {
+    let golden = Golden::read();
+    let (n, target) = (17, -10.0);
+    let mut names = BTreeSet::new();
+    for case in activations().into_iter().filter(|case| !case.positive) {
+        let mut build = Build::new(&[n]);
+        let w = build.parameter(&[n]);
+        let w = build.push(Op::Parameter(w), &[]);
+        let x = build.push(Op::Binary(Binary::Add), &[0, w]);
+        let f = match case.name {
+            "clamp" => Activation::Clamp { low: -0.5, high: 0.5 },
+            "hardsigmoid" => Activation::Hardsigmoid,
+            "hardswish" => Activation::Hardswish,
+            _ => {
+                build.x.push(x);
+                (case.make)(&mut build);
+                let Op::Activation(f) = build.graph.nodes()[2].op else { panic!("{}", case.name) };
+                f
+            }
+        };
+        if build.x.is_empty() {
+            build.push(Op::Activation(f), &[x]);
+        }
+        let inputs = (0..n).map(|i| i as f64 / 2.0 - 4.0);
+        let samples = Samples::<f64>::with_targets([n, 1], inputs, Targets::Values(vec![target; n])).unwrap();
+        let loss = Arc::new(MeanSquaredError { averaging: Averaging::Sum });
+        let options = Options { threads: 1, loss, ..Options::default() };
+        let here = Curvature::new(&build.graph, &vec![0.0; n], &[], samples, &options).unwrap();
+        let gradient = here.loss_and_gradient().unwrap().gradient;
+        let residual = product(&here, Operator::Residual, Mat::<f64>::identity(n, n).as_ref());
+        let expected = golden.file.tensors[&format!("grid.{}", case.name)].to_f64().unwrap();
+        for i in 0..n {
+            let [y, first, second] = [0, 1, 2].map(|d| expected[d * n + i]);
+            let factor = 2.0 * (y - target);
+            for (found, expected) in [(gradient[i], first), (residual[(i, i)], second)] {
+                let error = (found / factor - expected).abs();
+                assert!(error < 1e-13, "{} at {}: off by {error:e}", case.name, i as f64 / 2.0 - 4.0);
+            }
+        }
+        names.insert(format!("grid.{}", case.name));
+    }
+    let stored = golden.file.tensors.keys().filter(|name| name.starts_with("grid."));
+    assert_eq!(names, stored.cloned().collect());
+}
+
 /// Softmax of 2 noise over three classes.
 fn soft() -> Vec<f64> {
     let mut p = numbers(4, N * 3);
