@@ -45,7 +45,7 @@ pub use custom::CustomOperation;
 pub use error::CurvatureError;
 pub use operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 pub use options::Options;
-pub use qn_kernels::{Convolution, Lanes, Packed, Real, norm_l2};
+pub use qn_kernels::{Lanes, Packed, Real, norm_l2};
 pub use samples::Samples;
 pub use scratch::Scratch;
 pub use tangent::Operator;

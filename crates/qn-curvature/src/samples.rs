@@ -80,12 +80,17 @@ impl<T: Real> Samples<T> {
         &self.targets
     }
 
-    /// Puts the value `[feature][sample]` of some samples into `value`.
+    /// Puts the value `[feature][sample]` of some samples into `value`, a few features of all samples at a time, which stay
+    /// in the cache.
     pub(crate) fn gather(&self, indices: &[usize], value: &mut [T]) {
-        for (sample, &index) in indices.iter().enumerate() {
-            let input = &self.inputs[index * self.features..(index + 1) * self.features];
-            for (slot, &x) in value[sample..].iter_mut().step_by(indices.len()).zip(input) {
-                *slot = x;
+        let m = indices.len();
+        for (strip, value) in value.chunks_mut(16 * m).enumerate() {
+            let features = 16 * strip..16 * strip + value.len() / m;
+            for (sample, &index) in indices.iter().enumerate() {
+                let input = &self.inputs[index * self.features..][features.clone()];
+                for (slot, &x) in value[sample..].iter_mut().step_by(m).zip(input) {
+                    *slot = x;
+                }
             }
         }
     }

@@ -3,9 +3,6 @@
 //! A value of m samples is laid out `[entry][sample]`, samples fastest. Kernels put the samples of one entry into the
 //! vector lanes, so that every weight is one number for all of them and nothing is transposed.
 
-mod conv_gradient;
-mod conv_rows;
-mod convolution;
 mod correlation;
 pub mod elementary;
 mod gemm;
@@ -15,7 +12,6 @@ mod ordered_reduce;
 mod ordered_sum;
 mod real;
 
-pub use convolution::Convolution;
 pub use correlation::{Correlation, Packed};
 pub use elementary::{Loop, wide};
 pub use gemm::{gemm, product, strided, strided_mut, view};

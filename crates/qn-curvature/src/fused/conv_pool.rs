@@ -6,7 +6,7 @@
 //! quarter of the work, less what ReLU blocks. The pattern differs from sample to sample and from channel
 //! to channel, so no matrix product over samples is left: vector lanes hold neighbouring taps of a window.
 
-use qn_kernels::{Convolution, Group, Im2col, LANES, Real};
+use qn_kernels::{Group, Im2col, LANES, Real};
 
 use crate::ops::Windows;
 
@@ -42,9 +42,11 @@ impl Padded {
 
     /// `value[entry][sample]` to `[sample][padded entry]`.
     pub(crate) fn gather<T: Copy>(&self, value: &[T], padded: &mut [T], m: usize) {
-        for sample in 0..m {
-            self.gather_one(value, &mut padded[sample * self.len()..(sample + 1) * self.len()], (sample, m));
-        }
+        let len = self.len();
+        self.each_entry(|entry, at| {
+            let samples = value[entry * m..(entry + 1) * m].iter();
+            samples.zip(padded[at..].iter_mut().step_by(len)).for_each(|(&x, slot)| *slot = x);
+        });
     }
 
     /// One sample of [`Self::gather`].
@@ -116,8 +118,8 @@ pub(crate) struct Active<T> {
 /// What a forward pass has found, in values of m samples.
 pub(crate) struct Found<'a, T> {
     pub(crate) input: &'a [T],
-    /// The convolution's output, behind the ReLU if there is one.
-    pub(crate) output: &'a [T],
+    /// The pooled outputs.
+    pub(crate) pooled: &'a [T],
     /// For each pooled output, which output of the convolution it is.
     pub(crate) picked: &'a [u32],
 }
@@ -130,12 +132,6 @@ pub(crate) const SIZES: [usize; 2] = [3, 5];
 const STREAMS: usize = 4;
 
 impl ConvPool {
-    /// The convolution with samples in the vector lanes, unless they are too few or its stride is not one.
-    pub(crate) fn samples_in_lanes(&self, m: usize) -> Option<Convolution> {
-        let Im2col { input, output, window } = self.patches;
-        Convolution::new(input, output, window).filter(|_| m >= LANES)
-    }
-
     /// Lists the active outputs.
     pub(crate) fn activate<T: Real>(&self, found: &Found<'_, T>, m: usize) -> Active<T> {
         let zero = T::of(0.0);
@@ -159,7 +155,7 @@ impl ConvPool {
                 for (i, &place) in places[channel * outputs..][..outputs].iter().enumerate() {
                     let slot = channel * outputs + i;
                     let at = found.picked[slot * m + sample] as usize;
-                    if self.relu && found.output[at] <= zero {
+                    if self.relu && found.pooled[slot * m + sample] <= zero {
                         continue;
                     }
                     channel_entries.push(Entry {

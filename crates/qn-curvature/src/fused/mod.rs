@@ -12,7 +12,7 @@ use qn_model::{Activation, Graph, Node, Op};
 use crate::Real;
 use crate::fused::conv_pool::{Active, Back, ConvPool, Found, Padded, SIZES, Work};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
-use crate::ops::{Conv, MaxPool, Windows};
+use crate::ops::{LaneConv, MaxPool, Windows};
 use crate::scratch::Scratch;
 
 /// Bytes that a convolution's input may take in one sample: a first-level cache.
@@ -25,8 +25,8 @@ const OUTPUTS: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct PooledConvs {
     convs: Vec<ConvPool>,
-    /// The convolutions by themselves, for microbatches that do not fill the vector lanes.
-    plain: Vec<Conv>,
+    /// The convolutions by themselves, for the primal pass.
+    plain: Vec<LaneConv>,
 }
 
 /// The chain that begins with a node of the graph, and how many nodes it replaces: convolutions that a max-pool
@@ -40,7 +40,10 @@ pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize
         convs.push(conv);
         count += nodes;
     }
-    let plain = |conv: &ConvPool| Conv::new(conv.patches.input, conv.patches.output, conv.patches.window, 1);
+    let plain = |conv: &ConvPool| {
+        let Im2col { input, output, window } = conv.patches;
+        LaneConv::new(input, output, window, 1)
+    };
     let plain = convs.iter().map(plain).collect();
     (count > 0).then_some((PooledConvs { convs, plain }, count))
 }
@@ -107,7 +110,7 @@ impl PooledConvs {
     }
 
     /// b blocks of parameters, `[tangent][entry]` each or None for zeros, packed tangent after tangent.
-    fn pack<T: Real>(&self, theta: &[Option<&[T]>], b: usize) -> Packed<T> {
+    fn groups_of<T: Real>(&self, theta: &[Option<&[T]>], b: usize) -> Packed<T> {
         let (total, tensors) = (self.groups(), self.tensors());
         let mut packed = vec![Group::zero(); total * b];
         self.visit(|tensor, entry, (group, lane)| {
@@ -121,7 +124,7 @@ impl PooledConvs {
 
     /// W, packed.
     fn weights<T: Real>(&self, at: &At<'_, T>) -> Packed<T> {
-        self.pack(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1)
+        self.groups_of(&at.theta.iter().map(|t| Some(*t)).collect::<Vec<_>>(), 1)
     }
 
     /// Adds packed sums to parameters' cotangents.
@@ -240,18 +243,12 @@ impl<T: Real> Operation<T> for PooledConvs {
         let (mut actives, mut tensor) = (Vec::with_capacity(self.convs.len()), 0);
         let mut x = scratch.take(at.x[0].len());
         x.copy_from_slice(at.x[0]);
-        for (conv, plain) in self.convs.iter().zip(&self.plain) {
+        for (i, (conv, plain)) in self.convs.iter().zip(&self.plain).enumerate() {
             let theta = &at.theta[tensor..tensor + conv.tensors().count()];
             tensor += theta.len();
             let mut s = scratch.take(conv.patches.output.len() * m);
-            match conv.samples_in_lanes(m) {
-                Some(lanes) => {
-                    lanes.forward(theta[0], theta.get(1).copied(), &x, &mut s, m, faer::Par::Seq);
-                }
-                None => {
-                    plain.forward(&At { m, x: &[&x], theta, packed: &[] }, &mut s, scratch);
-                }
-            }
+            let packed = at.packed.get(2 * i..2 * i + 2).unwrap_or_default();
+            plain.forward(&At { m, x: &[&x], theta, packed }, &mut s, scratch);
             if conv.relu {
                 // 0 · NaN is NaN.
                 s.iter_mut().for_each(|s| *s = if *s > T::of(0.0) { *s } else { *s * T::of(0.0) });
@@ -262,7 +259,7 @@ impl<T: Real> Operation<T> for PooledConvs {
                 .forward(&At { m, x: &[&s], theta: &[], packed: &[] }, &mut pooled, scratch)
                 .indices
                 .remove(0);
-            actives.push(conv.activate(&Found { input: &x, output: &s, picked: &picked }, m));
+            actives.push(conv.activate(&Found { input: &x, pooled: &pooled, picked: &picked }, m));
             scratch.give([s, std::mem::replace(&mut x, pooled)]);
         }
         y.copy_from_slice(&x);
@@ -292,7 +289,7 @@ impl<T: Real> Operation<T> for PooledConvs {
     ) -> Vec<T> {
         let (m, groups, places, last) = (at.m, self.groups(), self.places(), self.convs.len());
         let weights = self.weights(at);
-        let packed = self.pack(tangents.theta, tangents.b);
+        let packed = self.groups_of(tangents.theta, tangents.b);
         let (first, has_input) = (self.first(|i| tangents.theta[i].is_some()), tangents.x[0].is_some());
         let (in_len, out_len) = (places[0].entries() * m, places[last].entries() * m);
         let mut kept = scratch.take(self.kept_len(m) * tangents.b);
@@ -363,7 +360,7 @@ impl<T: Real> Operation<T> for PooledConvs {
         _: &mut Scratch<T>,
     ) {
         let weights = self.weights(at);
-        let packed = self.pack(tangents.theta, tangents.b);
+        let packed = self.groups_of(tangents.theta, tangents.b);
         let first = if to.x[0].is_some() { 0 } else { self.first(|i| to.theta[i].is_some()) };
         let pass = Pass {
             tangent: &packed,
@@ -374,6 +371,16 @@ impl<T: Real> Operation<T> for PooledConvs {
         };
         let sums = self.backward(&pass, ybardot, to.x[0].as_deref_mut(), |_, _, _| ());
         self.unpack(&sums, to.theta, tangents.b);
+    }
+
+    fn pack(&self, theta: &[Option<&[T]>], b: usize) -> Vec<qn_kernels::Packed<T>> {
+        let (mut packed, mut tensor) = (Vec::new(), 0);
+        for (conv, plain) in self.convs.iter().zip(&self.plain) {
+            let count = conv.tensors().count();
+            packed.extend(plain.pack(&theta[tensor..tensor + count], b));
+            tensor += count;
+        }
+        packed
     }
 
     /// Notes what reaches every output that reaches the loss.

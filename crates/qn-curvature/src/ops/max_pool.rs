@@ -1,6 +1,6 @@
 //! Largest entry of each window.
 
-use qn_kernels::Real;
+use qn_kernels::{Loop, Real, wide};
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::ops::pool::Windows;
@@ -10,25 +10,36 @@ use crate::scratch::Scratch;
 #[derive(Clone, Debug)]
 pub(crate) struct MaxPool(pub(crate) Windows);
 
-impl MaxPool {
-    /// The place in the input of each output's largest entry, the first of equals; not a number counts as the largest.
-    pub(crate) fn arg_max<T: Real>(&self, x: &[T], m: usize) -> Vec<u32> {
-        let mut all = vec![0; self.0.output.len() * m];
-        let mut largest = vec![T::of(0.0); m];
-        self.0.visit(|entry, covered| {
-            let best = &mut all[entry * m..(entry + 1) * m];
-            for (k, &at) in covered.iter().enumerate() {
-                let first = at * m;
-                let values = x[first..first + m].iter().enumerate();
-                for ((s, &x), (best, largest)) in values.zip(best.iter_mut().zip(&mut largest)) {
-                    #[allow(clippy::eq_op)]
-                    let larger = k == 0 || x > *largest || x != x;
-                    *largest = if larger { x } else { *largest };
-                    *best = if larger { (first + s) as u32 } else { *best };
+/// Finds the largest entry of every window: y, and its place in x. The first of equals; not a number counts as the largest.
+struct Search<'a, T> {
+    windows: Windows,
+    m: usize,
+    x: &'a [T],
+    y: &'a mut [T],
+    places: &'a mut [u32],
+}
+
+impl<T: Real> Loop for Search<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { windows, m, x, y, places } = self;
+        windows.visit(
+            #[inline(always)]
+            |entry, covered| {
+                let (largest, best) = (&mut y[entry * m..][..m], &mut places[entry * m..][..m]);
+                for (k, &at) in covered.iter().enumerate() {
+                    let first = at * m;
+                    let values = x[first..first + m].iter().zip(first as u32..);
+                    for ((&x, place), (best, largest)) in values.zip(best.iter_mut().zip(largest.iter_mut()))
+                    {
+                        #[allow(clippy::eq_op)]
+                        let larger = k == 0 || x > *largest || x != x;
+                        *largest = if larger { x } else { *largest };
+                        *best = if larger { place } else { *best };
+                    }
                 }
-            }
-        });
-        all
+            },
+        );
     }
 }
 
@@ -43,8 +54,8 @@ pub(crate) fn pick<T: Real>(indices: &[u32], x: &[T], out: &mut [T], len: usize)
 
 impl<T: Real> Operation<T> for MaxPool {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
-        let indices = self.arg_max(at.x[0], at.m);
-        pick(&indices, at.x[0], y, at.x[0].len());
+        let mut indices = vec![0; y.len()];
+        wide(Search { windows: self.0, m: at.m, x: at.x[0], y, places: &mut indices });
         Saved { indices: vec![indices], ..Saved::none() }
     }
 

@@ -36,7 +36,8 @@ use crate::{CurvatureError, Real};
 pub(crate) use activation::{sigmoid, softplus};
 use avg_pool::AvgPool;
 pub(crate) use batch_norm::BatchNorm;
-pub(crate) use conv::Conv;
+use conv::Conv;
+pub(crate) use lane_conv::LaneConv;
 use linear::Linear;
 pub(crate) use max_pool::MaxPool;
 use normalise::Normalise;
@@ -58,7 +59,7 @@ pub(crate) fn resolve<T: Real>(
         Op::Conv { window, groups, .. } => {
             let (input, output) = (inputs[0].image(), node.shape.image());
             match output.channels / groups < MATRIX_OUTPUTS {
-                true => Box::new(lane_conv::LaneConv::new(input, output, *window, *groups)),
+                true => Box::new(LaneConv::new(input, output, *window, *groups)),
                 false => Box::new(Conv::new(input, output, *window, *groups)),
             }
         }

@@ -19,6 +19,7 @@ impl Windows {
 
     /// Visits the output's entries in order, with the entries of the input that lie under the window: in row order,
     /// padding left out.
+    #[inline(always)]
     pub(crate) fn visit(&self, mut each: impl FnMut(usize, &[usize])) {
         let (i, o, w) = (self.input, self.output, self.window);
         let mut covered = Vec::with_capacity(w.taps());
