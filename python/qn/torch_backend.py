@@ -127,7 +127,8 @@ class TorchOperator(Operator):
         self.layout = Layout(names, [problem.parameters[n].shape for n in names])
         self.dtype = np.dtype(problem.dtype)
         self._theta = {n: problem.parameters[n] for n in names}
-        self._forward = True
+        # The forward derivative of an embedding leaves its constant row out of account, the backward one does not.
+        self._forward = all(getattr(m, "padding_idx", None) is None for m in problem.model.modules())
 
     def restrict(self, params):
         named = [(n, p) for n, p in self._problem.named if n in set(self.layout.names)]
