@@ -13,6 +13,7 @@ from .errors import NotConverged, UnsupportedOperation
 from .hessian import hessian
 from .operator import Operator
 from .results import BlockNorms, Density, Eigenpairs, Estimate, Spectrum
+from .runs import Run, Tracker, run
 from .solvers import as_operator, density, eigh, eigsh, eigvalsh, trace
 from .studies import Overlap, Track, full_spectrum, overlap, track
 
@@ -24,8 +25,10 @@ __all__ = [
     "NotConverged",
     "Operator",
     "Overlap",
+    "Run",
     "Spectrum",
     "Track",
+    "Tracker",
     "UnsupportedOperation",
     "__version__",
     "as_operator",
@@ -36,6 +39,7 @@ __all__ = [
     "full_spectrum",
     "hessian",
     "overlap",
+    "run",
     "trace",
     "track",
 ]
