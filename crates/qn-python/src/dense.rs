@@ -17,7 +17,8 @@ const STORAGE_WIDTH: usize = 256;
 const LIBRARY_UP_TO: usize = 2000;
 
 /// All eigenvalues, ascending; the indices of those that have vectors; the vectors, (n, number of indices).
-type Spectrum<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<usize>>, Bound<'py, PyArray2<f64>>);
+pub(crate) type Spectrum<'py> =
+    (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<usize>>, Bound<'py, PyArray2<f64>>);
 
 /// The matrix of the engine in the making.
 struct Assembly<'a, T> {
@@ -89,45 +90,37 @@ fn check_ends(n: usize, bottom: usize, top: usize) -> PyResult<(usize, usize)> {
     }
 }
 
-#[pymethods]
-impl Operator {
-    /// The whole matrix, (P, P).
-    #[pyo3(signature = (progress=None))]
-    fn assemble<'py>(
-        &self,
-        py: Python<'py>,
-        progress: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let progress = Progress::new(progress);
-        let square = py.detach(|| -> Result<Mat<f64>, Stopped> {
-            Ok(match &*self.derivatives {
-                Derivatives::Double(c) => assemble(c, self.which, &progress)?.to_square(),
-                Derivatives::Single(c) => assemble(c, self.which, &progress)?.to_square(),
-            })
-        })?;
-        matrix(py, &square)
-    }
+/// The whole matrix of the engine, (P, P).
+pub(crate) fn whole<'py>(
+    py: Python<'py>,
+    operator: &Operator,
+    progress: &Progress,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let square = py.detach(|| -> Result<Mat<f64>, Stopped> {
+        Ok(match &*operator.derivatives {
+            Derivatives::Double(c) => assemble(c, operator.which, progress)?.to_square(),
+            Derivatives::Single(c) => assemble(c, operator.which, progress)?.to_square(),
+        })
+    })?;
+    matrix(py, &square)
+}
 
-    /// All eigenvalues of the assembled matrix, and the vectors of the `bottom` smallest and the `top` largest.
-    #[pyo3(signature = (bottom, top, progress=None))]
-    fn eigen<'py>(
-        &self,
-        py: Python<'py>,
-        bottom: usize,
-        top: usize,
-        progress: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Spectrum<'py>> {
-        let ends = check_ends(self.derivatives.dim(), bottom, top)?;
-        let progress = Progress::new(progress);
-        let found = py.detach(|| -> PyResult<PartialSpectrum> {
-            match &*self.derivatives {
-                Derivatives::Double(c) => eigen(assemble(c, self.which, &progress)?, ends, &progress),
-                Derivatives::Single(c) => eigen(assemble(c, self.which, &progress)?, ends, &progress),
-            }
-            .map_err(spectrum_error)
-        })?;
-        spectrum(py, found)
-    }
+/// All eigenvalues of a matrix of the engine, and the vectors of the smallest and of the largest.
+pub(crate) fn spectrum_of<'py>(
+    py: Python<'py>,
+    operator: &Operator,
+    [bottom, top]: [usize; 2],
+    progress: &Progress,
+) -> PyResult<Spectrum<'py>> {
+    let ends = check_ends(operator.derivatives.dim(), bottom, top)?;
+    let found = py.detach(|| -> PyResult<PartialSpectrum> {
+        match &*operator.derivatives {
+            Derivatives::Double(c) => eigen(assemble(c, operator.which, progress)?, ends, progress),
+            Derivatives::Single(c) => eigen(assemble(c, operator.which, progress)?, ends, progress),
+        }
+        .map_err(spectrum_error)
+    })?;
+    spectrum(py, found)
 }
 
 /// All eigenvalues of a symmetric matrix, and the vectors of the `bottom` smallest and the `top` largest, in the precision

@@ -10,6 +10,7 @@ use qn_spectrum::{OperatorError, SymmetricOperator};
 
 use crate::arrays::{block, columns, flat};
 use crate::curvature::Derivatives;
+use crate::dense;
 use crate::errors::{Raised, curvature_error, value_error};
 
 /// One matrix of a network's loss.
@@ -68,6 +69,29 @@ impl Operator {
             Ok(x) => Ok(self.multiply(py, &x)?.into_any()),
             Err(_) => Err(value_error("the block of vectors is no array (P, b) of float64 or float32")),
         }
+    }
+
+    /// The whole matrix, (P, P).
+    #[pyo3(signature = (progress=None))]
+    fn assemble<'py>(
+        &self,
+        py: Python<'py>,
+        progress: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        dense::whole(py, self, &Progress::new(progress))
+    }
+
+    /// All eigenvalues of the assembled matrix, ascending, the indices of the `bottom` smallest and the `top` largest, and
+    /// their vectors.
+    #[pyo3(signature = (bottom, top, progress=None))]
+    fn eigen<'py>(
+        &self,
+        py: Python<'py>,
+        bottom: usize,
+        top: usize,
+        progress: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<dense::Spectrum<'py>> {
+        dense::spectrum_of(py, self, [bottom, top], &Progress::new(progress))
     }
 }
 

@@ -63,8 +63,8 @@ pub(crate) fn operation(name: &str, attributes: &Attributes<'_, '_>) -> PyResult
 }
 
 /// All numbers of a numpy array of one axis.
-fn numbers<T: numpy::Element + Copy>(a: &Attributes<'_, '_>, name: &str) -> PyResult<Vec<T>> {
-    let array: PyReadonlyArray1<'_, T> = a.get(name)?;
+fn numbers<'py, T: numpy::Element + Copy + 'static>(a: &Attributes<'_, 'py>, name: &str) -> PyResult<Vec<T>> {
+    let array: PyReadonlyArray1<'py, T> = a.get(name)?;
     Ok(array.as_array().iter().copied().collect())
 }
 
