@@ -10,6 +10,8 @@ from .layout import Layout, select
 OPERATORS = ("hessian", "ggn", "residual", "fisher")
 #: How far the loss of the engine may be from PyTorch's, relative.
 AGREEMENT = {"float64": 1e-10, "float32": 1e-4}
+#: Samples over which gradients are compared.
+SAMPLES_CHECKED = 4
 
 
 def hessian(
@@ -54,7 +56,7 @@ def hessian(
         except UnsupportedOperation as error:
             if backend == "native":
                 raise
-            warnings.warn(f"qn: products by PyTorch, because {error.operation} in '{error.module}' is not known here", stacklevel=2)
+            warnings.warn(f"qn: products by PyTorch, because the native engine cannot be used: {error}", stacklevel=2)
     from .torch_backend import TorchOperator, TorchProblem
 
     return TorchOperator(TorchProblem(model, loss, (x, y), dtype, options), operator, chosen)
@@ -137,4 +139,41 @@ def _native(model, loss, data, asked, options):
             f"the imported network's loss is {result.loss!r} and PyTorch's is {expected!r}: the import is wrong, please report "
             'it; use backend="torch"'
         )
+    _check_gradient(problem, copy, loss, (x, y), chosen)
     return result
+
+
+def _check_gradient(problem, copy, loss, data, names):
+    """Compares gradients over a few samples: `detach`, `no_grad` and derivatives that a module defines itself are not in what
+    torch.export gives, so that the loss alone would not tell."""
+    import torch
+
+    from .torch_backend import differentiable, matched
+
+    x, y = data
+    n, each = x.shape[0], y.shape[0] // x.shape[0]
+    counted = problem.targets.reshape(n, -1) if len(problem.targets) else problem.targets
+    useful = np.flatnonzero((counted != np.uint32(2**32 - 1)).any(axis=1))
+    first = int(useful[0])
+    last = min(first + SAMPLES_CHECKED, n)
+    few = Problem(
+        problem.graph, problem.inputs[first:last], np.ascontiguousarray(counted[first:last].reshape(-1)),
+        problem.loss | {"reduction": "sum"}, "float64", {},
+    )  # fmt: skip
+    few.layout = problem.layout
+    found = few.curvature(names).loss_and_gradient()[2]
+    named = dict(copy.named_parameters())
+    parameters = [named[name].requires_grad_() for name in names]
+    with differentiable(), torch.enable_grad():
+        z = copy(x[first:last])
+        value = loss.sum(z, matched(y[first * each : last * each], z, loss))
+        given = torch.autograd.grad(value, parameters, allow_unused=True)
+    parts = [np.zeros(p.numel()) if g is None else g.reshape(-1).numpy() for g, p in zip(given, parameters)]
+    expected = np.concatenate(parts)
+    error = np.linalg.norm(found - expected)
+    if not error <= 1e-8 * np.linalg.norm(expected) + 1e-12:
+        raise UnsupportedOperation(
+            "the gradient", "",
+            f"of the imported network differs from PyTorch's by {error:.1e} of {np.linalg.norm(expected):.1e}: the module stops "
+            "derivatives (detach, no_grad), defines its own (autograd.Function), or stands at a kink",
+        )  # fmt: skip

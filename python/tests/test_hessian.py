@@ -2,12 +2,12 @@
 
 import warnings
 
-import networks
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import networks
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -112,8 +112,11 @@ def test_detached_parameters_are_not_differentiated_in_silence():
             return y * y.detach()
 
     data = torch.randn(4, 3), torch.randn(4, 3)
+    model = Detached()
     with pytest.raises(qn.UnsupportedOperation, match="stops derivatives"):
-        qn.hessian(Detached(), "mse", data, backend="native")
+        qn.hessian(model, "mse", data, backend="native")
+    with pytest.warns(UserWarning, match="stops derivatives"):
+        assert qn.hessian(model, "mse", data).backend == "torch"
 
 
 REFUSED = [
