@@ -19,4 +19,6 @@ class UnsupportedOperation(NotImplementedError):
         self.operation, self.module = operation, module
         where = f" in module '{module}'" if module else ""
         why = f": {reason}" if reason else " is not known to the native engine"
-        super().__init__(f"{operation}{where}{why}; use backend=\"torch\" (or \"auto\"), which multiplies with PyTorch's own derivatives")
+        native = "second derivative in PyTorch" not in reason
+        other = "torch\" (or \"auto\"), which multiplies by PyTorch's own derivatives" if native else "native\""
+        super().__init__(f"{operation}{where}{why}; use backend=\"{other}")

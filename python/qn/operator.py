@@ -45,6 +45,10 @@ class Operator:
         parameter)."""
         raise NotImplementedError
 
+    def with_operator(self, name):
+        """Another matrix of the same loss at the same point: "hessian", "ggn", "residual" or "fisher"."""
+        raise NotImplementedError
+
     def _qn_source(self):
         return solvers._block_function(self._multiply, self.shape[0])
 
@@ -208,10 +212,10 @@ class NativeOperator(Operator):
 
     backend = "native"
 
-    def __init__(self, problem, name, names):
+    def __init__(self, problem, name, names, curvature=None):
         self._problem, self.name = problem, name
         self.layout = problem.layout.part(names)
-        self._curvature = problem.curvature(names)
+        self._curvature = curvature or problem.curvature(names)
         self._native = self._curvature.operator(name)
         self.dtype = np.dtype(problem.dtype)
 
@@ -226,6 +230,9 @@ class NativeOperator(Operator):
 
     def restrict(self, params):
         return NativeOperator(self._problem, self.name, self._problem.chosen(params, self.layout.names))
+
+    def with_operator(self, name):
+        return NativeOperator(self._problem, name, self.layout.names, self._curvature)
 
     def to_dense(self):
         with Progress("assembly") as progress:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, jvp, vjp, vmap
 
+from .errors import UnsupportedOperation
 from .layout import Layout, select
 from .operator import Operator
 
@@ -134,6 +135,11 @@ class TorchOperator(Operator):
         named = [(n, p) for n, p in self._problem.named if n in set(self.layout.names)]
         return TorchOperator(self._problem, self.name, select(named, params))
 
+    def with_operator(self, name):
+        if name not in ("hessian", "ggn", "residual", "fisher"):
+            raise ValueError(f"operator '{name}' is none of hessian, ggn, residual, fisher")
+        return TorchOperator(self._problem, name, self.layout.names)
+
     def _tensors(self, block):
         """A block (P, b) as tensors [b, ...] by name."""
         rows = torch.as_tensor(np.ascontiguousarray(block.T)).to(self._problem.device, self._problem.kind)
@@ -238,5 +244,11 @@ def _minus(a, b):
 def _each(product, v):
     """A product for each vector of a block in turn."""
     b = len(next(iter(v.values())))
-    found = [product({n: t[i] for n, t in v.items()}) for i in range(b)]
+    try:
+        found = [product({n: t[i] for n, t in v.items()}) for i in range(b)]
+    except (NotImplementedError, RuntimeError) as error:
+        if "derivative" not in str(error) or "not implemented" not in str(error):
+            raise
+        words = str(error).split("derivative for ")[-1].split()
+        raise UnsupportedOperation(words[0] if words else "an operation", "", "has no second derivative in PyTorch") from error
     return {n: torch.stack([f[n] for f in found]) for n in v}

@@ -1,5 +1,7 @@
 """Modules of many kinds, small, in double precision, each with inputs."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 import torchvision.models as tv
@@ -118,12 +120,6 @@ def encoder():
     return nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten(), nn.Linear(40, 3))
 
 
-def narrow_resnet():
-    net = tv.ResNet(tv.resnet.BasicBlock, [1, 1, 1, 1], num_classes=5, width_per_group=64)
-    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    return net
-
-
 def noise(*shape):
     return torch.randn(*shape, dtype=torch.float64)
 
@@ -164,17 +160,38 @@ def torchvision_net(name):
 
 
 def shaken(make):
-    """A module in eval mode with random parameters and statistics, so that nothing in it is zero or one, and its inputs."""
+    """A module in eval mode whose norms, biases and zeros are random, whose running statistics are those of noise, and its
+    inputs."""
     torch.manual_seed(0)
     model, x = make()
-    model = model.double().eval()
-    for p in model.parameters():
-        with torch.no_grad():
-            p += 0.05 * torch.randn_like(p)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer += 0.1 * torch.randn_like(buffer)
-    return model, x
+    model = model.double()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() == 1 or not p.any():
+                p += 0.1 * torch.randn_like(p)
+        for m in norms:
+            m.momentum = 1.0
+        if norms:
+            model.train()(noise(16, *x.shape[1:]))
+    return model.eval(), x
+
+
+class Hardsigmoid(nn.Module):
+    """PyTorch's own has no second derivative."""
+
+    def forward(self, x):
+        return F.relu6(x + 3) / 6
+
+
+def twice_differentiable(model):
+    """A copy of a module that PyTorch can differentiate twice."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(module, name, Hardsigmoid())
+    return model
 
 
 def labels_for(model, x, classes=None):

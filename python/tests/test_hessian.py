@@ -119,6 +119,17 @@ def test_detached_parameters_are_not_differentiated_in_silence():
         assert qn.hessian(model, "mse", data).backend == "torch"
 
 
+def test_what_pytorch_cannot_differentiate_twice_is_named():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Hardsigmoid(), nn.Linear(3, 2)).double()
+    data = torch.randn(4, 3).double(), torch.randn(4, 2).double()
+    h = qn.hessian(model, "mse", data, backend="torch")
+    with pytest.raises(qn.UnsupportedOperation, match="no second derivative in PyTorch; use backend=\"native\""):
+        h @ np.ones(h.shape[0])
+    native, gentle = qn.hessian(model, "mse", data, backend="native"), networks.twice_differentiable(model)
+    expected = qn.hessian(gentle, "mse", data, backend="torch") @ np.ones(h.shape[0])
+    np.testing.assert_allclose(native @ np.ones(h.shape[0]), expected, rtol=1e-9)
+
+
 REFUSED = [
     ({"operator": "fischer"}, "operator 'fischer'"),
     ({"backend": "cuda"}, "backend 'cuda'"),

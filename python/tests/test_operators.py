@@ -20,11 +20,10 @@ def close(found, expected, tolerance=TOLERANCE):
 
 
 def compare(model, x, y, loss_fn, sum_fn, terms, backend, names=None):
-    operators = {}
-    for name in ("hessian", "ggn", "residual", "fisher"):
-        operators[name] = qn.hessian(model, loss_fn, (x, y), params=names, operator=name, backend=backend)
-        assert operators[name].backend == backend
-    h = operators["hessian"]
+    h = qn.hessian(model, loss_fn, (x, y), params=names, backend=backend)
+    operators = {name: h.with_operator(name) for name in ("ggn", "residual", "fisher")}
+    assert all(o.backend == backend and o.name == name for name, o in operators.items())
+    model = networks.twice_differentiable(model)
     close(h.loss, reference.loss(model, loss_fn, x, y).item(), 1e-10)
     close(h.gradient, reference.gradient(model, loss_fn, x, y, names).detach())
     v = torch.as_tensor(np.random.default_rng(1).standard_normal(h.shape[0]))
@@ -136,6 +135,19 @@ def test_single_precision_agrees_with_double():
         assert h.dtype == np.float32
         close(h @ v, expected, 1e-4)
         assert (h @ v.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_operators_are_asked_for_by_name(backend):
+    model, x = networks.shaken(networks.SMALL["mlp"])
+    data = x, networks.labels_for(model, x)
+    h = qn.hessian(model, "cross_entropy", data, backend=backend)
+    found = {n: qn.hessian(model, "cross_entropy", data, operator=n, backend=backend) for n in ("ggn", "residual", "fisher")}
+    for name, operator in found.items():
+        np.testing.assert_allclose(operator.to_dense(), h.with_operator(name).to_dense(), atol=1e-14)
+    np.testing.assert_allclose(found["ggn"].to_dense() + found["residual"].to_dense(), h.to_dense(), atol=1e-12)
+    with pytest.raises(ValueError, match="operator 'ggm'"):
+        h.with_operator("ggm")
 
 
 def test_threads_do_not_change_a_bit():
