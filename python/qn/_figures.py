@@ -1,0 +1,69 @@
+"""Figures by matplotlib, which is imported when one is drawn."""
+
+import numpy as np
+
+
+def _axes(ax):
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install matplotlib") from error
+    return plt.subplots(constrained_layout=True)[1]
+
+
+def eigenpairs(pairs, ax):
+    ax = _axes(ax)
+    index = np.arange(1, len(pairs) + 1)
+    ax.errorbar(index, pairs.values, yerr=pairs.residuals, fmt="o", markersize=4, capsize=2)
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="index", ylabel="eigenvalue (bars: residuals)")
+    return ax
+
+
+def density(found, ax):
+    ax = _axes(ax)
+    ax.plot(found.grid, found.density, linewidth=1.2)
+    low = np.maximum(found.density - found.standard_error, 0)
+    ax.fill_between(found.grid, low, found.density + found.standard_error, alpha=0.3, linewidth=0)
+    top = max(found.density.max(), 1e-300)
+    ax.set(xlabel="eigenvalue", ylabel="density", yscale="log", ylim=(top * 1e-7, top * 3))
+    return ax
+
+
+def spectrum(found, ax, bins):
+    ax = _axes(ax)
+    ax.hist(found.values, bins=bins, log=True)
+    ax.set(xlabel="eigenvalue", ylabel="count")
+    return ax
+
+
+def block_norms(found, ax):
+    from matplotlib.colors import LogNorm
+
+    ax = _axes(ax)
+    positive = found.values[found.values > 0]
+    low = max(positive.min(), positive.max() * 1e-8) if positive.size else 1e-8
+    high = positive.max() if positive.size else 1.0
+    image = ax.imshow(np.maximum(found.values, low), norm=LogNorm(low, max(high, 2 * low)))
+    ax.set_xticks(range(len(found.names)), found.names, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(found.names)), found.names, fontsize=6)
+    ax.figure.colorbar(image, ax=ax, label="Frobenius norm of the block")
+    return ax
+
+
+def overlap(found, ax):
+    ax = _axes(ax)
+    image = ax.imshow(np.abs(found.cosines), vmin=0, vmax=1, cmap="magma", aspect="auto")
+    ax.set(xlabel="eigenvector", ylabel="vector")
+    ax.figure.colorbar(image, ax=ax, label="|cosine|")
+    return ax
+
+
+def track(found, ax):
+    ax = _axes(ax)
+    values = np.array([row["values"] for row in found.rows])
+    ax.plot([row["step"] for row in found.rows], values, marker="o", markersize=3)
+    ax.set(xlabel="checkpoint", ylabel="eigenvalue")
+    return ax

@@ -1,0 +1,179 @@
+"""`qn.hessian`: an operator of a torch module, its loss and its data."""
+
+import warnings
+
+import numpy as np
+
+from .errors import UnsupportedOperation
+from .layout import Layout, select
+
+OPERATORS = ("hessian", "ggn", "residual", "fisher")
+#: How far the loss of the engine may be from PyTorch's, relative.
+AGREEMENT = {"float64": 1e-10, "float32": 1e-4}
+#: Samples over which gradients are compared.
+SAMPLES_CHECKED = 4
+
+
+def hessian(
+    model, loss_fn, data, params=None, operator="hessian", weight_decay=0.0, dtype="float64", backend="auto", threads=None,
+    memory=None,
+):  # fmt: skip
+    """The Hessian of a loss by a module's parameters, or another of its matrices, as an operator with exact products.
+
+    `model` is a torch module in eval mode that takes one tensor [n, ...] and gives one. `loss_fn` is a torch
+    CrossEntropyLoss, MSELoss or BCEWithLogitsLoss object with its options, one of the names "cross_entropy", "mse", "bce", or
+    (torch backend) any function of outputs and targets that gives a mean over samples. `data` is (x, y), a list of such
+    pairs, or a DataLoader, which is gone through once; their order does not matter. `params` chooses the parameters: None for
+    those that require gradients, a glob pattern, a list of names or patterns, or a function of (name, parameter).
+
+    `operator` is "hessian", "ggn" (generalised Gauss-Newton), "residual" (Hessian minus ggn) or "fisher" (empirical Fisher
+    matrix). `weight_decay` adds weight_decay/2 |theta|^2 to the loss. `dtype` is the precision of products. `backend` is
+    "native" (the Rust engine), "torch" (PyTorch's own derivatives on the module's device) or "auto": native where it knows
+    every operation, else torch with a warning. `threads` and `memory` (bytes kept between products) limit the engine.
+
+    Raises `ValueError` for what does not fit together, `UnsupportedOperation` for a module that the native backend cannot
+    represent.
+    """
+    import torch
+
+    from .data import collect
+    from .losses import make_loss
+
+    dtype = _dtype(dtype)
+    if operator not in OPERATORS:
+        raise ValueError(f"operator '{operator}' is none of {', '.join(OPERATORS)}")
+    if backend not in ("auto", "native", "torch"):
+        raise ValueError(f"backend '{backend}' is none of auto, native, torch")
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"the model is {type(model).__name__}, and a torch module is needed")
+    _check_modes(model)
+    chosen = select(list(model.named_parameters()), params)
+    (x, y), loss = collect(data), make_loss(loss_fn)
+    options = {"weight_decay": float(weight_decay), "threads": threads, "memory": memory}
+    if backend != "torch":
+        try:
+            return _native(model, loss, (x, y), (operator, dtype, chosen), options)
+        except UnsupportedOperation as error:
+            if backend == "native":
+                raise
+            warnings.warn(f"qn: products by PyTorch, because the native engine cannot be used: {error}", stacklevel=2)
+    from .torch_backend import TorchOperator, TorchProblem
+
+    return TorchOperator(TorchProblem(model, loss, (x, y), dtype, options), operator, chosen)
+
+
+def _dtype(dtype):
+    name = str(dtype).removeprefix("torch.").removeprefix("<class 'numpy.").removesuffix("'>")
+    if name not in AGREEMENT:
+        raise ValueError(f"dtype {dtype} is neither float64 nor float32")
+    return name
+
+
+def _check_modes(model):
+    from torch import nn
+
+    for path, module in model.named_modules():
+        where = f"'{path}' ({type(module).__name__})"
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+                raise ValueError(
+                    f"{where} is a batch normalisation in train mode: its outputs depend on the other samples of the batch, so "
+                    "that the loss is no mean over samples; call model.eval() (and keep track_running_stats)"
+                )
+        elif isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise ValueError(f"{where} drops out at random in train mode, so that the loss is no function: call model.eval()")
+        elif module.training and getattr(module, "dropout", 0) and isinstance(getattr(module, "dropout"), float):
+            raise ValueError(f"{where} drops out at random in train mode, so that the loss is no function: call model.eval()")
+
+
+class Problem:
+    """A module imported into the engine, its samples and its loss."""
+
+    def __init__(self, graph, inputs, targets, loss, dtype, options):
+        self.graph, self.inputs, self.targets, self.loss = graph, inputs, targets, loss
+        self.dtype, self.options = dtype, options
+        self.layout, self.named = None, None
+
+    def curvature(self, names):
+        from . import _native
+
+        given = {key: value for key, value in self.options.items() if value is not None}
+        only = None if len(names) == len(self.layout) else list(names)
+        return _native.Curvature(
+            self.graph, self.inputs, self.targets, self.loss, self.dtype == "float32", only, **given
+        )
+
+    def chosen(self, params, names):
+        """Of the parameters with these names those that `params` chooses."""
+        named = [(name, p) for name, p in self.named if name in set(names)]
+        return select(named, params)
+
+
+def _native(model, loss, data, asked, options):
+    from .importer import import_module
+    from .losses import native_loss
+    from .operator import NativeOperator
+    from .torch_backend import double_copy, evaluate
+
+    x, y = data
+    operator, dtype, chosen = asked
+    copy = double_copy(model).cpu()
+    x = x.cpu().double() if x.is_floating_point() else x.cpu()
+    imported = import_module(copy, x)
+    found = native_loss(loss, imported.output, y)
+    if found is None:
+        raise UnsupportedOperation(type(loss.module).__name__, "loss", "this loss, or this option of it, is not known to the native engine")
+    native, targets = found
+    inputs = np.ascontiguousarray(x.reshape(x.shape[0], -1).double().numpy())
+    if len(targets) % x.shape[0]:
+        raise ValueError(f"{len(targets)} target numbers do not belong to {x.shape[0]} samples")
+    problem = Problem(imported.graph, inputs, targets, native, dtype, options)
+    named = list(model.named_parameters())
+    problem.named = named
+    problem.layout = Layout([n for n, _ in named], [p.shape for _, p in named])
+    result = NativeOperator(problem, operator, chosen)
+    expected = evaluate(copy, loss, (x, y), options["weight_decay"], chosen)
+    error = abs(result.loss - expected)
+    if not error <= AGREEMENT[dtype] * max(abs(expected), np.finfo(np.float64).tiny):
+        raise ValueError(
+            f"the imported network's loss is {result.loss!r} and PyTorch's is {expected!r}: the import is wrong, please report "
+            'it; use backend="torch"'
+        )
+    _check_gradient(problem, copy, loss, (x, y), chosen)
+    return result
+
+
+def _check_gradient(problem, copy, loss, data, names):
+    """Compares gradients over a few samples: `detach`, `no_grad` and derivatives that a module defines itself are not in what
+    torch.export gives, so that the loss alone would not tell."""
+    import torch
+
+    from .torch_backend import differentiable, matched
+
+    x, y = data
+    n, each = x.shape[0], y.shape[0] // x.shape[0]
+    counted = problem.targets.reshape(n, -1) if len(problem.targets) else problem.targets
+    useful = np.flatnonzero((counted != np.uint32(2**32 - 1)).any(axis=1))
+    first = int(useful[0])
+    last = min(first + SAMPLES_CHECKED, n)
+    few = Problem(
+        problem.graph, problem.inputs[first:last], np.ascontiguousarray(counted[first:last].reshape(-1)),
+        problem.loss | {"reduction": "sum"}, "float64", {},
+    )  # fmt: skip
+    few.layout = problem.layout
+    found = few.curvature(names).loss_and_gradient()[2]
+    named = dict(copy.named_parameters())
+    parameters = [named[name].requires_grad_() for name in names]
+    with differentiable(), torch.enable_grad():
+        z = copy(x[first:last])
+        value = loss.sum(z, matched(y[first * each : last * each], z, loss))
+        given = torch.autograd.grad(value, parameters, allow_unused=True)
+    parts = [np.zeros(p.numel()) if g is None else g.reshape(-1).numpy() for g, p in zip(given, parameters)]
+    expected = np.concatenate(parts)
+    error = np.linalg.norm(found - expected)
+    if not error <= 1e-8 * np.linalg.norm(expected) + 1e-12:
+        raise UnsupportedOperation(
+            "the gradient", "",
+            f"of the imported network differs from PyTorch's by {error:.1e} of {np.linalg.norm(expected):.1e}: the module stops "
+            "derivatives (detach, no_grad), defines its own (autograd.Function), or stands at a kink",
+        )  # fmt: skip

@@ -1,0 +1,315 @@
+"""Layers: products, convolutions, normalisations, pools, attention, embeddings."""
+
+import math
+
+import torch
+
+from .elementwise import with_mask
+from .shapes import taken
+from .table import aten
+from .values import Constant, Dims, Unsupported, Value
+
+
+def pair(x, fill):
+    """Two sides of a window, rows first, of one or two numbers."""
+    x = list(x) if isinstance(x, (list, tuple)) else [x]
+    if len(x) > 2:
+        raise Unsupported("it has three axes of space")
+    return [fill, *x] if len(x) == 1 else x
+
+
+# Products.
+
+
+@aten("linear.default")
+def linear(b, a, node):
+    x, weight = b.value(a.input), a.weight
+    own = b.as_parameter(weight, "weight")
+    if own is None or len(own.shape) != 2 or x.dims.rank < 2 or x.dims.sizes[-1] is None:
+        y = matmul_of(b, x, b.permuted(weight, [1, 0]))
+        return y if a.bias is None else b.binary("add", y, a.bias)
+    dims = x.dims.replaced([*x.dims.sizes[:-1], own.shape[0]])
+    bias = b.as_parameter(a.bias, "bias")
+    attributes = {"weight": own.id} | ({"bias": bias.id} if bias is not None else {})
+    y = b.push("linear", [x], dims, **attributes)
+    return b.binary("add", y, a.bias) if bias is None and a.bias is not None else y
+
+
+def matmul_of(b, x, y):
+    """The matrix product of values of two axes or more."""
+    x, y = b.value(x), b.value(y)
+    if x.dims.rank < 2 or y.dims.rank < 2:
+        raise Unsupported("an input has less than two axes")
+    if None in (x.dims.sizes[-1], *y.dims.sizes[-2:]):
+        raise Unsupported("it sums over the samples, or relates them to each other")
+    out = [x.dims.sizes[-2], y.dims.sizes[-1]]
+    if x.dims.sizes[-2] is None:
+        # Rows are samples: with a matrix that all of them share.
+        if math.prod(y.dims.sizes[:-2]) != 1:
+            raise Unsupported("its rows are samples and it has several matrices")
+        y = b.reshaped(y, Dims(y.dims.sizes[-2:]))
+        return rows_times(b, x, y, x.dims.replaced([*x.dims.sizes[:-1], out[1]]))
+    # The axes before the last two are stretched to each other.
+    lead = [Value(v.id, v.dims.replaced(v.dims.sizes[:-2]), v.trained) for v in (x, y)]
+    common = b.common(lead)
+    values = []
+    for v in (x, y):
+        target = Dims((*common.sizes, *v.dims.sizes[-2:]), common.before, common.after)
+        values.append(b.aligned(v, target))
+    return b.push("matmul", values, Dims((*common.sizes, *out), common.before, common.after))
+
+
+def rows_times(b, x, y, dims):
+    """A product whose rows are samples."""
+    own = x.dims.own()
+    if len(own) > 1:
+        return b.push("matmul", [x, y], dims)
+    row = b.graph.push("reshape", [x.id], shape=[1, *own])
+    product = b.graph.push("matmul", [row, y.id])
+    return Value(b.graph.push("reshape", [product], shape=dims.own()), dims, x.trained or y.trained)
+
+
+@aten("mm.default", "bmm.default")
+def mm(b, a, node):
+    return matmul_of(b, a.self, a.mat2)
+
+
+@aten("matmul.default")
+def matmul(b, a, node):
+    x, y = b.value(a.self), b.value(a.other)
+    if y.dims.rank == 1 and x.dims.rank >= 2:
+        column = b.reshaped(y, Dims((*y.dims.sizes, 1)))
+        product = matmul_of(b, x, column)
+        return b.reshaped(product, product.dims.replaced(product.dims.sizes[:-1]))
+    return matmul_of(b, x, y)
+
+
+@aten("addmm.default", "baddbmm.default")
+def addmm(b, a, node):
+    batched = "baddbmm" in str(node.target)
+    product = matmul_of(b, a.batch1 if batched else a.mat1, a.batch2 if batched else a.mat2)
+    if a.alpha != 1:
+        product = b.same("scale", product, factor=float(a.alpha))
+    if a.beta == 0:
+        return product
+    bias = a.self if a.beta == 1 else b.same("scale", a.self, factor=float(a.beta))
+    return b.binary("add", product, bias)
+
+
+@aten("scaled_dot_product_attention.default")
+def attention(b, a, node):
+    """softmax(q k^T scale + mask) v."""
+    q, k, v = b.value(a.query), b.value(a.key), b.value(a.value)
+    if a.dropout_p:
+        raise Unsupported("it drops out at random")
+    if a.enable_gqa and q.dims.sizes[-3] != k.dims.sizes[-3]:
+        groups = q.dims.sizes[-3] // k.dims.sizes[-3]
+        places = torch.arange(k.dims.sizes[-3]).repeat_interleave(groups)
+        k, v = (taken(b, x, x.dims.rank - 3, places) for x in (k, v))
+    scale = a.scale if a.scale is not None else 1.0 / math.sqrt(q.dims.sizes[-1])
+    axes = list(range(k.dims.rank))
+    scores = matmul_of(b, b.same("scale", q, factor=float(scale)), b.permuted(k, [*axes[:-2], axes[-1], axes[-2]]))
+    if a.is_causal:
+        n, m = scores.dims.sizes[-2:]
+        causal = torch.ones(n, m, dtype=torch.bool).tril()
+        scores = b.masked(scores, Constant(causal, Dims((n, m))), -math.inf)
+    mask = a.attn_mask
+    if isinstance(mask, Constant) and mask.tensor.dtype == torch.bool:
+        scores = b.masked(scores, mask, -math.inf)
+    elif isinstance(mask, Constant):
+        scores = with_mask(b, scores, mask)
+    elif mask is not None:
+        scores = b.binary("add", scores, mask)
+    return matmul_of(b, softmax_of(b, scores, -1), v)
+
+
+# Convolutions and pools.
+
+
+@aten("convolution.default")
+def convolution(b, a, node):
+    x = b.samples_first(a.input)
+    weight, bias = b.as_parameter(a.weight, "weight"), b.as_parameter(a.bias, "bias")
+    if weight is None or (bias is None and a.bias is not None):
+        raise Unsupported("its filters are computed from parameters (weight normalisation, for example)")
+    line = x.dims.rank == 3
+    if x.dims.rank not in (3, 4):
+        raise Unsupported(f"its input has {x.dims.rank} axes")
+    attributes = {
+        "weight": weight.id, "kernel": [1, weight.shape[2]] if line else list(weight.shape[2:]),
+        "stride": pair(a.stride, 1), "padding": pair(a.padding, 0), "dilation": pair(a.dilation, 1), "groups": a.groups,
+    }  # fmt: skip
+    if bias is not None:
+        attributes["bias"] = bias.id
+    if line:
+        for key, fill in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            attributes[key] = [fill, attributes[key][1]]
+    if a.transposed:
+        attributes["output_padding"] = pair(a.output_padding, 0)
+    dims = x.dims.replaced(node.meta["qn_sizes"])
+    return b.push("conv_transpose" if a.transposed else "conv", [x], dims, **attributes)
+
+
+def window(a, rank):
+    line = rank == 3
+    kernel = pair(a.kernel_size, 1) if line else pair2(a.kernel_size)
+    stride = kernel if not a.stride else (pair(a.stride, 1) if line else pair2(a.stride))
+    return kernel, stride, pair(a.padding, 0) if line else pair2(a.padding)
+
+
+def pair2(x):
+    x = list(x) if isinstance(x, (list, tuple)) else [x]
+    return x * 2 if len(x) == 1 else x
+
+
+def missing(x, out, kernel, stride, padding, dilation):
+    """Rows and columns that the last windows reach beyond the padded input."""
+    sides = x.dims.sizes[-2:]
+    return [
+        max((o - 1) * s + d * (k - 1) + 1 - (n + 2 * p), 0)
+        for n, o, k, s, p, d in zip(sides, out, kernel, stride, padding, dilation)
+    ]
+
+
+@aten("max_pool2d_with_indices.default", "max_pool2d.default")
+def max_pool(b, a, node):
+    x = b.samples_first(a.self)
+    kernel, stride, padding = window(a, x.dims.rank)
+    dilation = pair2(a.dilation)
+    sizes = node.meta["qn_sizes"]
+    if a.ceil_mode:
+        more = missing(x, sizes[-2:], kernel, stride, padding, dilation)
+        if any(more):
+            # Entries that never are the largest; with them the padding is part of the input.
+            amounts = [[0, 0]] + [[p, p + m] for p, m in zip(padding, more)]
+            grown = [n + low + high for n, (low, high) in zip(x.dims.sizes[-2:], amounts[1:])]
+            x = b.push("pad", [x], x.dims.replaced([*x.dims.sizes[:-2], *grown]), amounts=amounts, value=-math.inf)
+            padding = [0, 0]
+            used = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in zip(sizes[-2:], stride, dilation, kernel)]
+            for axis, (n, u) in enumerate(zip(grown, used)):
+                if u < n:
+                    shape = list(x.dims.sizes)
+                    shape[2 + axis] = u
+                    x = b.push("slice", [x], x.dims.replaced(shape), axis=1 + axis, start=0, end=u, step=1)
+    dims = x.dims.replaced(sizes)
+    y = b.push("max_pool", [x], dims, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    return [y, None] if "indices" in str(node.target) else y
+
+
+@aten("avg_pool2d.default", "avg_pool1d.default")
+def avg_pool(b, a, node):
+    x = b.samples_first(a.self)
+    kernel, stride, padding = window(a, x.dims.rank)
+    sizes = node.meta["qn_sizes"]
+    if getattr(a, "divisor_override", None) is not None:
+        raise Unsupported("it has a divisor of its own")
+    if a.ceil_mode and any(missing(x, sizes[-2:], kernel, stride, padding, [1, 1])):
+        raise Unsupported("ceil_mode makes windows that reach beyond the input")
+    counts = bool(a.count_include_pad)
+    return b.push("avg_pool", [x], x.dims.replaced(sizes), kernel=kernel, stride=stride, padding=padding, count_padding=counts)
+
+
+@aten("_adaptive_avg_pool2d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool1d.default")
+def adaptive_avg_pool(b, a, node):
+    x = b.samples_first(a.self)
+    return b.push("adaptive_avg_pool", [x], x.dims.replaced(node.meta["qn_sizes"]), size=pair(a.output_size, 1))
+
+
+# Normalisations.
+
+
+def affine(b, weight, bias, shape):
+    """Scale and shift as parameters: both, or none where both are None; ones and zeros for one that is missing."""
+    if weight is None and bias is None:
+        return {}
+    weight = weight if weight is not None else Constant(torch.ones(shape, dtype=torch.float64), Dims(tuple(shape)))
+    bias = bias if bias is not None else Constant(torch.zeros(shape, dtype=torch.float64), Dims(tuple(shape)))
+    pair = b.as_parameter(weight, "scale"), b.as_parameter(bias, "shift")
+    if None in pair:
+        raise Unsupported("its scale or shift is computed from parameters")
+    return {"weight": pair[0].id, "bias": pair[1].id}
+
+
+@aten("_native_batch_norm_legit_no_training.default", "batch_norm.default")
+def batch_norm(b, a, node):
+    x = b.samples_first(a.input)
+    if getattr(a, "training", False) or a.running_mean is None:
+        raise Unsupported("it normalises with the statistics of the batch, which make samples depend on each other")
+    numbers = [t.tensor.detach().to("cpu", torch.float64).numpy().copy() for t in (a.running_mean, a.running_var)]
+    stats = b.graph.statistics(node.name, *numbers)
+    attributes = affine(b, a.weight, a.bias, [len(numbers[0])])
+    y = b.push("batch_norm", [x], x.dims, stats=stats, eps=float(a.eps), **attributes)
+    return y if "batch_norm.default" == str(node.target)[5:] else [y, None, None]
+
+
+@aten("native_layer_norm.default", "layer_norm.default")
+def layer_norm(b, a, node):
+    x, axes = b.value(a.input), len(a.normalized_shape)
+    if None in x.dims.sizes[-axes:]:
+        raise Unsupported("it normalises over the samples")
+    pair = {"weight": b.as_parameter(a.weight, "scale"), "bias": b.as_parameter(a.bias, "shift")}
+    if any(pair[key] is None and getattr(a, key) is not None for key in pair):
+        raise Unsupported("its scale or shift is computed from parameters")
+    attributes = {key: value.id for key, value in pair.items() if value is not None}
+    y = b.push("layer_norm", [x], x.dims, axes=axes, eps=float(a.eps), **attributes)
+    return [y, None, None] if "native" in str(node.target) else y
+
+
+@aten("native_group_norm.default", "group_norm.default")
+def group_norm(b, a, node):
+    native = "native" in str(node.target)
+    x = b.samples_first(a.input)
+    attributes = affine(b, a.weight, a.bias, [x.dims.sizes[1]])
+    groups = a.group if native else a.num_groups
+    y = b.push("group_norm", [x], x.dims, groups=groups, eps=float(a.eps), **attributes)
+    return [y, None, None] if native else y
+
+
+@aten("rms_norm.default", "_fused_rms_norm.default")
+def rms_norm(b, a, node):
+    x = b.value(a.input)
+    weight = b.as_parameter(a.weight, "scale")
+    attributes = {"weight": weight.id} if weight is not None else {}
+    eps = a.eps if a.eps is not None else torch.finfo(torch.float64).eps
+    y = b.push("rms_norm", [x], x.dims, axes=len(a.normalized_shape), eps=float(eps), **attributes)
+    return [y, None] if "fused" in str(node.target) else y
+
+
+def softmax_of(b, x, axis):
+    return b.push("softmax", [x], x.dims, axis=x.dims.own_axis(axis))
+
+
+@aten("_softmax.default", "softmax.int", "_safe_softmax.default")
+def softmax(b, a, node):
+    return softmax_of(b, b.value(a.self), a.dim)
+
+
+@aten("_log_softmax.default", "log_softmax.int")
+def log_softmax(b, a, node):
+    x = b.value(a.self)
+    return b.push("log_softmax", [x], x.dims, axis=x.dims.own_axis(a.dim))
+
+
+# Embeddings.
+
+
+@aten("embedding.default")
+def embedding(b, a, node):
+    weight, padding = b.as_parameter(a.weight, "table"), a.padding_idx
+    if isinstance(a.indices, Constant):
+        if padding >= 0 and bool((a.indices.tensor == padding).any()):
+            raise Unsupported("its constant numbers have padding among them")
+        return taken_rows(b, a)
+    if weight is None:
+        raise Unsupported("its table is computed from parameters")
+    x = b.value(a.indices)
+    dims = x.dims.replaced([*x.dims.sizes, weight.shape[1]])
+    return b.push("embedding", [x], dims, weight=weight.id, padding=padding if padding >= 0 else None)
+
+
+def taken_rows(b, a):
+    table = b.value(a.weight)
+    rows = taken(b, table, 0, a.indices.tensor)
+    if a.indices.dims.axis is None:
+        return rows
+    return b.reshaped(rows, a.indices.dims.replaced([*a.indices.dims.sizes, table.dims.sizes[1]]))
