@@ -61,7 +61,7 @@ fn three_classes_and_twenty_features_are_trained_and_analysed_without_a_flag() {
     let manifest = json(&sandbox, "run/manifest.json");
     assert_eq!(manifest["normalisation"]["mean"].as_array().unwrap().len(), 20);
     let eigen = good(&sandbox.analyse(&["eigen", "run", "-k", "4", "--json", "-", "--quiet"]));
-    assert_eq!((&eigen["classes"], &eigen["data"]), (&3.into(), &"mine.npz".into()));
+    assert_eq!((&eigen["outputs"], &eigen["data"]), (&3.into(), &"mine.npz".into()));
     assert_eq!(eigen["normalisation"], manifest["normalisation"]);
     assert_eq!(eigen["loss_function"], "cross-entropy");
     assert!(eigen["accuracy"].as_f64().unwrap() > 0.9, "{}", eigen["accuracy"]);
@@ -151,7 +151,7 @@ fn soft_labels_are_trained_by_cross_entropy() {
     for loss in ["cross-entropy", "bce", "mse"] {
         good(&sandbox.train(&[&train[..], &["--overwrite", "--loss", loss]].concat()));
         let eigen = good(&sandbox.analyse(&["eigen", "run", "-k", "2", "--json", "-", "--quiet"]));
-        assert_eq!((&eigen["loss_function"], &eigen["classes"]), (&loss.into(), &3.into()));
+        assert_eq!((&eigen["loss_function"], &eigen["outputs"]), (&loss.into(), &3.into()));
         assert_eq!(eigen.get("accuracy").is_some(), loss == "cross-entropy");
     }
 }

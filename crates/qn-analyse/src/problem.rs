@@ -369,7 +369,7 @@ impl Problem {
             arch: target.arch.clone(),
             data: target.data.name().into(),
             normalisation: target.data.normalisation().cloned(),
-            classes: Some(target.graph.classes()),
+            outputs: Some(target.graph.classes()),
             split: target.data.split().as_str().into(),
             samples: target.data.len(),
             data_sha256: target.data.sha256(),

@@ -42,9 +42,9 @@ pub struct Subject {
     /// digits' by 16) before; absent where a file's numbers were taken as they are, and in reports of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalisation: Option<Normalisation>,
-    /// C, or the number of outputs; absent in reports of earlier versions, which are about ten classes.
+    /// How many outputs the network has, C where there are classes; absent in reports of earlier versions, in which it is ten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<usize>,
+    pub outputs: Option<usize>,
     /// `train` or `test`.
     pub split: String,
     /// N: the first so many of the split.

@@ -10,7 +10,7 @@ pub fn cosines(v: &DMatrix<f64>, e: &DMatrix<f64>) -> DMatrix<f64> {
 }
 
 /// The columns that are not zero: those of classes of which there was a sample.
-pub fn present_columns(a: &DMatrix<f64>) -> Vec<usize> {
+pub(crate) fn present_columns(a: &DMatrix<f64>) -> Vec<usize> {
     (0..a.ncols()).filter(|&k| a.column(k).iter().any(|x| *x != 0.0)).collect()
 }
 

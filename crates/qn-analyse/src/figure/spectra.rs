@@ -15,7 +15,7 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
         let report: EigenReport = source.report("eigen.json")?;
         let s = &report.subject;
         subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
-        classes = s.classes.unwrap_or(10);
+        classes = s.outputs.unwrap_or(10);
         // Of both ends the lower one is far away in order.
         let shown = if report.top().is_empty() { &report.eigenvalues } else { report.top() };
         series.push(Series {
