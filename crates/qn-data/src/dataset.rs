@@ -186,38 +186,35 @@ impl Dataset {
     /// If `index` is not below N.
     pub fn sample(&self, index: usize) -> impl Iterator<Item = f64> + '_ {
         let mut numbers = Vec::with_capacity(self.sample_len());
-        self.add(index, |x| numbers.push(x));
+        self.extend(&mut numbers, index, |x| x);
         numbers.into_iter()
     }
 
-    /// Hands over the numbers of a sample.
-    fn add(&self, index: usize, mut to: impl FnMut(f64)) {
+    /// Adds the normalised numbers of a sample, each made what is wanted.
+    fn extend<T>(&self, numbers: &mut Vec<T>, index: usize, of: impl Fn(f64) -> T) {
         assert!(index < self.samples, "sample {index} of {}", self.samples);
         let (len, values) = (self.sample_len(), &self.contents.values);
-        let plane = len / self.form.channels();
-        let start = index * len;
+        let (start, plane) = (index * len, len / self.form.channels());
         match (values, &self.normalisation) {
             (Values::Bytes(bytes), Some(_)) if !self.tables.is_empty() => {
                 for (plane, table) in bytes[start..start + len].chunks(plane).zip(&self.tables) {
-                    plane.iter().for_each(|&p| to(table[usize::from(p)]));
+                    numbers.extend(plane.iter().map(|&p| of(table[usize::from(p)])));
                 }
             }
             (_, Some(Normalisation { mean, std })) => {
                 for (c, (mean, std)) in mean.iter().zip(std).enumerate() {
-                    let from = start + c * plane;
-                    (from..from + plane).for_each(|at| to((values.at(at) / self.divisor - mean) / std));
+                    let places = start + c * plane..start + (c + 1) * plane;
+                    numbers.extend(places.map(|at| of((values.at(at) / self.divisor - mean) / std)));
                 }
             }
-            (_, None) => (start..start + len).for_each(|at| to(values.at(at) / self.divisor)),
+            (_, None) => numbers.extend((start..start + len).map(|at| of(values.at(at) / self.divisor))),
         }
     }
 
     /// Normalised inputs of a batch, sample after sample.
     pub fn inputs(&self, indices: &[usize]) -> Vec<f32> {
         let mut inputs = Vec::with_capacity(indices.len() * self.sample_len());
-        for &index in indices {
-            self.add(index, |x| inputs.push(x as f32));
-        }
+        indices.iter().for_each(|&index| self.extend(&mut inputs, index, |x| x as f32));
         inputs
     }
 

@@ -138,10 +138,7 @@ fn contradictions_are_named() {
             vec![x(), ("y", npy("<f4", "(3,)", &floats(&[f32::INFINITY, 0.0, 1.0])))],
         ),
         ("numpy's '<c8'", vec![("x", npy("<c8", "(3,)", &[0; 24])), y()]),
-        (
-            "bytes where its header promises 24",
-            vec![("x", npy("<f4", "(3, 200)", &floats(&[0.0; 20]))), y()],
-        ),
+        ("bytes where its header promises 24", vec![("x", npy("<f4", "(3, 200)", &floats(&[0.0; 20]))), y()]),
         ("promises more", vec![("x", npy("<f8", "(4611686018427387904, 8)", &[])), y()]),
         (
             "samples of x_test have the shape [3], those of x [2]",
