@@ -72,16 +72,18 @@ impl Source for Idx {
     }
 
     fn samples(&self, split: Split) -> Result<usize, DataError> {
-        let [_, labels] = file_names(split);
-        let path = self.path_of(labels)?;
+        let [images, labels] = file_names(split);
+        let path = self.path_of(images)?;
         if is_packed(&path)? {
+            // The labels are the smaller file.
+            let path = self.path_of(labels)?;
             let bytes = read(&path)?;
             return Ok(parse(&bytes, LABELS_MAGIC, &[]).map_err(|r| DataError::invalid(&path, r))?.len());
         }
         let mut head = Vec::new();
         let file = std::fs::File::open(&path).map_err(DataError::io(&path))?;
-        file.take(8).read_to_end(&mut head).map_err(DataError::io(&path))?;
-        let samples = promised(&head, LABELS_MAGIC, &[]).map_err(|r| DataError::invalid(&path, r))?;
+        file.take(16).read_to_end(&mut head).map_err(DataError::io(&path))?;
+        let samples = promised(&head, IMAGES_MAGIC, &[28, 28]).map_err(|r| DataError::invalid(&path, r))?;
         usize::try_from(samples).map_err(|_| DataError::invalid(&path, "it is too large"))
     }
 
@@ -226,8 +228,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let raw = dir.path().join("FashionMNIST/raw");
         std::fs::create_dir_all(&raw).unwrap();
-        // There are no labels behind the header, and no images.
-        std::fs::write(raw.join("train-labels-idx1-ubyte"), idx(0x801, &[60_000], &[])).unwrap();
+        // There are no images behind the header, and no labels.
+        std::fs::write(raw.join("train-images-idx3-ubyte"), idx(0x803, &[60_000, 28, 28], &[])).unwrap();
         assert_eq!(Idx::fashion_mnist(dir.path()).samples(Split::Train).unwrap(), 60_000);
     }
 }
