@@ -102,7 +102,7 @@ fn targets(sandbox: &Sandbox) -> Vec<Target> {
     sandbox.write("arch.json", serde_json::to_vec(&Preset::Lenet.architecture([3, 32, 32], 10)).unwrap());
     let mnist = |file: &Path| {
         let folder = file.parent().unwrap().parent().unwrap();
-        Dataset::load(DataName::Mnist, Split::Train, folder, None).map(|d| d.sha256())
+        Dataset::load(&DataName::Mnist, Split::Train, folder, None).map(|d| d.sha256())
     };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     for file in ["state_dict.pth", "checkpoints/nested.tar", "checkpoints/bfloat16.safetensors"] {
@@ -204,5 +204,5 @@ fn what_headers_claim_is_not_allocated() {
     sandbox
         .write("mnist/train-images-idx3-ubyte", [0, 0, 8, 3, 255, 255, 255, 255, 0, 0, 0, 28, 0, 0, 0, 28]);
     sandbox.write("mnist/train-labels-idx1-ubyte", [0, 0, 8, 1, 255, 255, 255, 255]);
-    assert!(Dataset::load(DataName::Mnist, Split::Train, &sandbox.path(""), None).is_err());
+    assert!(Dataset::load(&DataName::Mnist, Split::Train, &sandbox.path(""), None).is_err());
 }

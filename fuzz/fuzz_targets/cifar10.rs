@@ -30,7 +30,7 @@ fn picture(bytes: &[u8]) {
     if !folder.join("train_lables.json").exists() {
         qn_fuzz::written("pictures/train_lables.json", LABELS.as_bytes());
     }
-    let _ = qn_data::fetch(DataName::Cifar10, &folder.with_file_name("data"), Some(folder));
+    let _ = qn_data::fetch(&DataName::Cifar10, &folder.with_file_name("data"), Some(folder));
 }
 
 /// The bytes are the end of a file that has the right size, or nearly.
@@ -43,5 +43,5 @@ fn records(bytes: &[u8]) {
     file.seek(std::io::SeekFrom::Start((FILE_BYTES - bytes.len().min(FILE_BYTES)) as u64)).unwrap();
     file.write_all(&bytes[..bytes.len().min(FILE_BYTES)]).unwrap();
     let folder = path.parent().unwrap().parent().unwrap();
-    let _ = Dataset::load(DataName::Cifar10, Split::Test, folder, None);
+    let _ = Dataset::load(&DataName::Cifar10, Split::Test, folder, None);
 }

@@ -19,5 +19,5 @@ const ONE_LABEL: [u8; 9] = [0, 0, 8, 1, 0, 0, 0, 1, 3];
 const ONE_IMAGE: [u8; 16] = [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28];
 
 fn load(file: &Path) {
-    let _ = Dataset::load(DataName::Mnist, Split::Train, file.parent().unwrap().parent().unwrap(), None);
+    let _ = Dataset::load(&DataName::Mnist, Split::Train, file.parent().unwrap().parent().unwrap(), None);
 }

@@ -9,6 +9,7 @@ mod checkpoints;
 mod data_files;
 mod numbers;
 mod outputs;
+mod own_data;
 mod runs;
 mod spectra;
 mod streams;

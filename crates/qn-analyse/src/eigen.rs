@@ -217,8 +217,7 @@ impl Search<'_> {
                 .map(|s| s.eigenvalues.iter().rev().copied().collect()),
             seconds: self.started.elapsed().as_secs_f64(),
             loss: self.start.loss,
-            // All data have labels.
-            accuracy: self.start.accuracy.unwrap_or_default(),
+            accuracy: self.start.accuracy,
             gradient_norm: qn_curvature::norm_l2(&self.start.gradient),
         }
     }

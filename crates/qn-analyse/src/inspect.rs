@@ -144,8 +144,9 @@ fn outcome(metrics: &[Metric]) {
     if let Some((step, loss)) = metrics.iter().rev().find_map(|m| Some((m.step, m.loss?))) {
         line("training loss", format_args!("{loss:.4} at step {step}"));
     }
-    if let Some((loss, accuracy)) = metrics.iter().rev().find_map(|m| Some((m.val_loss?, m.val_accuracy?))) {
-        line("test", format_args!("{:.2} % correct, loss {loss:.4}", 100.0 * accuracy));
+    if let Some((loss, accuracy)) = metrics.iter().rev().find_map(|m| Some((m.val_loss?, m.val_accuracy))) {
+        let correct = accuracy.map_or(String::new(), |a| format!("{:.2} % correct, ", 100.0 * a));
+        line("test", format_args!("{correct}loss {loss:.4}"));
     }
     if last.diverged {
         line("diverged", format_args!("at step {}", last.step));

@@ -15,8 +15,8 @@ use crate::output::{self, Destination};
 use crate::problem::destination;
 use crate::report::{self, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap, Subject};
 use crate::subspace::{
-    Rank, assign, beside, cosines, max_coherence, numerical_rank, principal_angles, subspace_overlap,
-    unit_columns,
+    Rank, assign, beside, cosines, max_coherence, numerical_rank, present_columns, principal_angles,
+    subspace_overlap, unit_columns,
 };
 use crate::table;
 use crate::target::fingerprint;
@@ -88,7 +88,11 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
     check_subject(&run, layout, &eigen.subject)?;
     let vectors = read_vectors(&run, layout, &eigen, k)?;
     let steps = run.snapshot_steps()?;
-    ensure!(!steps.is_empty(), "{} has no snapshots: train it with --snapshot-every N", args.run.display());
+    ensure!(
+        !steps.is_empty(),
+        "{} has no snapshots: they are kept of training by the cross-entropy of labels, the last one and --snapshot-every N",
+        args.run.display()
+    );
 
     let bar = verbosity.bar(steps.len() as u64, "snapshots");
     let mut snapshots = Vec::with_capacity(steps.len());
@@ -103,6 +107,7 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
     }
     bar.finish_and_clear();
 
+    let present = snapshots.last().map_or(classes, SnapshotOverlap::present);
     let report = OverlapReport {
         schema_version: SCHEMA_VERSION,
         class_gradients: if averaged { "averaged" } else { "batch" }.into(),
@@ -113,7 +118,7 @@ pub(crate) fn run(args: &OverlapArgs) -> Result<OverlapReport> {
         samples: eigen.subject.samples,
         eigenvalues: eigen.eigenvalues[..k].to_vec(),
         random_baseline: (2.0 / (std::f64::consts::PI * layout.len() as f64)).sqrt(),
-        random_assigned: Some(RandomAssigned::new(layout.len(), classes, k)),
+        random_assigned: Some(RandomAssigned::new(layout.len(), present.max(1), k)),
         snapshots,
         layout_hash: layout.hash(),
         versions: Versions::current(),
@@ -198,9 +203,15 @@ fn read_vectors(
     Ok(DMatrix::from_fn(p, k, |i, j| values[j * p + i]))
 }
 
-fn compare(step: u64, v: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
-    let scores = cosines(v, e);
-    let assignment = assign(&scores);
+/// Class gradients along the columns of V, zero where a class had no samples, against E. Such columns are left out of
+/// everything that is a mean over classes, an angle or a rank.
+fn compare(step: u64, all: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
+    let scores = cosines(all, e);
+    let present = present_columns(all);
+    let (v, norms) = (&all.select_columns(&present), all.column_iter().map(|c| c.norm()).collect());
+    let found = assign(&scores.select_rows(&present));
+    let mut assignment = vec![None; all.ncols()];
+    present.iter().zip(&found.columns).for_each(|(&class, &column)| assignment[class] = Some(column));
     // The snapshots hold single precision.
     let eps = f64::from(f32::EPSILON);
     let normalised = numerical_rank(&beside(&unit_columns(v), e), eps);
@@ -213,12 +224,13 @@ fn compare(step: u64, v: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
     SnapshotOverlap {
         step,
         cosines: scores.row_iter().map(|r| r.iter().copied().collect()).collect(),
-        assignment: assignment.columns,
-        mean_assigned_cosine: assignment.mean,
+        classes_present: Some(present.len()),
+        assignment,
+        mean_assigned_cosine: found.mean,
         subspace_overlap: subspace_overlap(v, e),
         principal_angles: principal_angles(v, e),
         max_coherence: max_coherence(v),
-        class_gradient_norms: v.column_iter().map(|c| c.norm()).collect(),
+        class_gradient_norms: norms,
         rank_f64: in_f64(&normalised),
         rank_raw_f64: in_f64(&raw),
         rank: normalised.rank,

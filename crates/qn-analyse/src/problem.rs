@@ -6,15 +6,15 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use faer::{MatMut, MatRef};
-use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError};
+use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
 use qn_curvature::{
     ClassGradients, Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples,
 };
 use qn_data::Split;
 use qn_model::ParamLayout;
-use qn_run::{RunDirectory, Versions};
-use qn_train::Usage;
+use qn_run::{LossKind, RunDirectory, Versions};
 use qn_train::ui::{Talk, Verbosity, bytes};
+use qn_train::{Usage, check_loss};
 use serde::Deserialize;
 
 use crate::memory::free_memory;
@@ -82,13 +82,31 @@ impl OperatorArg {
 pub(crate) enum LossArg {
     /// Softmax cross-entropy.
     CrossEntropy,
-    /// Mean squared error against one-hot labels.
+    /// Mean squared error, of labels against one-hot vectors.
     Mse,
-    /// Binary cross-entropy of logits against one-hot labels.
+    /// Binary cross-entropy of logits, of labels against one-hot vectors.
     Bce,
 }
 
+impl From<LossKind> for LossArg {
+    fn from(kind: LossKind) -> Self {
+        match kind {
+            LossKind::CrossEntropy => Self::CrossEntropy,
+            LossKind::Mse => Self::Mse,
+            LossKind::Bce => Self::Bce,
+        }
+    }
+}
+
 impl LossArg {
+    fn kind(self) -> LossKind {
+        match self {
+            Self::CrossEntropy => LossKind::CrossEntropy,
+            Self::Mse => LossKind::Mse,
+            Self::Bce => LossKind::Bce,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::CrossEntropy => "cross-entropy",
@@ -125,18 +143,24 @@ pub(crate) struct ProblemArgs {
     /// With --checkpoint: a preset's name, or a .toml/.json file.
     #[arg(long, conflicts_with = "run")]
     arch: Option<String>,
-    /// With --checkpoint: digits, mnist or cifar10.
-    #[arg(long, conflicts_with = "run")]
+    /// With --checkpoint: digits, mnist, fashion-mnist, cifar10, cifar100, or a file of your own, FILE.npz or
+    /// FILE.safetensors with x, y and perhaps x_test, y_test. With a run: where its data are now.
+    #[arg(long)]
     data: Option<String>,
+    /// none, auto (mean and deviation of the training split), or MEAN,STD, each one number or one a channel as
+    /// 0.49:0.48:0.45 [default: the run's; otherwise the data set's own, and a file's numbers as they are].
+    #[arg(long, value_name = "MEAN,STD|none|auto")]
+    normalise: Option<String>,
     /// Where the data sets are kept.
     #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
     pub(crate) data_dir: PathBuf,
     /// Which matrix.
     #[arg(long, value_enum, default_value = "hessian")]
     pub(crate) operator: OperatorArg,
-    /// The loss: the mean of PyTorch's loss of that name.
-    #[arg(long, value_enum, default_value = "cross-entropy")]
-    pub(crate) loss: LossArg,
+    /// The loss: the mean of PyTorch's loss of that name [default: the run's; otherwise cross-entropy of labels and soft
+    /// labels, mse of other vectors].
+    #[arg(long, value_enum)]
+    pub(crate) loss: Option<LossArg>,
     /// With cross-entropy: the share of each label that is spread over all classes.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(crate) label_smoothing: f64,
@@ -247,6 +271,7 @@ pub(crate) struct Problem {
     pub(crate) target: Target,
     pub(crate) derivatives: Derivatives,
     options: Options,
+    loss: LossArg,
     pub(crate) verbosity: Verbosity,
 }
 
@@ -257,12 +282,6 @@ impl Problem {
         let threads = qn_train::cli::set_threads(args.threads, verbosity)?;
         if !(0.0..=1.0).contains(&args.label_smoothing) {
             bail!(Usage(format!("--label-smoothing {}: give a share from 0 to 1", args.label_smoothing)));
-        }
-        if args.label_smoothing > 0.0 && args.loss != LossArg::CrossEntropy {
-            bail!(Usage(format!(
-                "--label-smoothing belongs to cross-entropy, not to --loss {}",
-                args.loss.as_str()
-            )));
         }
         if !(args.weight_decay >= 0.0 && args.weight_decay.is_finite()) {
             bail!(Usage(format!("--weight-decay {}: give a number of at least 0", args.weight_decay)));
@@ -276,6 +295,7 @@ impl Problem {
             checkpoint: args.checkpoint.as_deref(),
             arch: args.arch.as_deref(),
             data: args.data.as_deref(),
+            normalise: args.normalise.as_deref(),
             data_dir: &args.data_dir,
             split: match args.split {
                 SplitArg::Train => Split::Train,
@@ -285,6 +305,12 @@ impl Problem {
             changed_data: args.changed_data,
         })?;
         target.notes.iter().for_each(|note| verbosity.say(note));
+        let asked = args.loss.map(LossArg::kind).or(target.loss);
+        let loss = LossArg::from(check_loss(asked, target.data.form())?);
+        if args.label_smoothing > 0.0 && loss != LossArg::CrossEntropy {
+            let loss = loss.as_str();
+            bail!(Usage(format!("--label-smoothing belongs to cross-entropy, not to --loss {loss}")));
+        }
         let all = target.graph.layout();
         let params = match args.only.as_slice() {
             [] => all.len(),
@@ -300,7 +326,7 @@ impl Problem {
             threads,
             microbatch: args.microbatch,
             memory,
-            loss: args.loss.loss(args.label_smoothing),
+            loss: loss.loss(args.label_smoothing),
             weight_decay: args.weight_decay,
             only: args.only.clone(),
             ..Options::default()
@@ -321,7 +347,7 @@ impl Problem {
             args.dtype.as_str(),
             bytes(memory as u64),
         ));
-        Ok(Self { target, derivatives, options, verbosity })
+        Ok(Self { target, derivatives, options, loss, verbosity })
     }
 
     /// The same network's derivatives over some of the samples.
@@ -336,12 +362,14 @@ impl Problem {
         Subject {
             schema_version: SCHEMA_VERSION,
             operator: args.operator.as_str().into(),
-            loss_function: args.loss.as_str().into(),
+            loss_function: self.loss.as_str().into(),
             label_smoothing: args.label_smoothing,
             weight_decay: args.weight_decay,
             only: if args.only.is_empty() { Vec::new() } else { names.collect() },
             arch: target.arch.clone(),
-            data: target.data.name().as_str().into(),
+            data: target.data.name().into(),
+            normalisation: target.data.normalisation().cloned(),
+            outputs: Some(target.graph.classes()),
             split: target.data.split().as_str().into(),
             samples: target.data.len(),
             data_sha256: target.data.sha256(),
@@ -398,7 +426,16 @@ pub(crate) fn destination<R: Report>(
 fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
     let data = &target.data;
     let images = indices.iter().flat_map(|&i| data.sample(i));
-    let labels = indices.iter().map(|&i| u32::from(data.labels()[i])).collect();
-    let samples = Samples::new(data.sample_len(), images, labels)?;
+    let width = data.form().outputs();
+    let targets = match (data.labels(), data.values()) {
+        (Some(labels), _) => Targets::Classes(indices.iter().map(|&i| labels[i]).collect()),
+        (_, values) => {
+            let rows = values.unwrap_or_default();
+            Targets::Values(
+                indices.iter().flat_map(|&i| &rows[i * width..(i + 1) * width]).copied().collect(),
+            )
+        }
+    };
+    let samples = Samples::with_targets([data.sample_len(), indices.len()], images, targets)?;
     Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use qn_run::Versions;
+use qn_run::{Normalisation, Versions};
 use qn_spectrum::{Estimate, StopReason};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -36,8 +36,15 @@ pub struct Subject {
     pub only: Vec<String>,
     /// The architecture's name.
     pub arch: String,
-    /// The data set.
+    /// The data set, or the file without its folders.
     pub data: String,
+    /// What each channel of the inputs was normalised with, pixels of a data set known by name being divided by 255 (the
+    /// digits' by 16) before; absent where a file's numbers were taken as they are, and in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalisation: Option<Normalisation>,
+    /// How many outputs the network has, C where there are classes; absent in reports of earlier versions, in which it is ten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<usize>,
     /// `train` or `test`.
     pub split: String,
     /// N: the first so many of the split.
@@ -115,10 +122,11 @@ pub struct EigenReport {
     pub full_spectrum: Option<Vec<f64>>,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Mean cross-entropy, in nats.
+    /// The mean loss; of cross-entropy in nats.
     pub loss: f64,
-    /// Share of samples classified correctly.
-    pub accuracy: f64,
+    /// Share of samples classified correctly; absent where there are no classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// |dL/dθ|.
     pub gradient_norm: f64,
 }
@@ -332,7 +340,8 @@ pub struct OverlapReport {
     pub eigenvalues: Vec<f64>,
     /// E|cos| of two random directions in R^P: √(2 / (π P)).
     pub random_baseline: f64,
-    /// `mean_assigned_cosine` for random directions; reports of earlier versions lack it.
+    /// `mean_assigned_cosine` for as many random directions as the last snapshot has class gradients; reports of earlier
+    /// versions lack it.
     pub random_assigned: Option<RandomAssigned>,
     /// One entry a snapshot, by step.
     pub snapshots: Vec<SnapshotOverlap>,
@@ -355,13 +364,17 @@ impl OverlapReport {
 pub struct SnapshotOverlap {
     /// Steps taken before the snapshot.
     pub step: u64,
+    /// How many classes have a class gradient. The others, of which there was no sample, take no part in the means and are
+    /// zero rows of `cosines`. Absent in reports of earlier versions, which counted them in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes_present: Option<usize>,
     /// |v_k · e_j|: row k is class k, column j eigenvector j.
     pub cosines: Vec<Vec<f64>>,
-    /// Eigenvector assigned to each class.
-    pub assignment: Vec<usize>,
+    /// Eigenvector assigned to each class; null for classes without a class gradient.
+    pub assignment: Vec<Option<usize>>,
     /// Mean |cosine| of the assigned pairs.
     pub mean_assigned_cosine: f64,
-    /// ‖Qᵀ E‖²_F / C, Q an orthonormal basis of the class gradients.
+    /// ‖Qᵀ E‖²_F divided by the number of classes present, Q an orthonormal basis of the class gradients.
     pub subspace_overlap: f64,
     /// Radians, ascending.
     pub principal_angles: Vec<f64>,
@@ -386,6 +399,13 @@ pub struct SnapshotOverlap {
     pub rank_raw_tolerance: f64,
     /// Its singular values.
     pub singular_values_raw: Vec<f64>,
+}
+
+impl SnapshotOverlap {
+    /// How many classes have a class gradient.
+    pub(crate) fn present(&self) -> usize {
+        self.classes_present.unwrap_or(self.cosines.len())
+    }
 }
 
 macro_rules! reports {

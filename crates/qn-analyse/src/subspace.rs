@@ -9,18 +9,26 @@ pub fn cosines(v: &DMatrix<f64>, e: &DMatrix<f64>) -> DMatrix<f64> {
     (unit_columns(v).transpose() * unit_columns(e)).abs()
 }
 
+/// The columns that are not zero: those of classes of which there was a sample.
+pub(crate) fn present_columns(a: &DMatrix<f64>) -> Vec<usize> {
+    (0..a.ncols()).filter(|&k| a.column(k).iter().any(|x| *x != 0.0)).collect()
+}
+
 /// The best pairing of rows with columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
     /// Column of each row.
     pub columns: Vec<usize>,
-    /// Mean of the paired entries.
+    /// Mean of the paired entries; 0 where there are no rows.
     pub mean: f64,
 }
 
 /// The pairing of rows with different columns that has the largest sum (Hungarian algorithm), for
 /// entries from 0 to 1 and at least as many columns as rows. Entries are compared to 2^-40.
 pub fn assign(scores: &DMatrix<f64>) -> Assignment {
+    if scores.nrows() == 0 {
+        return Assignment { columns: Vec::new(), mean: 0.0 };
+    }
     let fixed = |x: f64| (x * (1u64 << 40) as f64).round() as i64;
     let weights = Matrix::from_fn(scores.nrows(), scores.ncols(), |(i, j)| fixed(scores[(i, j)]));
     let (_, columns) = kuhn_munkres(&weights);
@@ -59,7 +67,7 @@ pub fn principal_angles(v: &DMatrix<f64>, e: &DMatrix<f64>) -> Vec<f64> {
 /// ‖Qᵀ E‖²_F / C with Q an orthonormal basis of V's columns: the mean of the squared cosines of the
 /// principal angles when both have C dimensions.
 pub(crate) fn subspace_overlap(v: &DMatrix<f64>, e: &DMatrix<f64>) -> f64 {
-    (column_space(v).transpose() * e).norm_squared() / v.ncols() as f64
+    (column_space(v).transpose() * e).norm_squared() / v.ncols().max(1) as f64
 }
 
 /// A numerical rank and what it was read from.

@@ -6,7 +6,7 @@ use qn_train::outln;
 use crate::batches::BatchesReport;
 use crate::chance::RandomAssigned;
 use crate::experiment::{ExperimentReport, RunSummary, Validation};
-use crate::report::{EigenReport, FullSpectrumReport, OverlapReport};
+use crate::report::{EigenReport, FullSpectrumReport, OverlapReport, SnapshotOverlap};
 use crate::statistics::{Spread, median};
 use crate::track::TrackReport;
 
@@ -14,14 +14,14 @@ use crate::track::TrackReport;
 pub(crate) fn print_eigen(report: &EigenReport) {
     let subject = &report.subject;
     outln!(
-        "{} of {} on {} {} samples of {}: loss {}, accuracy {:.2} %, |gradient| {:.3e}",
+        "{} of {} on {} {} samples of {}: loss {}{}, |gradient| {:.3e}",
         subject.operator,
         subject.arch,
         subject.samples,
         subject.split,
         subject.data,
         decimal(report.loss, 5),
-        100.0 * report.accuracy,
+        report.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a)),
         report.gradient_norm
     );
     if !subject.only.is_empty() {
@@ -251,8 +251,8 @@ pub(crate) fn print_spectra<'a>(
         outln!(
             "random directions have an assigned cos of {}; rank is of [V, E], {} if the spaces are disjoint, {} if equal",
             by_chance(&overlap.random_assigned()),
-            2 * overlap.classes,
-            overlap.classes
+            overlap.snapshots.last().map_or(overlap.classes, SnapshotOverlap::present) + overlap.k,
+            overlap.k
         );
     }
 }
@@ -311,6 +311,16 @@ pub(crate) fn print_overlap(report: &OverlapReport) {
         by_chance(&report.random_assigned()),
         report.classes as f64 / report.params as f64
     );
+    let present = report.snapshots.iter().map(SnapshotOverlap::present);
+    if let (Some(least), Some(most)) = (present.clone().min(), present.max())
+        && least < report.classes
+    {
+        let number = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        outln!(
+            "of {} classes {number} have samples in the snapshots and so a class gradient; the means are over these",
+            report.classes
+        );
+    }
     if let Some(s) = report.snapshots.iter().rev().find(|s| s.rank != s.rank_raw) {
         outln!(
             "warning: at step {} the rank of [V, E] is {} with unit columns and {} without: the tolerance is relative to the largest column, so the raw rank measures |c_k|, not overlap",

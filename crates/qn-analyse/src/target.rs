@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use qn_data::{DataName, Dataset, Split};
-use qn_model::{Architecture, Graph};
-use qn_run::{RunDirectory, StateDict, TensorFile, read_parameters, state_dict};
-use qn_train::Usage;
+use qn_data::{DataName, Dataset, Normalise, Split};
+use qn_model::Graph;
+use qn_run::{LossKind, RunDirectory, StateDict, TensorFile, read_parameters, state_dict};
+use qn_train::{Usage, architecture_for};
 use sha2::{Digest as _, Sha256};
 
 /// A trained network and the samples over which its loss is taken.
@@ -14,6 +14,8 @@ pub(crate) struct Target {
     pub(crate) theta: Vec<f64>,
     pub(crate) buffers: Vec<Vec<f64>>,
     pub(crate) data: Dataset,
+    /// What a run was trained to minimise.
+    pub(crate) loss: Option<LossKind>,
     pub(crate) checkpoint: PathBuf,
     /// Steps of training, where it is known.
     pub(crate) step: Option<u64>,
@@ -41,10 +43,10 @@ pub(crate) fn checkpoint_step(run: &RunDirectory, asked: Option<u64>) -> Result<
 fn check_data(run: &RunDirectory, data: &Dataset) -> Result<()> {
     let Some(manifest) = run.read_manifest()? else { return Ok(()) };
     let (samples, expected) = match data.split() {
-        Split::Train => (manifest.train_samples, manifest.train_sha256),
+        Split::Train => (manifest.train_samples, Some(manifest.train_sha256)),
         Split::Test => (data.len(), manifest.test_sha256),
     };
-    qn_train::refuse_changed_data(run.path(), data, samples, &expected)
+    expected.map_or(Ok(()), |expected| qn_train::refuse_changed_data(run.path(), data, samples, &expected))
 }
 
 /// SHA-256 of parameters and buffers: what tells one network's report from another's.
@@ -62,6 +64,8 @@ pub(crate) struct TargetArgs<'a> {
     pub(crate) checkpoint: Option<&'a Path>,
     pub(crate) arch: Option<&'a str>,
     pub(crate) data: Option<&'a str>,
+    /// As `--normalise` has it; a run's own otherwise.
+    pub(crate) normalise: Option<&'a str>,
     pub(crate) data_dir: &'a Path,
     pub(crate) split: Split,
     pub(crate) samples: Option<usize>,
@@ -72,21 +76,23 @@ pub(crate) struct TargetArgs<'a> {
 impl Target {
     /// From a run directory (one of its checkpoints, its data), or from a file of parameters.
     pub(crate) fn load(args: &TargetArgs<'_>) -> Result<Self> {
-        let (architecture, data, checkpoint, step) = match (args.run, args.checkpoint) {
+        let asked = args.normalise.map(str::parse::<Normalise>).transpose()?;
+        let (architecture, name, checkpoint, step, of_run) = match (args.run, args.checkpoint) {
             (Some(run), None) => {
                 let run = RunDirectory::open(run)?;
                 let config = run.read_config()?;
                 let step = checkpoint_step(&run, args.step)?;
                 let name: DataName = args.data.unwrap_or(&config.data).parse()?;
-                (config.architecture, name, run.checkpoint_path(step), Some(step))
+                let of_run = Some((config.loss, config.normalise));
+                (config.architecture, name, run.checkpoint_path(step), Some(step), of_run)
             }
             (None, Some(file)) => {
                 let (Some(arch), Some(data)) = (args.arch, args.data) else {
                     bail!(Usage("--checkpoint needs --arch and --data as well".into()));
                 };
                 let name: DataName = data.parse()?;
-                let architecture = Architecture::named(arch, name.shape(), name.classes())?;
-                (architecture, name, file.to_owned(), None)
+                let architecture = architecture_for(arch, &name.open(args.data_dir)?.form())?;
+                (architecture, name, file.to_owned(), None, None)
             }
             _ => bail!(Usage("give a run directory, or --checkpoint with --arch and --data".into())),
         };
@@ -96,7 +102,25 @@ impl Target {
             Some(_) => state_dict(&TensorFile::read(&checkpoint)?, &checkpoint, layout)?,
             None => read_parameters(&checkpoint, layout)?,
         };
-        let data = Dataset::load(data, args.split, args.data_dir, None)?;
+        let mut data = Dataset::load(&name, args.split, args.data_dir, None)?;
+        if !data.form().fits(architecture.classes) || data.sample_len() != graph.input().len() {
+            bail!(Usage(format!(
+                "{} has samples of the shape {:?} and {} classes or targets; the network takes {:?} and has {} outputs",
+                data.name(),
+                data.shape(),
+                data.form().outputs(),
+                architecture.input,
+                architecture.classes
+            )));
+        }
+        let (loss, normalise) = of_run.map_or((None, None), |(loss, by)| (Some(loss), by));
+        let by = match asked {
+            Some(how) => Some(how.resolve(name.open(args.data_dir)?.as_ref())?),
+            None => normalise,
+        };
+        if let Some(by) = by {
+            data = data.normalised(&by)?;
+        }
         if let (Some(run), false) = (args.run, args.changed_data) {
             check_data(&RunDirectory::open(run)?, &data)?;
         }
@@ -104,6 +128,7 @@ impl Target {
             Some(samples) => data.first(samples)?,
             None => data,
         };
-        Ok(Self { arch: architecture.name, graph, theta: parameters, buffers, data, checkpoint, step, notes })
+        let arch = architecture.name;
+        Ok(Self { arch, graph, theta: parameters, buffers, data, loss, checkpoint, step, notes })
     }
 }

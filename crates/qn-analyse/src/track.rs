@@ -21,7 +21,7 @@ use crate::operator::{CurvatureOperator, Outside, Watched, explain};
 use crate::output::{self, Destination, Report};
 use crate::problem::{Problem, ProblemArgs, check_tol};
 use crate::report::Subject;
-use crate::subspace::{assign, column_space, cosines, subspace_overlap, unit_columns};
+use crate::subspace::{assign, column_space, cosines, present_columns, subspace_overlap, unit_columns};
 use crate::table;
 
 /// At every checkpoint of a run: the Hessian's top eigenvalues against 2/eta, the curvature inside and outside the class
@@ -116,13 +116,17 @@ pub struct TrackPoint {
     pub preconditioner_min: Option<f64>,
     /// |c_k|.
     pub class_gradient_norms: Vec<f64>,
+    /// How many classes have samples. Of the others λ_k, |c_k| and the curvatures are 0, and they take no part in the means;
+    /// absent in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes_present: Option<usize>,
     /// Largest |v_j · v_k| of two classes.
     pub max_coherence: f64,
     /// Mean |v_j · v_k| of two classes.
     pub mean_coherence: f64,
     /// Mean |v_k · e_j| over the best assignment.
     pub mean_assigned_cosine: f64,
-    /// ‖QᵀE‖²_F / C.
+    /// ‖QᵀE‖²_F divided by the number of classes that have samples.
     pub subspace_overlap: f64,
     /// |Qᵀg|² / |g|².
     pub gradient_in_class_span: f64,
@@ -245,10 +249,12 @@ fn point(
     let start = derivatives.loss_and_gradient()?;
     let c = derivatives.class_gradients()?;
     let gradients = DMatrix::from_fn(p, classes, |i, k| c.rows[k * p + i]);
-    let (v, q) = (unit_columns(&gradients), column_space(&gradients));
+    let present = present_columns(&gradients);
+    let (v, q) = (unit_columns(&gradients.select_columns(&present)), column_space(&gradients));
     let (hv, gv) = (times(&hessian, &v)?, times(&ggn, &v)?);
     let (hq, gq) = (times(&hessian, &q)?, times(&ggn, &q)?);
-    let stability = stability(&c.lambda, &v, &(v.transpose() * &gv), config, step)?;
+    let lambda: Vec<f64> = present.iter().map(|&k| c.lambda[k]).collect();
+    let stability = stability(&lambda, &v, &(v.transpose() * &gv), config, step)?;
 
     let options = LanczosOptions {
         k: (classes + 1).min(p),
@@ -271,8 +277,13 @@ fn point(
         inside(h - ggn) / inside(h.clone())
     };
     let gram = (v.transpose() * &v).abs();
-    let pairs: Vec<f64> = (0..classes).flat_map(|j| (0..j).map(move |k| (j, k))).map(|at| gram[at]).collect();
-    let along = |av: &DMatrix<f64>| (0..classes).map(|k| v.column(k).dot(&av.column(k))).collect();
+    let pairs: Vec<f64> =
+        (0..present.len()).flat_map(|j| (0..j).map(move |k| (j, k))).map(|at| gram[at]).collect();
+    let along = |av: &DMatrix<f64>| {
+        let mut all = vec![0.0; classes];
+        present.iter().enumerate().for_each(|(i, &k)| all[k] = v.column(i).dot(&av.column(i)));
+        all
+    };
     let inside = q.transpose() * &hq;
     let mut inside: Vec<f64> =
         (0.5 * (&inside + inside.transpose())).symmetric_eigenvalues().iter().copied().collect();
@@ -280,7 +291,7 @@ fn point(
     Ok(TrackPoint {
         step,
         loss: start.loss,
-        // All data have labels.
+        // Without classes there are no class gradients, and no such report.
         accuracy: start.accuracy.unwrap_or_default(),
         gradient_norm: g.norm(),
         converged: top.converged,
@@ -294,6 +305,7 @@ fn point(
         lambda: c.lambda,
         curvature: along(&hv),
         ggn_curvature: along(&gv),
+        classes_present: Some(present.len()),
         class_gradient_norms: gradients.column_iter().map(|c| c.norm()).collect(),
         max_coherence: pairs.iter().copied().fold(0.0, f64::max),
         mean_coherence: pairs.iter().sum::<f64>() / pairs.len().max(1) as f64,

@@ -18,14 +18,14 @@ const N: usize = 10;
 
 fn curvature(graph: &Graph, theta: &[f64], data: &Dataset) -> Result<Curvature<f64>, Box<dyn Error>> {
     let images = (0..N).flat_map(|i| data.sample(i));
-    let labels = data.labels()[..N].iter().map(|&l| u32::from(l)).collect();
+    let labels = data.labels().unwrap_or_default()[..N].to_vec();
     let samples = Samples::new(data.sample_len(), images, labels)?;
     Ok(Curvature::new(graph, theta, &[], samples, &Options::default())?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let data = Dataset::load(DataName::Digits, Split::Train, Path::new(""), None)?;
-    let graph = Graph::new(&Preset::Digits.architecture(data.name().shape(), data.name().classes()))?;
+    let data = Dataset::load(&DataName::Digits, Split::Train, Path::new(""), None)?;
+    let graph = Graph::new(&Preset::Digits.architecture([1, 8, 8], 10))?;
     let theta: Vec<f64> = initial_parameters(graph.layout(), 0).into_iter().map(f64::from).collect();
     let here = curvature(&graph, &theta, &data)?;
     let (p, k) = (here.dim(), here.outputs_per_sample());
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let cosine = along / (g.norm_l2() * norm_l2(&gradient));
         println!(
             "sample {i}, a {}: |gradient| {:.3}, cosine with the mean {cosine:+.3}",
-            data.labels()[i],
+            data.labels().unwrap_or_default()[i],
             g.norm_l2()
         );
     }

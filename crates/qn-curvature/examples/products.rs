@@ -102,7 +102,7 @@ fn architecture(name: &str) -> Architecture {
     let found = if file {
         Architecture::from_file(name.as_ref())
     } else {
-        Architecture::named(name, [3, 32, 32], 10)
+        Architecture::named(name, &[3, 32, 32], 10)
     };
     found.expect("a preset or a file of an architecture")
 }

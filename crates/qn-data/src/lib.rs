@@ -1,19 +1,36 @@
-//! Images and labels: the embedded digits, MNIST and CIFAR-10.
+//! Samples and their targets, from the data sets that are known by name and from files of one's own.
 //!
-//! A [`Dataset`] keeps pixels as bytes and normalises on the way out, so all of CIFAR-10 takes
-//! 153 MB. Files are checked whole before anything is believed.
+//! A [`DataName`] opens a [`Source`], one for each format, which says what samples look like and how many there are before
+//! it reads them; a [`Dataset`] is the first so many samples of a split, normalised on the way out. Pixels stay bytes, so
+//! that all of CIFAR-10 takes 153 MB. Files are checked whole before anything is believed, and read once in a process.
+//!
+//! # Examples
+//! ```
+//! use std::path::Path;
+//! use qn_data::{DataName, Dataset, Split};
+//!
+//! let digits = Dataset::load(&DataName::Digits, Split::Train, Path::new(""), Some(100))?;
+//! assert_eq!((digits.len(), digits.shape()), (100, &[1, 8, 8][..]));
+//! assert_eq!(digits.labels().unwrap()[..3], [0, 1, 2]);
+//! # Ok::<(), qn_data::DataError>(())
+//! ```
 
 mod augment;
 mod batches;
-mod cifar;
+mod cache;
 mod dataset;
-mod digits;
 mod error;
 mod fetch;
-mod idx;
+mod files;
+mod name;
+mod normalise;
 mod source;
+mod sources;
 
 pub use batches::epoch_batches;
-pub use dataset::{DataName, Dataset, Split};
+pub use dataset::{BatchTargets, Dataset};
 pub use error::DataError;
 pub use fetch::fetch;
+pub use name::{DataName, Split};
+pub use normalise::Normalise;
+pub use source::{Contents, Form, Source, TargetForm, Targets, Values};

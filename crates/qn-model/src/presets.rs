@@ -52,18 +52,36 @@ impl Preset {
 }
 
 impl Architecture {
-    /// A preset by name, fitted to the input shape and classes; or the user's own file.
+    /// A preset by name, fitted to the samples' shape and to the number of classes; or the user's own file. A file may
+    /// count sides of length one otherwise, [1, 28, 28] for [28, 28], and have more classes.
     ///
     /// # Errors
-    /// The name is neither, or the file is not a valid architecture for this input.
-    pub fn named(name: &str, input: [usize; 3], classes: usize) -> Result<Self, ModelError> {
+    /// The name is neither, samples are no pictures where a preset takes these, or the file is not a valid architecture for
+    /// this input.
+    pub fn named(name: &str, input: &[usize], classes: usize) -> Result<Self, ModelError> {
         let is_file = name.ends_with(".toml") || name.ends_with(".json");
-        let architecture = if is_file {
-            Self::from_file(Path::new(name))?
-        } else {
-            name.parse::<Preset>()?.architecture(input, classes)
-        };
-        if architecture.input != input || architecture.classes != classes {
+        if !is_file {
+            let preset = name.parse::<Preset>()?;
+            let input = match *input {
+                [channels, height, width] => [channels, height, width],
+                [height, width] => [1, height, width],
+                _ => {
+                    return Err(ModelError::Network {
+                        architecture: name.into(),
+                        reason: format!(
+                            "it takes pictures, and samples have the shape {input:?}: describe a network for them in a \
+                             .toml file (docs/formats.md)"
+                        ),
+                    });
+                }
+            };
+            let architecture = preset.architecture(input, classes);
+            crate::Graph::new(&architecture)?;
+            return Ok(architecture);
+        }
+        let architecture = Self::from_file(Path::new(name))?;
+        let sides = |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
+        if sides(&architecture.input) != sides(input) || architecture.classes < classes {
             return Err(ModelError::Network {
                 architecture: architecture.name,
                 reason: format!(
@@ -72,7 +90,6 @@ impl Architecture {
                 ),
             });
         }
-        crate::Graph::new(&architecture)?;
         Ok(architecture)
     }
 }
@@ -156,7 +173,7 @@ mod tests {
     #[test]
     fn parameter_counts() {
         let count = |name: &str, input| {
-            let arch = Architecture::named(name, input, 10).unwrap();
+            let arch = Architecture::named(name, &input, 10).unwrap();
             Graph::new(&arch).unwrap().layout().len()
         };
         assert_eq!(count("digits", [1, 8, 8]), 1_898);
@@ -182,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_lists_the_presets() {
-        let message = Architecture::named("lennet", [3, 32, 32], 10).unwrap_err().to_string();
+        let message = Architecture::named("lennet", &[3, 32, 32], 10).unwrap_err().to_string();
         assert!(message.contains("lennet") && message.contains("resnet9"), "{message}");
     }
 }

@@ -2,8 +2,8 @@ use qn_model::Architecture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
-    Projection, Schedule, Subspace,
+    Augment, Basis, ClassStatistics, LambdaSource, LossKind, MomentumOn, Newton, NewtonScale, Normalisation,
+    OptimizerKind, Projection, Schedule, Subspace,
 };
 
 fn every_fifty() -> u64 {
@@ -22,11 +22,14 @@ fn a_thousand() -> usize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Data set: `digits`, `mnist` or `cifar10`.
+    /// Data set: a name, or the absolute path of a file.
     pub data: String,
     /// First N samples of the training split; all where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
+    /// What is minimised.
+    #[serde(default, skip_serializing_if = "LossKind::is_default")]
+    pub loss: LossKind,
     /// Which optimiser makes the steps.
     pub optimizer: OptimizerKind,
     /// Learning rate η.
@@ -104,6 +107,10 @@ pub struct TrainConfig {
     /// Whether TensorBoard's events are kept beside metrics.jsonl.
     #[serde(default)]
     pub tensorboard: bool,
+    /// Where it was asked for, mean and standard deviation of the inputs' channels; otherwise the data set's own, and a
+    /// file's numbers as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalise: Option<Normalisation>,
     /// The network.
     pub architecture: Architecture,
 }

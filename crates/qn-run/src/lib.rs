@@ -12,6 +12,7 @@ mod files;
 mod foreign;
 mod manifest;
 mod metrics;
+mod normalisation;
 mod options;
 mod pickle;
 mod snapshot;
@@ -28,10 +29,12 @@ pub use files::write_whole;
 pub use foreign::{read_parameters, read_tensors};
 pub use manifest::{Manifest, Versions};
 pub use metrics::{Metric, MetricsLog, read_metrics};
+pub use normalisation::Normalisation;
 pub use options::{
-    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
+    Augment, Basis, ClassStatistics, LambdaSource, LossKind, MomentumOn, Newton, NewtonScale, OptimizerKind,
     Projection, Schedule, Subspace,
 };
+pub use pickle::{Id, Pickle, Value};
 pub use snapshot::Snapshot;
 pub use state_dict::{StateDict, state_dict};
 pub use stream::{read_stream, write_stream};

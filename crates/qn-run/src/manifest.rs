@@ -1,6 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Normalisation;
+
 /// Versions that a result depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Versions {
@@ -68,8 +70,12 @@ pub struct Manifest {
     pub train_samples: usize,
     /// SHA-256 of the training samples used.
     pub train_sha256: String,
-    /// SHA-256 of the test split.
-    pub test_sha256: String,
+    /// SHA-256 of the test split; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_sha256: Option<String>,
+    /// What the inputs were normalised with; absent where they were taken as they are, and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalisation: Option<Normalisation>,
     /// Number of parameters P.
     pub params: usize,
     /// Hash of the layout.

@@ -20,6 +20,34 @@ impl OptimizerKind {
     }
 }
 
+/// What training minimises: the mean of PyTorch's loss of that name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Softmax cross-entropy.
+    #[default]
+    CrossEntropy,
+    /// Mean squared error, of labels against one-hot vectors.
+    Mse,
+    /// Binary cross-entropy of logits, of labels against one-hot vectors.
+    Bce,
+}
+
+impl LossKind {
+    /// The name on the command line and in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossEntropy => "cross-entropy",
+            Self::Mse => "mse",
+            Self::Bce => "bce",
+        }
+    }
+
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What the momentum buffer accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,46 +7,55 @@
 
 use std::collections::HashMap;
 
-/// The place of a value in [`Pickle::values`].
-pub(crate) type Id = usize;
+/// The place of a value in the list of a pickle's values.
+pub type Id = usize;
 
-/// A value, as far as it can describe a tensor or its name.
+/// A value, as far as it can describe a tensor, an array or its name.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value<'a> {
+    /// An integer of at most 64 bits.
     Int(i64),
+    /// Characters.
     Text(String),
+    /// Bytes, or a string of Python 2, whose characters are bytes.
+    Bytes(&'a [u8]),
     /// A module and a name in it, joined by a dot: a class or a function.
     Global(String),
     /// A tuple or a list.
     Sequence(Vec<Id>),
+    /// Keys and values.
     Dictionary(Vec<(Id, Id)>),
     /// What calling `class` with the tuple `args` would give; then `items` are set in it, and its attributes from `state`.
     Object {
+        /// A class or function.
         class: Id,
+        /// A tuple.
         args: Id,
+        /// Keys and values.
         items: Vec<(Id, Id)>,
+        /// A tuple or a dictionary, if there is one.
         state: Option<Id>,
     },
     /// What the reader's program is to find by this name: a storage.
     Persistent(Id),
-    /// None, a boolean, a float, bytes, a set, or an integer of more than 64 bits.
+    /// None, a boolean, a float, a set, or an integer of more than 64 bits.
     Other,
 }
 
 /// A pickle that was read to its end.
 #[derive(Debug)]
-pub(crate) struct Pickle {
-    values: Vec<Value>,
+pub struct Pickle<'a> {
+    values: Vec<Value<'a>>,
     /// The value that the pickle describes.
-    pub(crate) root: Id,
+    pub root: Id,
 }
 
-impl Pickle {
+impl<'a> Pickle<'a> {
     /// Reads the pickle at the beginning of `bytes`.
     ///
     /// # Errors
     /// It is damaged, or not a pickle: in words that go on from "its pickle".
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine { bytes, ..Machine::default() };
         loop {
             let at = machine.at;
@@ -66,32 +75,41 @@ impl Pickle {
     }
 
     /// A value.
-    pub(crate) fn get(&self, id: Id) -> &Value {
+    pub fn get(&self, id: Id) -> &Value<'a> {
         self.values.get(id).unwrap_or(&Value::Other)
     }
 
-    /// A text, or none if the value is something else.
-    pub(crate) fn text(&self, id: Id) -> Option<&str> {
-        if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    /// A text, of Python 2 as well, or none if the value is something else.
+    pub fn text(&self, id: Id) -> Option<&str> {
+        match self.get(id) {
+            Value::Text(text) => Some(text),
+            Value::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// Bytes, or none if the value is something else.
+    pub fn bytes(&self, id: Id) -> Option<&'a [u8]> {
+        if let Value::Bytes(bytes) = self.get(id) { Some(bytes) } else { None }
     }
 
     /// The name of a class or function.
-    pub(crate) fn global(&self, id: Id) -> Option<&str> {
+    pub fn global(&self, id: Id) -> Option<&str> {
         if let Value::Global(name) = self.get(id) { Some(name) } else { None }
     }
 
     /// The entries of a tuple or list.
-    pub(crate) fn sequence(&self, id: Id) -> Option<&[Id]> {
+    pub fn sequence(&self, id: Id) -> Option<&[Id]> {
         if let Value::Sequence(entries) = self.get(id) { Some(entries) } else { None }
     }
 
     /// A number that counts something.
-    pub(crate) fn count(&self, id: Id) -> Option<usize> {
+    pub fn count(&self, id: Id) -> Option<usize> {
         if let Value::Int(n) = self.get(id) { usize::try_from(*n).ok() } else { None }
     }
 
     /// The entries of a dictionary, or those set in an object that is one (`OrderedDict`, `defaultdict`).
-    pub(crate) fn items(&self, id: Id) -> &[(Id, Id)] {
+    pub fn items(&self, id: Id) -> &[(Id, Id)] {
         match self.get(id) {
             Value::Dictionary(items) | Value::Object { items, .. } => items,
             _ => &[],
@@ -103,7 +121,7 @@ impl Pickle {
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    values: Vec<Value>,
+    values: Vec<Value<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack at which a mark lies.
     marks: Vec<usize>,
@@ -137,20 +155,19 @@ impl<'a> Machine<'a> {
     }
 
     /// A text whose length is a number of `width` bytes.
-    fn text(&mut self, width: u64) -> Result<Value, String> {
+    fn text(&mut self, width: u64) -> Result<Value<'a>, String> {
         let length = self.number(width)?;
         Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
     }
 
-    /// Bytes whose length is a number of `width` bytes: nothing that a name or a shape is made of.
-    fn skip(&mut self, width: u64) -> Result<Value, String> {
+    /// Bytes whose length is a number of `width` bytes.
+    fn raw(&mut self, width: u64) -> Result<Value<'a>, String> {
         let length = self.number(width)?;
-        self.take(length)?;
-        Ok(Value::Other)
+        Ok(Value::Bytes(self.take(length)?))
     }
 
     /// A two's complement number whose length is a number of `width` bytes.
-    fn long(&mut self, width: u64) -> Result<Value, String> {
+    fn long(&mut self, width: u64) -> Result<Value<'a>, String> {
         let length = self.number(width)?;
         let bytes = self.take(length)?;
         if bytes.len() > 8 {
@@ -162,7 +179,7 @@ impl<'a> Machine<'a> {
         Ok(Value::Int(i64::from_le_bytes(extended)))
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: Value<'a>) {
         self.stack.push(self.values.len());
         self.values.push(value);
     }
@@ -180,7 +197,7 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn top(&mut self) -> Result<&mut Value, String> {
+    fn top(&mut self) -> Result<&mut Value<'a>, String> {
         let id = self.pop()?;
         self.stack.push(id);
         self.values.get_mut(id).ok_or_else(|| "refers to nothing".to_owned())
@@ -199,12 +216,12 @@ impl<'a> Machine<'a> {
             b'G' => self.take(8).map(|_| Value::Other)?,
             b'S' => Value::Text(self.line()?.trim_matches(['\'', '"']).to_owned()),
             b'V' => Value::Text(self.line()?),
-            b'U' | 0x8c => self.text(1)?,
-            b'T' | b'X' => self.text(4)?,
+            0x8c => self.text(1)?,
+            b'X' => self.text(4)?,
             0x8d => self.text(8)?,
-            b'C' => self.skip(1)?,
-            b'B' => self.skip(4)?,
-            0x8e | 0x96 => self.skip(8)?,
+            b'C' | b'U' => self.raw(1)?,
+            b'B' | b'T' => self.raw(4)?,
+            0x8e | 0x96 => self.raw(8)?,
             b'c' => Value::Global(format!("{}.{}", self.line()?, self.line()?)),
             b')' | b']' => Value::Sequence(Vec::new()),
             b'}' => Value::Dictionary(Vec::new()),

@@ -124,7 +124,7 @@ impl Storages {
 }
 
 struct Walk<'a> {
-    pickle: &'a Pickle,
+    pickle: &'a Pickle<'a>,
     storages: Storages,
     /// Bytes that tensors may still take.
     room: u64,
@@ -235,7 +235,7 @@ impl Walk<'_> {
 }
 
 /// The class of a module (anything with `_parameters`) that was pickled whole.
-fn module_class(pickle: &Pickle, id: Id) -> Option<String> {
+fn module_class(pickle: &Pickle<'_>, id: Id) -> Option<String> {
     let Value::Object { class, state: Some(state), .. } = pickle.get(id) else { return None };
     let has = pickle.items(*state).iter().any(|(key, _)| pickle.text(*key) == Some("_parameters"));
     if has { Some(pickle.global(*class).unwrap_or("unknown").to_owned()) } else { None }

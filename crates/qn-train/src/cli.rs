@@ -1,10 +1,10 @@
 //! The command line of `qn-train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use qn_data::DataName;
+use qn_data::{DataError, DataName};
 use qn_run::{RunDirectory, TrainConfig, folder_name};
 
 use crate::settings::{Settings, Usage, steps_in_epoch};
@@ -104,7 +104,11 @@ pub fn report(result: Result<u8>) -> u8 {
             let usage = error.is::<Usage>()
                 || matches!(
                     error.downcast_ref(),
-                    Some(qn_data::DataError::Samples { .. } | qn_data::DataError::UnknownDataset(_))
+                    Some(
+                        DataError::Samples { .. }
+                            | DataError::UnknownDataset(_)
+                            | DataError::Normalise { .. }
+                    )
                 )
                 || error.is::<qn_model::ModelError>()
                 || matches!(error.downcast_ref(), Some(qn_run::RunError::Exists(_)));
@@ -115,8 +119,8 @@ pub fn report(result: Result<u8>) -> u8 {
 
 fn fetch(args: &FetchArgs) -> Result<u8> {
     let name: DataName = args.dataset.parse()?;
-    Verbosity::Normal.say(format_args!("fetching {} into {}", name.as_str(), args.data_dir.display()));
-    let dir = qn_data::fetch(name, &args.data_dir, args.from.as_deref())?;
+    Verbosity::Normal.say(format_args!("fetching {name} into {}", args.data_dir.display()));
+    let dir = qn_data::fetch(&name, &args.data_dir, args.from.as_deref())?;
     Verbosity::Normal.say(format_args!("{} is complete and verified", dir.display()));
     Ok(0)
 }
@@ -162,7 +166,9 @@ fn start(args: &TrainArgs) -> Result<u8> {
     let config = if args.resume { resumed(args)? } else { args.settings.configure(&args.data_dir)? };
     let out = args.out.clone().unwrap_or_else(|| {
         let optimizer = config.optimizer.as_str();
-        let name = format!("{}-{}-{optimizer}", config.architecture.name, config.data);
+        // Of a file its name without folders and ending.
+        let data = Path::new(&config.data).file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{}-{data}-{optimizer}", config.architecture.name);
         PathBuf::from("runs").join(folder_name(&name))
     });
     let outcome = train(&Launch {
@@ -175,14 +181,10 @@ fn start(args: &TrainArgs) -> Result<u8> {
         verbosity,
         interrupt,
     })?;
-    verbosity.say(format_args!(
-        "{} steps in {:.1} s: test loss {:.4}, test accuracy {:.2} %; the run is {}",
-        outcome.steps,
-        outcome.seconds,
-        outcome.val_loss,
-        100.0 * outcome.val_accuracy,
-        out.display()
-    ));
+    let mut words = format!("{} steps in {:.1} s", outcome.steps, outcome.seconds);
+    words += &outcome.val_loss.map_or(String::new(), |loss| format!(": test loss {loss:.4}"));
+    words += &outcome.val_accuracy.map_or(String::new(), |a| format!(", test accuracy {:.2} %", 100.0 * a));
+    verbosity.say(format_args!("{words}; the run is {}", out.display()));
     Ok(0)
 }
 
@@ -193,7 +195,8 @@ fn resumed(args: &TrainArgs) -> Result<TrainConfig> {
     if let Some(steps) = args.settings.steps {
         config.steps = steps;
     } else if let Some(epochs) = args.settings.epochs {
-        config.steps = epochs.saturating_mul(steps_in_epoch(&config, &args.data_dir)?);
+        let source = config.data.parse::<DataName>()?.open(&args.data_dir)?;
+        config.steps = epochs.saturating_mul(steps_in_epoch(&config, source.as_ref())?);
     }
     Ok(config)
 }

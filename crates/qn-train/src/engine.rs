@@ -1,14 +1,17 @@
 //! Training on the CPU by the derivatives of qn-curvature.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, WithDType};
+use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
 use qn_curvature::{BatchClassGradients, BatchGradient, Options, Real, Samples, Statistics, Training};
 use qn_model::Graph;
-use qn_run::ClassStatistics;
+use qn_run::{ClassStatistics, LossKind};
 
 use crate::model::STATISTICS_MOMENTUM;
 use crate::pass::SoftmaxStatistics;
-use crate::{ChannelStatistics, ClassPass, Model, PlainPass};
+use crate::{Batch, BatchTarget, ChannelStatistics, ClassPass, Model, PlainPass};
 
 /// A network whose derivatives are those of qn-curvature.
 pub struct Engine<T: Real> {
@@ -26,17 +29,28 @@ impl<T: Real + WithDType> Engine<T> {
     ///
     /// # Errors
     /// Sizes do not agree, or a number is not finite.
-    pub fn new(graph: Graph, theta: &[f32], buffers: &[Vec<f32>]) -> Result<Self> {
+    pub fn new(graph: Graph, theta: &[f32], buffers: &[Vec<f32>], loss: LossKind) -> Result<Self> {
         let buffers: Vec<Vec<f64>> = buffers.iter().map(|b| doubles(b)).collect();
-        let options = Options { threads: rayon::current_num_threads(), ..Options::default() };
+        let loss: Arc<dyn Loss> = match loss {
+            LossKind::CrossEntropy => Arc::new(CrossEntropy::default()),
+            LossKind::Mse => Arc::new(MeanSquaredError::default()),
+            LossKind::Bce => Arc::new(BinaryCrossEntropy::default()),
+        };
+        let options = Options { threads: rayon::current_num_threads(), loss, ..Options::default() };
         let training = Training::new(&graph, &doubles(theta), &buffers, &options)?;
         Ok(Self { graph, training, buffers })
     }
 
-    fn samples(&self, images: &Tensor, labels: &[u32]) -> Result<Samples<T>> {
-        let images: Vec<T> = images.flatten_all()?.to_vec1()?;
-        let inputs = images.into_iter().map(Real::f64);
-        Ok(Samples::new(self.graph.input().len(), inputs, labels.to_vec())?)
+    fn samples(&self, batch: &Batch) -> Result<Samples<T>> {
+        let targets = match &batch.targets {
+            BatchTarget::Labels(labels) => Targets::Classes(labels.clone()),
+            BatchTarget::Values(y) => {
+                Targets::Values(y.flatten_all()?.to_vec1::<T>()?.into_iter().map(Real::f64).collect())
+            }
+        };
+        let inputs: Vec<T> = batch.inputs.flatten_all()?.to_vec1()?;
+        let size = [self.graph.input().len(), batch.inputs.dim(0)?];
+        Ok(Samples::with_targets(size, inputs.into_iter().map(Real::f64), targets)?)
     }
 
     fn tensor(&self, numbers: &[f64], shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
@@ -99,17 +113,17 @@ impl<T: Real + WithDType> Model for Engine<T> {
         Ok(self.training.set_buffers(&self.buffers)?)
     }
 
-    fn evaluate(&self, images: &Tensor, labels: &[u32]) -> Result<(f64, f64)> {
-        let (loss, hits) = self.training.evaluate(&self.samples(images, labels)?)?;
+    fn evaluate(&self, batch: &Batch) -> Result<(f64, f64)> {
+        let (loss, hits) = self.training.evaluate(&self.samples(batch)?)?;
         Ok((loss, hits as f64))
     }
 
-    fn loss(&self, images: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        self.tensor(&[self.training.loss(&self.samples(images, labels)?)?], ())
+    fn loss(&self, batch: &Batch) -> Result<Tensor> {
+        self.tensor(&[self.training.loss(&self.samples(batch)?)?], ())
     }
 
-    fn plain_pass(&self, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
-        self.plain(&self.training.gradient(&self.samples(images, labels)?)?)
+    fn plain_pass(&self, batch: &Batch) -> Result<PlainPass> {
+        self.plain(&self.training.gradient(&self.samples(batch)?)?)
     }
 
     fn class_pass(&self, images: &Tensor, labels: &[u32], statistics: ClassStatistics) -> Result<ClassPass> {
@@ -117,7 +131,8 @@ impl<T: Real + WithDType> Model for Engine<T> {
             ClassStatistics::Exact => Statistics::Exact,
             ClassStatistics::Frozen => Statistics::Frozen,
         };
-        let found = self.training.class_gradients(&self.samples(images, labels)?, statistics)?;
+        let batch = Batch::labelled(images.clone(), labels.to_vec());
+        let found = self.training.class_gradients(&self.samples(&batch)?, statistics)?;
         let BatchClassGradients { whole, rows, logits, labels } = found;
         let (classes, p) = (rows.len(), whole.gradient.len());
         let mut flat: Vec<T> = Vec::with_capacity(classes * p);

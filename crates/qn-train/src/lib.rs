@@ -9,6 +9,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod autograd;
+mod batch;
 pub mod cli;
 mod device;
 mod engine;
@@ -25,11 +26,12 @@ mod trainer;
 pub mod ui;
 
 pub use autograd::{Autograd, Mode};
+pub use batch::{Batch, BatchTarget};
 pub use device::parse_device;
 pub use engine::Engine;
 pub use interrupt::Interrupt;
 pub use model::{Model, model};
 pub use optim::{Averages, Optimizer, Preconditioner, Stability};
 pub use pass::{ChannelStatistics, ClassPass, PlainPass};
-pub use settings::{Settings, Usage};
+pub use settings::{Settings, Usage, architecture_for, check_loss};
 pub use train::{Launch, Outcome, TrainError, refuse_changed_data, train};

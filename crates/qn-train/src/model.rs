@@ -1,11 +1,11 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use qn_model::Graph;
-use qn_run::ClassStatistics;
+use qn_run::{ClassStatistics, LossKind};
 
 use crate::autograd::Autograd;
 use crate::engine::Engine;
-use crate::{ChannelStatistics, ClassPass, PlainPass};
+use crate::{Batch, ChannelStatistics, ClassPass, PlainPass};
 
 /// A network in training: its point, and the derivatives of a minibatch's loss there. Images are [N, ...], in the
 /// network's own type and on its device, and labels are N classes.
@@ -44,32 +44,32 @@ pub trait Model {
     /// The device refuses.
     fn absorb(&mut self, statistics: &[ChannelStatistics]) -> Result<()>;
 
-    /// Mean cross-entropy and the number of hits, scalars, with the running statistics.
+    /// The mean loss and the number of labels whose output is the largest, with the running statistics.
     ///
     /// # Errors
-    /// The images have another shape, or the device refuses.
-    fn evaluate(&self, images: &Tensor, labels: &[u32]) -> Result<(f64, f64)>;
+    /// The inputs have another shape, or the device refuses.
+    fn evaluate(&self, batch: &Batch) -> Result<(f64, f64)>;
 
-    /// Mean cross-entropy with the batch's own statistics, a scalar tensor.
+    /// The mean loss with the batch's own statistics, a scalar tensor.
     ///
     /// # Errors
-    /// The images have another shape, or the device refuses.
-    fn loss(&self, images: &Tensor, labels: &[u32]) -> Result<Tensor>;
+    /// The inputs have another shape, or the device refuses.
+    fn loss(&self, batch: &Batch) -> Result<Tensor>;
 
     /// Loss and gradient.
     ///
     /// # Errors
-    /// The images have another shape, or the device refuses.
-    fn plain_pass(&self, images: &Tensor, labels: &[u32]) -> Result<PlainPass>;
+    /// The inputs have another shape, or the device refuses.
+    fn plain_pass(&self, batch: &Batch) -> Result<PlainPass>;
 
-    /// Loss, gradient, class gradients and λ.
+    /// Loss, gradient, class gradients and λ of the cross-entropy of labels.
     ///
     /// # Errors
-    /// The images have another shape, or the device refuses.
+    /// The inputs have another shape, or the device refuses.
     fn class_pass(&self, images: &Tensor, labels: &[u32], statistics: ClassStatistics) -> Result<ClassPass>;
 }
 
-/// A network with parameters `theta` (layout order) and running statistics `buffers`: on the CPU by the derivatives of
+/// A network with parameters `theta` (layout order) and running statistics `buffers` and the mean of a loss: on the CPU by the derivatives of
 /// qn-curvature, elsewhere by candle's.
 ///
 /// # Errors
@@ -78,13 +78,13 @@ pub fn model(
     graph: Graph,
     theta: &[f32],
     buffers: &[Vec<f32>],
-    dtype: DType,
-    device: &Device,
+    loss: LossKind,
+    (dtype, device): (DType, &Device),
 ) -> Result<Box<dyn Model>> {
     Ok(match (device, dtype) {
-        (Device::Cpu, DType::F32) => Box::new(Engine::<f32>::new(graph, theta, buffers)?),
-        (Device::Cpu, DType::F64) => Box::new(Engine::<f64>::new(graph, theta, buffers)?),
-        _ => Box::new(Autograd::new(graph, theta, buffers, dtype, device)?),
+        (Device::Cpu, DType::F32) => Box::new(Engine::<f32>::new(graph, theta, buffers, loss)?),
+        (Device::Cpu, DType::F64) => Box::new(Engine::<f64>::new(graph, theta, buffers, loss)?),
+        _ => Box::new(Autograd::new(graph, theta, buffers, loss, dtype, device)?),
     })
 }
 

@@ -3,10 +3,10 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use qn_data::{DataName, Dataset, Split};
+use qn_data::{DataError, DataName, Form, Normalise, Source, Split, TargetForm};
 use qn_model::{Architecture, Graph, Layer};
 use qn_run::{
-    Augment, Basis, ClassStatistics, LambdaSource, MomentumOn, Newton, NewtonScale, OptimizerKind,
+    Augment, Basis, ClassStatistics, LambdaSource, LossKind, MomentumOn, Newton, NewtonScale, OptimizerKind,
     Projection, Schedule, Subspace, TrainConfig,
 };
 use serde::de::DeserializeOwned;
@@ -22,12 +22,21 @@ pub struct Settings {
     /// digits, lenet, resnet9, resnet9-wN, or a .toml/.json file
     #[arg(long, default_value = "lenet")]
     pub arch: String,
-    /// digits, mnist or cifar10
+    /// digits, mnist, fashion-mnist, cifar10, cifar100, or a file of your own: FILE.npz or FILE.safetensors with x, y and
+    /// perhaps x_test, y_test.
     #[arg(long, default_value = "cifar10")]
     pub data: String,
+    /// none, auto (mean and deviation of the training split), or MEAN,STD, each one number or one a channel as
+    /// 0.49:0.48:0.45 [default: the data set's own; a file's numbers as they are].
+    #[arg(long, value_name = "MEAN,STD|none|auto")]
+    pub normalise: Option<String>,
     /// Train on the first N samples only.
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
+    /// What is minimised, the mean of PyTorch's loss of that name [default: cross-entropy of labels and soft labels, mse of
+    /// other vectors].
+    #[arg(long, value_parser = words::<LossKind>(["cross-entropy", "mse", "bce"]))]
+    pub loss: Option<LossKind>,
     /// Stochastic gradient descent, or Newton steps along the class gradients.
     #[arg(long, value_parser = words::<OptimizerKind>(["sgd", "qn"]), default_value = "sgd")]
     pub optimizer: OptimizerKind,
@@ -150,7 +159,9 @@ impl Settings {
     /// A value makes no sense, or the data set is missing.
     pub fn configure(&self, data_dir: &Path) -> Result<TrainConfig> {
         let name: DataName = self.data.parse()?;
-        let mut architecture = Architecture::named(&self.arch, name.shape(), name.classes())?;
+        let source = name.open(data_dir)?;
+        let form = source.form();
+        let mut architecture = architecture_for(&self.arch, &form)?;
         if let Some(factor) = self.logit_scale {
             architecture.layers.push(Layer::Scale { factor });
         }
@@ -163,9 +174,14 @@ impl Settings {
         };
         self.check_numbers()?;
         self.check_combinations(&architecture)?;
+        let loss = check_loss(self.loss, &form)?;
+        self.check_classes(loss, &form)?;
+        let normalise = self.normalise.as_deref().map(str::parse::<Normalise>).transpose()?;
+        let normalise = normalise.map(|how| how.resolve(source.as_ref())).transpose()?;
         let mut config = TrainConfig {
-            data: self.data.clone(),
+            data: name.absolute()?,
             samples: self.samples,
+            loss,
             optimizer: self.optimizer,
             lr: self.lr,
             schedule: self.schedule,
@@ -196,10 +212,11 @@ impl Settings {
             keep_checkpoints: self.keep_checkpoints,
             log_every: at_least_one("--log-every", self.log_every)?,
             tensorboard: self.tensorboard,
+            normalise,
             architecture,
         };
         at_least_one("--subspace-samples", config.subspace_samples as u64)?;
-        let epoch = steps_in_epoch(&config, data_dir)?;
+        let epoch = steps_in_epoch(&config, source.as_ref())?;
         let steps = self.steps.unwrap_or_else(|| self.epochs.unwrap_or(50).saturating_mul(epoch));
         config.steps = at_least_one("--epochs or --steps", steps)?;
         config.snapshot_every = self.snapshot_every.unwrap_or(epoch);
@@ -233,6 +250,19 @@ impl Settings {
         not_negative("--weight-decay", self.weight_decay)
     }
 
+    /// That what takes class gradients, or pictures, is asked of data that have them.
+    fn check_classes(&self, loss: LossKind, form: &Form) -> Result<(), Usage> {
+        let labels = matches!(form.targets, TargetForm::Labels { .. }) && loss == LossKind::CrossEntropy;
+        if !labels && (self.optimizer == OptimizerKind::Qn || self.project != Projection::None) {
+            return Err(Usage(
+                "--optimizer qn and --project go by class gradients, which take one label a sample and the loss \
+                 cross-entropy: use --optimizer sgd"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// What does not go together.
     fn check_combinations(&self, architecture: &Architecture) -> Result<()> {
         let products = self.lambda.takes_products() || self.project != Projection::None;
@@ -258,10 +288,50 @@ impl Settings {
     }
 }
 
-/// Steps of one pass over the training data.
-pub(crate) fn steps_in_epoch(config: &TrainConfig, data_dir: &Path) -> Result<u64> {
+/// The architecture of a name or file for such samples and targets.
+///
+/// # Errors
+/// It is none, or does not fit.
+pub fn architecture_for(name: &str, form: &Form) -> Result<Architecture> {
+    let architecture = Architecture::named(name, &form.shape, form.outputs())?;
+    if !form.fits(architecture.classes) {
+        let (given, wanted) = (architecture.classes, form.outputs());
+        bail!(Usage(format!(
+            "{name} has {given} outputs (classes), and targets are vectors of {wanted} numbers: make it classes = {wanted}"
+        )));
+    }
+    Ok(architecture)
+}
+
+/// The loss that was asked for, or the usual one for such targets.
+///
+/// # Errors
+/// Targets are vectors that are no probabilities, which cross-entropy asks for.
+pub fn check_loss(asked: Option<LossKind>, form: &Form) -> Result<LossKind, Usage> {
+    match (asked, form.targets) {
+        (None, TargetForm::Values { .. }) => Ok(LossKind::Mse),
+        (Some(LossKind::CrossEntropy), TargetForm::Values { width }) => {
+            let labels = if width == 1 { ", or save labels as integers, y.astype('int64')" } else { "" };
+            Err(Usage(format!(
+                "--loss cross-entropy takes labels or probabilities, and the targets are vectors of {width} numbers that are \
+                 neither: use --loss mse or bce{labels}"
+            )))
+        }
+        (asked, _) => Ok(asked.unwrap_or_default()),
+    }
+}
+
+/// Steps of one pass over the training data, of whose samples only the number is asked for.
+pub(crate) fn steps_in_epoch(config: &TrainConfig, source: &dyn Source) -> Result<u64> {
     let Some(batch_size) = config.batch_size else { return Ok(1) };
-    let samples = Dataset::load(config.data.parse()?, Split::Train, data_dir, config.samples)?.len();
+    let samples = match config.samples {
+        Some(0) | None => source.samples(Split::Train)?,
+        Some(n) => n,
+    };
+    if config.samples == Some(0) {
+        let (split, dataset) = (Split::Train.as_str(), source.name());
+        return Err(DataError::Samples { asked: 0, have: samples, split, dataset }.into());
+    }
     Ok(samples.div_ceil(batch_size) as u64)
 }
 

@@ -8,13 +8,14 @@ use candle_core::DType;
 use qn_data::{DataName, Dataset, Split};
 use qn_model::{Graph, ParamLayout, initial_parameters};
 use qn_run::{
-    Checkpoint, Manifest, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig, Versions,
+    Augment, Checkpoint, LossKind, Manifest, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig,
+    Versions,
 };
 
 use crate::optim::keeps_averages;
 use crate::trainer::Trainer;
 use crate::ui::{Verbosity, bytes};
-use crate::{Interrupt, Optimizer, Usage, model, parse_device};
+use crate::{Interrupt, Optimizer, Usage, check_loss, model, parse_device};
 
 /// Why a run ended before its last step.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +85,10 @@ pub struct Launch<'a> {
 pub struct Outcome {
     /// Steps taken in all.
     pub steps: u64,
-    /// Mean cross-entropy of the test split.
-    pub val_loss: f64,
-    /// Accuracy on the test split.
-    pub val_accuracy: f64,
+    /// Mean loss of the test split, where there is one.
+    pub val_loss: Option<f64>,
+    /// Accuracy on the test split, where there are classes too.
+    pub val_accuracy: Option<f64>,
     /// Seconds of training, over all sittings.
     pub seconds: f64,
 }
@@ -99,9 +100,7 @@ pub struct Outcome {
 pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     let config = launch.config;
     let device = parse_device(&config.device)?;
-    let name: DataName = config.data.parse()?;
-    let train_set = Dataset::load(name, Split::Train, launch.data_dir, config.samples)?;
-    let test_set = Dataset::load(name, Split::Test, launch.data_dir, None)?;
+    let (train_set, test_set) = load_data(config, launch.data_dir)?;
     let graph = Graph::new(&config.architecture)?;
     let layout = graph.layout().clone();
     check_batches(config, &graph, train_set.len())?;
@@ -111,7 +110,9 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         let lock = run.lock()?;
         if let (Some(manifest), false) = (run.read_manifest()?, launch.changed_data) {
             refuse_changed_data(run.path(), &train_set, train_set.len(), &manifest.train_sha256)?;
-            refuse_changed_data(run.path(), &test_set, test_set.len(), &manifest.test_sha256)?;
+            if let (Some(test_set), Some(expected)) = (&test_set, &manifest.test_sha256) {
+                refuse_changed_data(run.path(), test_set, test_set.len(), expected)?;
+            }
         }
         (run, lock)
     } else {
@@ -120,7 +121,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
     };
     let saved = if launch.resume { last_checkpoint(&run, &layout, launch.verbosity)? } else { None };
     if !launch.resume {
-        run.write_manifest(&manifest(config, &layout, &train_set, &test_set))?;
+        run.write_manifest(&manifest(config, &layout, &train_set, test_set.as_ref()))?;
     }
     let (theta, buffers) = match &saved {
         Some(c) => (c.parameters.clone(), c.buffers.clone()),
@@ -129,7 +130,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
             (initial_parameters(&layout, config.seed), buffers)
         }
     };
-    let network = model(graph, &theta, &buffers, DType::F32, &device)?;
+    let network = model(graph, &theta, &buffers, config.loss, (DType::F32, &device))?;
     let optimizer = Optimizer::new(config, network.as_ref(), saved.as_ref().map(|c| (c.step, &c.optimizer)))?;
     let step = saved.as_ref().map_or(0, |c| c.step);
     let events = config.tensorboard.then(|| run.events_path());
@@ -152,9 +153,10 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
             OptimizerKind::Qn => "quasi-Newton",
         },
         train_set.len(),
-        config.data,
+        train_set.name(),
         config.steps,
     ));
+    say_of_data(launch.verbosity, config, &train_set);
     let trainer = Trainer {
         config,
         launch,
@@ -171,6 +173,71 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         device,
     };
     trainer.run()
+}
+
+/// The training samples, and the test split if there is one, as the configuration has them.
+fn load_data(config: &TrainConfig, data_dir: &Path) -> Result<(Dataset, Option<Dataset>)> {
+    let name: DataName = config.data.parse()?;
+    let source = name.open(data_dir)?;
+    let form = source.form();
+    check_loss(Some(config.loss), &form)?;
+    if !form.fits(config.architecture.classes) {
+        return Err(Usage(format!(
+            "the data ask for {} outputs and the network has {}: they are not those of this run",
+            form.outputs(),
+            config.architecture.classes
+        ))
+        .into());
+    }
+    let load = |split, samples| -> Result<Dataset> {
+        let set = Dataset::load(&name, split, data_dir, samples)?;
+        Ok(match &config.normalise {
+            Some(by) => set.normalised(by)?,
+            None => set,
+        })
+    };
+    let train_set = load(Split::Train, config.samples)?;
+    if config.augment != Augment::None && !train_set.can_be_varied() {
+        return Err(
+            Usage("--augment crop-flip takes pictures whose pixels are normalised bytes".into()).into()
+        );
+    }
+    let test_set = if source.samples(Split::Test)? > 0 { Some(load(Split::Test, None)?) } else { None };
+    Ok((train_set, test_set))
+}
+
+/// What may surprise about the data: how inputs of a file are normalised, and classes without samples.
+fn say_of_data(verbosity: Verbosity, config: &TrainConfig, set: &Dataset) {
+    if let Ok(DataName::File(_)) = config.data.parse() {
+        match (set.normalisation(), set.has_raw_bytes()) {
+            (Some(by), _) => verbosity.say(format_args!(
+                "inputs are (x - mean)/std with mean {} and std {}",
+                in_short(&by.mean),
+                in_short(&by.std)
+            )),
+            (None, true) => verbosity.warn(
+                "inputs are bytes from 0 to 255, taken as they are: --normalise auto, or MEAN,STD, brings them to where \
+                 networks learn well",
+            ),
+            (None, false) => verbosity.say("inputs are taken as they are (--normalise none)"),
+        }
+    }
+    let absent = set.absent_classes(config.architecture.classes);
+    if config.loss == LossKind::CrossEntropy && !absent.is_empty() {
+        let classes = config.architecture.classes;
+        let list: Vec<String> = absent.iter().take(10).map(ToString::to_string).collect();
+        verbosity.warn(format_args!(
+            "{} of {classes} classes have no training samples: {}{}",
+            absent.len(),
+            list.join(", "),
+            if absent.len() > 10 { ", ..." } else { "" }
+        ));
+    }
+}
+
+fn in_short(numbers: &[f64]) -> String {
+    let some: Vec<String> = numbers.iter().take(4).map(|n| format!("{n:.4}")).collect();
+    some.join(", ") + if numbers.len() > 4 { ", ..." } else { "" }
 }
 
 /// Refuses a run that would come to a batch of one sample where batch normalisation has one position a channel. The last
@@ -202,7 +269,7 @@ pub fn refuse_changed_data(run: &Path, data: &Dataset, samples: usize, expected:
         "the {} split of {} has changed since {} was begun: its SHA-256 is not the one in manifest.json; bring the data \
          back (`qn-train fetch` checks them), or go on with --changed-data",
         data.split().as_str(),
-        data.name().as_str(),
+        data.name(),
         run.display()
     )
 }
@@ -227,7 +294,7 @@ fn last_checkpoint(
     damage.map_or(Ok(None), |e| Err(e.into()))
 }
 
-fn manifest(config: &TrainConfig, layout: &ParamLayout, train: &Dataset, test: &Dataset) -> Manifest {
+fn manifest(config: &TrainConfig, layout: &ParamLayout, train: &Dataset, test: Option<&Dataset>) -> Manifest {
     Manifest {
         schema_version: 1,
         versions: Versions::current(),
@@ -235,7 +302,8 @@ fn manifest(config: &TrainConfig, layout: &ParamLayout, train: &Dataset, test: &
         seed: config.seed,
         train_samples: train.len(),
         train_sha256: train.sha256(),
-        test_sha256: test.sha256(),
+        test_sha256: test.map(Dataset::sha256),
+        normalisation: train.normalisation().cloned(),
         params: layout.len(),
         layout_hash: layout.hash(),
         layout: layout.params().iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),

@@ -5,12 +5,14 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
 use qn_curvature::Operator;
-use qn_data::{Dataset, epoch_batches};
-use qn_run::{Augment, Checkpoint, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
+use qn_data::{BatchTargets, Dataset, TargetForm, epoch_batches};
+use qn_run::{Augment, Checkpoint, LossKind, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
 
 use crate::model::to_f32s;
 use crate::optim::{Curvatures, keeps_averages};
-use crate::{ClassPass, Launch, Model, Optimizer, Outcome, PlainPass, Stability, TrainError};
+use crate::{
+    Batch, BatchTarget, ClassPass, Launch, Model, Optimizer, Outcome, PlainPass, Stability, TrainError,
+};
 
 /// A run under way.
 pub(crate) struct Trainer<'a> {
@@ -26,7 +28,7 @@ pub(crate) struct Trainer<'a> {
     pub(crate) started: Instant,
     pub(crate) batch_size: usize,
     pub(crate) train_set: Dataset,
-    pub(crate) test_set: Dataset,
+    pub(crate) test_set: Option<Dataset>,
     pub(crate) device: Device,
 }
 
@@ -51,16 +53,19 @@ impl Trainer<'_> {
             let end_of_epoch = self.step.is_multiple_of(per_epoch);
             let done = self.step == self.config.steps;
             if end_of_epoch || done {
-                let (loss, accuracy) = self.validate(self.step / per_epoch)?;
-                bar.println(format!(
-                    "epoch {:>3}  test loss {loss:.4}  test accuracy {:.2} %",
-                    self.step.div_ceil(per_epoch),
-                    100.0 * accuracy
-                ));
-                last = Some((loss, accuracy));
+                last = self.validate(self.step / per_epoch)?;
+                if let Some((loss, accuracy)) = last {
+                    let epoch = self.step.div_ceil(per_epoch);
+                    let accuracy = accuracy.map(|a| format!("  test accuracy {:.2} %", 100.0 * a));
+                    bar.println(format!(
+                        "epoch {epoch:>3}  test loss {loss:.4}{}",
+                        accuracy.unwrap_or_default()
+                    ));
+                }
             }
             if let Some((loss, accuracy)) = seen {
-                bar.set_message(format!("loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy));
+                let accuracy = accuracy.map(|a| format!("  accuracy {:.1} %", 100.0 * a));
+                bar.set_message(format!("loss {loss:.4}{}", accuracy.unwrap_or_default()));
             }
             bar.set_position(self.step);
             let interrupted = self.launch.interrupt.exit_code();
@@ -78,20 +83,26 @@ impl Trainer<'_> {
             }
         }
         bar.finish_and_clear();
-        let (val_loss, val_accuracy) = match last {
-            Some(last) => last,
+        if last.is_none() {
             // A run that was already complete when it was resumed.
-            None => self.evaluate()?,
-        };
+            last = self.evaluate()?;
+        }
         self.final_snapshot()?;
-        self.warn_of_huge(val_loss);
+        let val_loss = last.map(|(loss, _)| loss);
+        val_loss.into_iter().for_each(|loss| self.warn_of_huge(loss));
+        let val_accuracy = last.and_then(|(_, accuracy)| accuracy);
         Ok(Outcome { steps: self.step, val_loss, val_accuracy, seconds: self.seconds() })
+    }
+
+    /// Whether there are labels, and so a share of samples that are classified correctly.
+    fn tells_accuracy(&self) -> bool {
+        matches!(self.train_set.form().targets, TargetForm::Labels { .. })
     }
 
     /// Says that a loss is far above that of who guesses, ln C: the run has not diverged, but nearly.
     fn warn_of_huge(&self, val_loss: f64) {
         let guess = (self.network.graph().classes() as f64).ln();
-        if val_loss > 10.0 * guess {
+        if self.config.loss == LossKind::CrossEntropy && val_loss > 10.0 * guess {
             self.launch.verbosity.warn(format_args!(
                 "the test loss, {val_loss:.4}, is far above {guess:.4}, which all classes being equally likely would give: \
                  the run has come near to diverging; try a smaller --lr or a larger --damping"
@@ -108,44 +119,44 @@ impl Trainer<'_> {
         epoch_batches(self.train_set.len(), self.batch_size, self.config.seed, epoch)
     }
 
-    /// Images and labels of a step of training, varied where that was asked.
-    fn training_batch(&self, indices: &[usize]) -> Result<(Tensor, Vec<u32>)> {
+    /// Inputs and targets of a step of training, varied where that was asked.
+    fn training_batch(&self, indices: &[usize]) -> Result<Batch> {
         let set = &self.train_set;
-        self.on_device(match self.config.augment {
-            Augment::None => set.batch(indices),
-            Augment::CropFlip => set.varied_batch(indices, self.config.seed, self.step),
-        })
+        let inputs = match self.config.augment {
+            Augment::None => set.inputs(indices),
+            Augment::CropFlip => set.varied_inputs(indices, self.config.seed, self.step),
+        };
+        self.on_device(inputs, set.batch_targets(indices), indices.len())
     }
 
-    /// Images [N, channels, height, width] and labels where the network is.
-    fn on_device(&self, (images, labels): (Vec<f32>, Vec<u32>)) -> Result<(Tensor, Vec<u32>)> {
-        let [c, h, w] = self.train_set.name().shape();
-        Ok((Tensor::from_vec(images, (labels.len(), c, h, w), &self.device)?, labels))
+    /// Inputs [N, ...] and targets where the network is.
+    fn on_device(&self, inputs: Vec<f32>, targets: BatchTargets, n: usize) -> Result<Batch> {
+        let graph = self.network.graph();
+        let (input, outputs) = (graph.input().image(), graph.output().len());
+        let shape = (n, input.channels, input.height, input.width);
+        let inputs = Tensor::from_vec(inputs, shape, &self.device)?;
+        let targets = match targets {
+            BatchTargets::Labels(labels) => BatchTarget::Labels(labels),
+            BatchTargets::Values(values) => {
+                BatchTarget::Values(Tensor::from_vec(values, (n, outputs), &self.device)?)
+            }
+        };
+        Ok(Batch { inputs, targets })
     }
 
     /// One step; gives the batch's loss and accuracy before it. A GPU is asked for them only when they are logged:
     /// it would have to be waited for.
-    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<Option<(f64, f64)>> {
-        let (images, labels) = self.training_batch(indices)?;
-        let every = self.config.snapshot_every;
-        let snapshot = every > 0 && self.step.is_multiple_of(every);
-        let pass = if keeps_averages(self.config) || snapshot {
-            let pass = self.network.class_pass(&images, &labels, self.config.class_statistics)?;
-            self.optimizer.observe(&pass)?;
-            if snapshot {
-                self.check_loss(epoch, &pass.plain.loss)?;
-                self.snapshot(&pass)?;
-            }
-            pass.plain
-        } else {
-            self.network.plain_pass(&images, &labels)?
-        };
-        let PlainPass { loss, correct, gradient, statistics } = pass;
+    fn take_step(&mut self, epoch: u64, indices: &[usize]) -> Result<Option<(f64, Option<f64>)>> {
+        let batch = self.training_batch(indices)?;
+        let PlainPass { loss, correct, gradient, statistics } = self.pass(epoch, &batch)?;
         let logged = self.step.is_multiple_of(self.config.log_every);
         let (mut seen, mut line) = (None, None);
         if logged || self.device.is_cpu() {
             let loss = self.check_loss(epoch, &loss)?;
-            let accuracy = f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64;
+            let accuracy = match self.tells_accuracy() {
+                true => Some(f64::from(correct.to_scalar::<f32>()?) / indices.len() as f64),
+                false => None,
+            };
             if logged {
                 line = Some(self.measure(epoch, loss, accuracy)?);
             }
@@ -153,8 +164,8 @@ impl Trainer<'_> {
         }
         self.refresh_subspace()?;
         let along = |rows: &Tensor, which: Operator| {
-            let images = to_f32s(&images)?.into_iter().map(f64::from);
-            Curvatures::new(self.network.as_ref(), images, labels.iter().copied())?.along(rows, which)
+            let inputs = to_f32s(&batch.inputs)?.into_iter().map(f64::from);
+            Curvatures::new(self.network.as_ref(), inputs, batch.labels().iter().copied())?.along(rows, which)
         };
         self.optimizer.prepare(along)?;
         if let Some(line) = line {
@@ -167,6 +178,24 @@ impl Trainer<'_> {
         Ok(seen)
     }
 
+    /// Loss and gradient of a step's batch, and its class gradients where they are averaged or kept.
+    fn pass(&mut self, epoch: u64, batch: &Batch) -> Result<PlainPass> {
+        let every = self.config.snapshot_every;
+        let snapshot = every > 0 && self.step.is_multiple_of(every);
+        let wanted = keeps_averages(self.config) || snapshot;
+        let labels = match &batch.targets {
+            BatchTarget::Labels(labels) if wanted && self.config.loss == LossKind::CrossEntropy => labels,
+            _ => return self.network.plain_pass(batch),
+        };
+        let pass = self.network.class_pass(&batch.inputs, labels, self.config.class_statistics)?;
+        self.optimizer.observe(&pass)?;
+        if snapshot {
+            self.check_loss(epoch, &pass.plain.loss)?;
+            self.snapshot(&pass)?;
+        }
+        Ok(pass.plain)
+    }
+
     /// The Hessian's top eigenvectors here, where the optimiser is about to need them.
     fn refresh_subspace(&mut self) -> Result<()> {
         if !self.optimizer.wants_top(self.step) {
@@ -175,19 +204,19 @@ impl Trainer<'_> {
         let set = &self.train_set;
         let n = self.config.subspace_samples.min(set.len());
         let images = (0..n).flat_map(|i| set.sample(i));
-        let labels = set.labels()[..n].iter().map(|&l| u32::from(l));
+        let labels = set.labels().unwrap_or_default().iter().take(n).copied();
         let curvatures = Curvatures::new(self.network.as_ref(), images, labels)?;
         self.optimizer.set_top(curvatures.top(self.network.graph().classes(), &self.device)?);
         Ok(())
     }
 
     /// What is known before a step: loss, λ_k and the geometry of the class gradients.
-    fn measure(&mut self, epoch: u64, loss: f64, accuracy: f64) -> Result<Metric> {
+    fn measure(&mut self, epoch: u64, loss: f64, accuracy: Option<f64>) -> Result<Metric> {
         let mut metric = Metric {
             step: self.step,
             epoch,
             loss: Some(loss),
-            accuracy: Some(accuracy),
+            accuracy,
             lr: Some(self.config.lr_at(self.step)),
             seconds: self.seconds(),
             ..Metric::default()
@@ -223,32 +252,35 @@ impl Trainer<'_> {
         Ok(loss)
     }
 
-    fn validate(&mut self, epoch: u64) -> Result<(f64, f64)> {
-        let (loss, accuracy) = self.evaluate()?;
+    /// Evaluates and logs, where there is a test split.
+    fn validate(&mut self, epoch: u64) -> Result<Option<(f64, Option<f64>)>> {
+        let Some((loss, accuracy)) = self.evaluate()? else { return Ok(None) };
         self.log.append(&Metric {
             step: self.step,
             epoch,
             val_loss: Some(loss),
-            val_accuracy: Some(accuracy),
+            val_accuracy: accuracy,
             seconds: self.seconds(),
             ..Metric::default()
         })?;
-        Ok((loss, accuracy))
+        Ok(Some((loss, accuracy)))
     }
 
-    /// Loss and accuracy on the test split.
-    fn evaluate(&mut self) -> Result<(f64, f64)> {
-        let n = self.test_set.len();
+    /// Loss and, where there are classes, accuracy on the test split; none where there is no such split.
+    fn evaluate(&mut self) -> Result<Option<(f64, Option<f64>)>> {
+        let Some(set) = &self.test_set else { return Ok(None) };
+        let n = set.len();
         let (mut loss, mut correct) = (0.0, 0.0);
         let all: Vec<usize> = (0..n).collect();
         for indices in all.chunks(500) {
-            let (images, labels) = self.on_device(self.test_set.batch(indices))?;
-            let (mean, hits) = self.network.evaluate(&images, &labels)?;
+            let batch = self.on_device(set.inputs(indices), set.batch_targets(indices), indices.len())?;
+            let (mean, hits) = self.network.evaluate(&batch)?;
             loss += mean * indices.len() as f64;
             correct += hits;
         }
         self.check_finite("the test loss", self.step / self.steps_in_epoch(), &[loss])?;
-        Ok((loss / n as f64, correct / n as f64))
+        let accuracy = self.tells_accuracy().then_some(correct / n as f64);
+        Ok(Some((loss / n as f64, accuracy)))
     }
 
     fn snapshot(&mut self, pass: &ClassPass) -> Result<()> {
@@ -273,16 +305,21 @@ impl Trainer<'_> {
     }
 
     /// The batch that the next step uses, or would have used.
-    fn next_batch(&self) -> Result<(Tensor, Vec<u32>)> {
+    fn next_batch(&self) -> Result<Batch> {
         let per_epoch = self.steps_in_epoch();
         let batches = self.batches(self.step / per_epoch);
         self.training_batch(&batches[(self.step % per_epoch) as usize])
     }
 
-    /// Class gradients at the end.
+    /// Class gradients at the end, where there are classes.
     fn final_snapshot(&mut self) -> Result<()> {
-        let (images, labels) = self.next_batch()?;
-        let pass = self.network.class_pass(&images, &labels, self.config.class_statistics)?;
+        let Batch { inputs, targets: BatchTarget::Labels(labels) } = self.next_batch()? else {
+            return Ok(());
+        };
+        if self.config.loss != LossKind::CrossEntropy {
+            return Ok(());
+        }
+        let pass = self.network.class_pass(&inputs, &labels, self.config.class_statistics)?;
         self.optimizer.observe(&pass)?;
         self.snapshot(&pass)
     }
@@ -300,8 +337,8 @@ impl Trainer<'_> {
         if let Some((what, value)) = checkpoint.not_finite() {
             self.check_finite(what, epoch, &[value])?;
         }
-        let (images, labels) = self.next_batch()?;
-        self.check_loss(epoch, &self.network.loss(&images, &labels)?)?;
+        let batch = self.next_batch()?;
+        self.check_loss(epoch, &self.network.loss(&batch)?)?;
         self.log.sync()?;
         checkpoint.write(&self.run.checkpoint_path(self.step), self.network.graph().layout())?;
         // By default the newest two stay: one to go on with, one in case it is damaged.

@@ -4,10 +4,11 @@
 use candle_core::{DType, Device, Tensor, WithDType};
 use qn_curvature::{Curvature, Options, Real, Samples};
 use qn_model::{Architecture, Graph, Layer, Preset, initial_parameters};
-use qn_run::ClassStatistics;
-use qn_train::{Autograd, Engine, Mode, Model};
+use qn_run::{ClassStatistics, LossKind};
+use qn_train::{Autograd, Batch, Engine, Mode, Model};
 
 const N: usize = 12;
+const CROSS_ENTROPY: LossKind = LossKind::CrossEntropy;
 
 fn every_layer() -> Architecture {
     let conv = |name: &str, out_channels, kernel, stride, padding| {
@@ -76,14 +77,20 @@ impl Case {
 
     fn candle(&self, dtype: DType) -> (Autograd, Tensor) {
         let cpu = Device::Cpu;
-        let network = Autograd::new(self.graph.clone(), &self.theta, &self.buffers, dtype, &cpu).unwrap();
+        let network =
+            Autograd::new(self.graph.clone(), &self.theta, &self.buffers, CROSS_ENTROPY, dtype, &cpu)
+                .unwrap();
         let s = self.graph.input().image();
         let images = Tensor::from_slice(&self.images, (N, s.channels, s.height, s.width), &cpu).unwrap();
         (network, images.to_dtype(dtype).unwrap())
     }
 
+    fn batch(&self, images: &Tensor) -> Batch {
+        Batch::labelled(images.clone(), self.labels.clone())
+    }
+
     fn engine<T: Real + WithDType>(&self) -> Engine<T> {
-        Engine::new(self.graph.clone(), &self.theta, &self.buffers).unwrap()
+        Engine::new(self.graph.clone(), &self.theta, &self.buffers, CROSS_ENTROPY).unwrap()
     }
 
     fn tape(&self) -> Curvature<f64> {
@@ -134,7 +141,7 @@ fn the_engine_and_autograd_agree() {
         let (mut autograd, images) = case.candle(DType::F64);
         let mut engine = case.engine::<f64>();
         assert_eq!(engine.dtype(), DType::F64);
-        let labels = &case.labels;
+        let (labels, batch) = (&case.labels, case.batch(&images));
         let agree = |a: &Tensor, b: &Tensor| {
             assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{}", arch.name);
             let (a, b) = (numbers(a), numbers(b));
@@ -149,12 +156,12 @@ fn the_engine_and_autograd_agree() {
             agree(&a.logit_hessian, &b.logit_hessian);
             assert_eq!(a.counts, b.counts);
         }
-        let a = engine.plain_pass(&images, labels).unwrap();
-        let b = autograd.plain_pass(&images, labels).unwrap();
+        let a = engine.plain_pass(&batch).unwrap();
+        let b = autograd.plain_pass(&batch).unwrap();
         agree(&a.gradient, &b.gradient);
         agree(&a.loss, &b.loss);
         agree(&a.correct, &b.correct);
-        agree(&engine.loss(&images, labels).unwrap(), &autograd.loss(&images, labels).unwrap());
+        agree(&engine.loss(&batch).unwrap(), &autograd.loss(&batch).unwrap());
         engine.absorb(&a.statistics).unwrap();
         autograd.absorb(&b.statistics).unwrap();
         let moved = (engine.theta().unwrap() - (&a.gradient * 0.1).unwrap()).unwrap();
@@ -164,7 +171,7 @@ fn the_engine_and_autograd_agree() {
         for (a, b) in engine.buffers().unwrap().iter().zip(autograd.buffers().unwrap()) {
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs())));
         }
-        let [a, b] = [engine.evaluate(&images, labels), autograd.evaluate(&images, labels)];
+        let [a, b] = [engine.evaluate(&batch), autograd.evaluate(&batch)];
         let ((a, a_hits), (b, b_hits)) = (a.unwrap(), b.unwrap());
         assert!((a - b).abs() <= 1e-5 * b && a_hits == b_hits, "{}: {a} {b}", arch.name);
     }
@@ -174,13 +181,13 @@ fn the_engine_and_autograd_agree() {
 fn the_gradient_matches_central_differences() {
     let case = Case::new(&Preset::Digits.architecture([1, 8, 8], 10));
     let (mut network, images) = case.candle(DType::F64);
-    let gradient = numbers(&network.plain_pass(&images, &case.labels).unwrap().gradient);
+    let gradient = numbers(&network.plain_pass(&case.batch(&images)).unwrap().gradient);
     let theta = numbers(&network.theta().unwrap());
     let direction: Vec<f64> = (0..theta.len()).map(|i| (i as f64 * 1.7).sin()).collect();
     let mut loss = |h: f64| {
         let moved: Vec<f64> = theta.iter().zip(&direction).map(|(t, d)| t + h * d).collect();
         network.set_theta(&Tensor::new(moved, &Device::Cpu).unwrap()).unwrap();
-        numbers(&network.plain_pass(&images, &case.labels).unwrap().loss)[0]
+        numbers(&network.plain_pass(&case.batch(&images)).unwrap().loss)[0]
     };
     let slope: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
     let difference = (loss(1e-6) - loss(-1e-6)) / 2e-6;
@@ -193,7 +200,7 @@ fn the_class_pass_equals_one_pass_a_class() {
         let case = Case::new(&arch);
         let (network, images) = case.candle(DType::F64);
         let pass = network.class_pass(&images, &case.labels, ClassStatistics::Exact).unwrap();
-        let plain = network.plain_pass(&images, &case.labels).unwrap();
+        let plain = network.plain_pass(&case.batch(&images)).unwrap();
         assert!((numbers(&pass.plain.loss)[0] - numbers(&plain.loss)[0]).abs() < 1e-12);
         assert_eq!(numbers(&pass.plain.correct), numbers(&plain.correct));
         assert!(error(&numbers(&pass.plain.gradient), &numbers(&plain.gradient)) < 1e-12, "{}", arch.name);
@@ -242,8 +249,8 @@ fn lambda_survives_certainty() {
         layers: vec![Layer::Linear { name: "l".into(), out_features: 2, bias: false }],
     };
     let graph = Graph::new(&arch).unwrap();
-    let engine = Engine::<f32>::new(graph.clone(), &[28.0, 0.0], &[]).unwrap();
-    let autograd = Autograd::new(graph, &[28.0, 0.0], &[], DType::F32, &Device::Cpu).unwrap();
+    let engine = Engine::<f32>::new(graph.clone(), &[28.0, 0.0], &[], CROSS_ENTROPY).unwrap();
+    let autograd = Autograd::new(graph, &[28.0, 0.0], &[], CROSS_ENTROPY, DType::F32, &Device::Cpu).unwrap();
     let images = Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
     let models: [&dyn Model; 2] = [&engine, &autograd];
     for model in models {

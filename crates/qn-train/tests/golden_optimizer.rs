@@ -40,7 +40,7 @@ fn network(config: &TrainConfig) -> Engine<f64> {
     let layout = graph.layout().clone();
     let buffers: Vec<Vec<f32>> = layout.buffers().iter().map(|b| vec![b.initial; b.len]).collect();
     let zeros = vec![0.0; layout.len()];
-    let mut network = Engine::new(graph, &zeros, &buffers).unwrap();
+    let mut network = Engine::new(graph, &zeros, &buffers, config.loss).unwrap();
     let mut theta: Vec<f64> = uniform(1, layout.len()).collect();
     for p in layout.params() {
         let fan_in = if p.shape.len() > 1 { p.shape[1..].iter().product() } else { 4 };

@@ -210,7 +210,7 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
             let label = Text::new(format!("{entry:.2}"), (j as f64 + 0.22, i as f64 + 0.35), style);
             context.draw_series([label]).map_err(failed)?;
         }
-        if let Some(&j) = matrix.framed.get(i) {
+        if let Some(&Some(j)) = matrix.framed.get(i) {
             let corners = [(j as f64 + 0.04, i as f64 + 0.04), (j as f64 + 0.96, i as f64 + 0.96)];
             context.draw_series([Rectangle::new(corners, SERIES[1].stroke_width(2))]).map_err(failed)?;
         }

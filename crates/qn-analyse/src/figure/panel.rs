@@ -28,8 +28,8 @@ pub(crate) struct Matrix {
     pub(crate) rows: &'static str,
     pub(crate) columns: &'static str,
     pub(crate) entries: Vec<Vec<f64>>,
-    /// Column of each row that is framed.
-    pub(crate) framed: Vec<usize>,
+    /// Column of each row that is framed, if one is.
+    pub(crate) framed: Vec<Option<usize>>,
 }
 
 /// What an axis measures, and how.

@@ -1,7 +1,6 @@
 //! Figures of eigenvalues.
 
 use anyhow::{Context as _, Result};
-use qn_data::DataName;
 use qn_run::TensorFile;
 
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Scale, Series};
@@ -16,7 +15,7 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
         let report: EigenReport = source.report("eigen.json")?;
         let s = &report.subject;
         subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
-        classes = s.data.parse::<DataName>()?.classes();
+        classes = s.outputs.unwrap_or(10);
         // Of both ends the lower one is far away in order.
         let shown = if report.top().is_empty() { &report.eigenvalues } else { report.top() };
         series.push(Series {

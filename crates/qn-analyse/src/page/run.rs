@@ -86,7 +86,7 @@ fn convergence(eigen: &EigenReport) -> Markup {
     html! {
         p {
             (s.operator) " of " (s.arch) " over " (s.samples) " " (s.split) " samples of " (s.data) " (" (s.dtype) "): loss "
-            (format!("{:.5}", eigen.loss)) ", accuracy " (format!("{:.2} %", 100.0 * eigen.accuracy)) ", |gradient| "
+            (format!("{:.5}", eigen.loss)) (eigen.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a))) ", |gradient| "
             (format!("{:.3e}", eigen.gradient_norm)) ". " (eigen.converged) " of " (eigen.eigenvalues.len())
             " pairs have a residual within " (format!("{:.0e}", eigen.tol)) " of the largest eigenvalue; "
             (eigen.matvecs) " products, " (format!("{:.1} s", eigen.seconds)) "."
@@ -132,6 +132,9 @@ fn last_overlap(overlap: &OverlapReport) -> Markup {
             (format!("{:.4} ± {:.4}", random.mean, random.std)) "; the subspaces' overlap is "
             (format!("{:.3}", last.subspace_overlap)) ", the rank of [V, E] " (last.rank) " with unit columns and "
             (last.rank_raw) " without."
+            @if last.present() < overlap.classes {
+                " The means are over the " (last.present()) " of " (overlap.classes) " classes of which there was a sample."
+            }
             @if last.rank != last.rank_raw {
                 " The two differ because the tolerance is relative to the longest column: the raw rank measures |c_k|."
             }

@@ -30,6 +30,20 @@ pub(crate) fn each<P>(
     labels.chunks(MICROBATCH).enumerate().map(of_part).collect()
 }
 
+/// What `pass` makes of every part of inputs and targets that are tensors, with its number of samples.
+pub(crate) fn each_pair<P>(
+    inputs: &Tensor,
+    targets: &Tensor,
+    pass: impl Fn(&Tensor, &Tensor) -> Result<P>,
+) -> Result<Vec<(usize, P)>> {
+    let n = inputs.dim(0)?;
+    let of_part = |start: usize| {
+        let len = MICROBATCH.min(n - start);
+        Ok((len, pass(&inputs.narrow(0, start, len)?, &targets.narrow(0, start, len)?)?))
+    };
+    (0..n).step_by(MICROBATCH).map(of_part).collect()
+}
+
 /// Σ_i (n_i/n) x_i over parts of n_i samples.
 pub(crate) fn mean<'a, P: 'a>(parts: &'a [(usize, P)], of: impl Fn(&P) -> &Tensor) -> Result<Tensor> {
     let samples: usize = parts.iter().map(|(n, _)| n).sum();

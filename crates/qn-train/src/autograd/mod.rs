@@ -3,16 +3,19 @@
 mod microbatches;
 mod passes;
 mod pooling;
+mod values;
+
+use std::borrow::Cow;
 
 use anyhow::{Result, ensure};
 use candle_core::backprop::GradStore;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops;
 use qn_model::{Activation, Binary, Graph, Node, Op, ParamId, Window};
-use qn_run::ClassStatistics;
+use qn_run::{ClassStatistics, LossKind};
 
 use crate::model::{STATISTICS_MOMENTUM, to_f32s};
-use crate::{ChannelStatistics, ClassPass, Model, PlainPass};
+use crate::{Batch, BatchTarget, ChannelStatistics, ClassPass, Model, PlainPass};
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,7 @@ pub struct Autograd {
     graph: Graph,
     params: Vec<Var>,
     buffers: Vec<Tensor>,
+    loss: LossKind,
 }
 
 impl Autograd {
@@ -42,6 +46,7 @@ impl Autograd {
         graph: Graph,
         theta: &[f32],
         buffers: &[Vec<f32>],
+        loss: LossKind,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
@@ -59,7 +64,7 @@ impl Autograd {
             .iter()
             .map(|b| Ok(Tensor::from_slice(b, b.len(), device)?.to_dtype(dtype)?))
             .collect::<Result<_>>()?;
-        Ok(Self { graph, params, buffers })
+        Ok(Self { graph, params, buffers, loss })
     }
 
     /// A gradient as one vector [P]. A parameter that got none is an error, not a zero: some candle
@@ -124,6 +129,18 @@ impl Autograd {
         Ok((logits.flatten_from(1)?, statistics))
     }
 
+    /// Targets as the loss takes them.
+    fn targets<'a>(&self, batch: &'a Batch) -> Result<Targets<'a>> {
+        Ok(match &batch.targets {
+            BatchTarget::Labels(labels) if self.loss == LossKind::CrossEntropy => Targets::Labels(labels),
+            BatchTarget::Labels(labels) => {
+                let outputs = self.graph.output().len();
+                Targets::Values(Cow::Owned(values::one_hot(labels, outputs, &batch.inputs)?))
+            }
+            BatchTarget::Values(y) => Targets::Values(Cow::Borrowed(y)),
+        })
+    }
+
     fn var(&self, id: ParamId) -> &Tensor {
         self.params[id.0].as_tensor()
     }
@@ -169,6 +186,14 @@ impl Autograd {
     }
 }
 
+/// Targets as a loss takes them.
+enum Targets<'a> {
+    /// Classes, of the cross-entropy.
+    Labels(&'a [u32]),
+    /// Numbers, [N, outputs].
+    Values(Cow<'a, Tensor>),
+}
+
 impl Model for Autograd {
     fn graph(&self) -> &Graph {
         &self.graph
@@ -212,20 +237,34 @@ impl Model for Autograd {
         Ok(())
     }
 
-    fn evaluate(&self, images: &Tensor, labels: &[u32]) -> Result<(f64, f64)> {
-        let (logits, _) = self.forward(images, Mode::Eval)?;
-        let target = Tensor::from_slice(labels, labels.len(), images.device())?;
-        let mean = candle_nn::loss::cross_entropy(&logits.detach(), &target)?.to_dtype(DType::F32)?;
-        let hits = passes::count_correct(&logits, &target)?;
-        Ok((f64::from(mean.to_scalar::<f32>()?), f64::from(hits.to_scalar::<f32>()?)))
+    fn evaluate(&self, batch: &Batch) -> Result<(f64, f64)> {
+        let outputs = self.forward(&batch.inputs, Mode::Eval)?.0.detach();
+        let (mean, hits) = match self.targets(batch)? {
+            Targets::Labels(labels) => {
+                let target = Tensor::from_slice(labels, labels.len(), outputs.device())?;
+                let mean = candle_nn::loss::cross_entropy(&outputs, &target)?;
+                (mean, passes::count_correct(&outputs, &target)?)
+            }
+            Targets::Values(y) => {
+                (values::mean_loss(&outputs, &y, self.loss)?, values::count_correct(&outputs, &y)?)
+            }
+        };
+        let mean = mean.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+        Ok((f64::from(mean), f64::from(hits.to_scalar::<f32>()?)))
     }
 
-    fn loss(&self, images: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        passes::loss(self, images, labels)
+    fn loss(&self, batch: &Batch) -> Result<Tensor> {
+        match self.targets(batch)? {
+            Targets::Labels(labels) => passes::loss(self, &batch.inputs, labels),
+            Targets::Values(y) => values::value_loss(self, &batch.inputs, &y, self.loss),
+        }
     }
 
-    fn plain_pass(&self, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
-        passes::plain_pass(self, images, labels)
+    fn plain_pass(&self, batch: &Batch) -> Result<PlainPass> {
+        match self.targets(batch)? {
+            Targets::Labels(labels) => passes::plain_pass(self, &batch.inputs, labels),
+            Targets::Values(y) => values::value_pass(self, &batch.inputs, &y, self.loss),
+        }
     }
 
     fn class_pass(&self, images: &Tensor, labels: &[u32], statistics: ClassStatistics) -> Result<ClassPass> {

@@ -159,7 +159,9 @@ mod tests {
         let architecture = Preset::Digits.architecture([1, 8, 8], 4);
         let graph = Graph::new(&architecture).unwrap();
         let theta = initial_parameters(graph.layout(), 1);
-        let network = Autograd::new(graph, &theta, &[], DType::F64, &Device::Cpu).unwrap();
+        let network =
+            Autograd::new(graph, &theta, &[], qn_run::LossKind::CrossEntropy, DType::F64, &Device::Cpu)
+                .unwrap();
         let n = 2500;
         let images: Vec<f64> = (0..n * 64).map(|i| (i as f64 * 0.37).sin()).collect();
         let images = Tensor::from_vec(images, (n, 1, 8, 8), &Device::Cpu).unwrap();

@@ -11,6 +11,7 @@ fn with(rows: &[Vec<f64>], lambda: &[f64], change: impl Fn(&mut TrainConfig)) ->
     let mut config = TrainConfig {
         data: "digits".into(),
         samples: None,
+        loss: qn_run::LossKind::CrossEntropy,
         optimizer: OptimizerKind::Qn,
         lr: 0.1,
         schedule: qn_run::Schedule::Constant,
@@ -41,11 +42,12 @@ fn with(rows: &[Vec<f64>], lambda: &[f64], change: impl Fn(&mut TrainConfig)) ->
         keep_checkpoints: 2,
         log_every: 1,
         tensorboard: false,
+        normalise: None,
         architecture: Preset::Digits.architecture([1, 8, 8], 10),
     };
     change(&mut config);
     let theta = vec![0.0; graph.layout().len()];
-    let network = crate::model(graph, &theta, &[], DType::F64, &cpu).unwrap();
+    let network = crate::model(graph, &theta, &[], config.loss, (DType::F64, &cpu)).unwrap();
     let mut optimizer = Optimizer::new(&config, network.as_ref(), None).unwrap();
     let p = rows[0].len();
     let mut averages = Averages::new(config.gamma, rows.len(), p, DType::F64, &cpu).unwrap();
