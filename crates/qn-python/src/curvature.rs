@@ -74,7 +74,6 @@ impl Curvature {
     #[new]
     #[pyo3(signature = (graph, inputs, targets, loss, single, only=None, **options))]
     fn new(
-        py: Python<'_>,
         graph: &Graph,
         inputs: PyReadonlyArray2<'_, f64>,
         targets: &Bound<'_, PyAny>,
@@ -83,7 +82,7 @@ impl Curvature {
         only: Option<Vec<String>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let network = graph.network();
+        let (py, network) = (inputs.py(), graph.network());
         network.graph.check().map_err(value_error)?;
         let options = make_options(loss, only, options)?;
         let targets = make_targets(targets)?;
