@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn parameter_counts() {
-        let count = |name: &str, input| {
+        let count = |name: &str, input: [usize; 3]| {
             let arch = Architecture::named(name, &input, 10).unwrap();
             Graph::new(&arch).unwrap().layout().len()
         };
