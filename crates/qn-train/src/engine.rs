@@ -48,8 +48,12 @@ impl<T: Real + WithDType> Engine<T> {
                 Targets::Values(y.flatten_all()?.to_vec1::<T>()?.into_iter().map(Real::f64).collect())
             }
         };
-        let inputs: Vec<T> = batch.inputs.flatten_all()?.to_vec1()?;
-        let size = [self.graph.input().len(), batch.inputs.dim(0)?];
+        self.samples_with(&batch.inputs, targets)
+    }
+
+    fn samples_with(&self, inputs: &Tensor, targets: Targets) -> Result<Samples<T>> {
+        let size = [self.graph.input().len(), inputs.dim(0)?];
+        let inputs: Vec<T> = inputs.flatten_all()?.to_vec1()?;
         Ok(Samples::with_targets(size, inputs.into_iter().map(Real::f64), targets)?)
     }
 
@@ -100,9 +104,9 @@ impl<T: Real + WithDType> Model for Engine<T> {
     }
 
     fn absorb(&mut self, statistics: &[ChannelStatistics]) -> Result<()> {
-        for ChannelStatistics { buffer, mean, variance, count } in statistics {
-            let unbiased = (variance * (count / (count - 1.0).max(1.0)))?;
-            for (old, seen) in self.buffers[*buffer..].iter_mut().zip([mean, &unbiased]) {
+        for seen in statistics {
+            let pair = [&seen.mean, &seen.unbiased_variance()?];
+            for (old, seen) in self.buffers[seen.buffer..].iter_mut().zip(pair) {
                 for (old, seen) in old.iter_mut().zip(seen.to_vec1::<f64>()?) {
                     // In the precision in which a checkpoint holds them.
                     *old =
@@ -131,8 +135,8 @@ impl<T: Real + WithDType> Model for Engine<T> {
             ClassStatistics::Exact => Statistics::Exact,
             ClassStatistics::Frozen => Statistics::Frozen,
         };
-        let batch = Batch::labelled(images.clone(), labels.to_vec());
-        let found = self.training.class_gradients(&self.samples(&batch)?, statistics)?;
+        let samples = self.samples_with(images, Targets::Classes(labels.to_vec()))?;
+        let found = self.training.class_gradients(&samples, statistics)?;
         let BatchClassGradients { whole, rows, logits, labels } = found;
         let (classes, p) = (rows.len(), whole.gradient.len());
         let mut flat: Vec<T> = Vec::with_capacity(classes * p);

@@ -10,6 +10,7 @@
 
 mod autograd;
 mod batch;
+mod choose;
 pub mod cli;
 mod device;
 mod engine;
@@ -27,10 +28,11 @@ pub mod ui;
 
 pub use autograd::{Autograd, Mode};
 pub use batch::{Batch, BatchTarget};
+pub use choose::model;
 pub use device::parse_device;
 pub use engine::Engine;
 pub use interrupt::Interrupt;
-pub use model::{Model, model};
+pub use model::Model;
 pub use optim::{Averages, Optimizer, Preconditioner, Stability};
 pub use pass::{ChannelStatistics, ClassPass, PlainPass};
 pub use settings::{Settings, Usage, architecture_for, check_loss};

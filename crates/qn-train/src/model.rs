@@ -1,10 +1,8 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use qn_model::Graph;
-use qn_run::{ClassStatistics, LossKind};
+use qn_run::ClassStatistics;
 
-use crate::autograd::Autograd;
-use crate::engine::Engine;
 use crate::{Batch, ChannelStatistics, ClassPass, PlainPass};
 
 /// A network in training: its point, and the derivatives of a minibatch's loss there. Images are [N, ...], in the
@@ -67,25 +65,6 @@ pub trait Model {
     /// # Errors
     /// The inputs have another shape, or the device refuses.
     fn class_pass(&self, images: &Tensor, labels: &[u32], statistics: ClassStatistics) -> Result<ClassPass>;
-}
-
-/// A network with parameters `theta` (layout order) and running statistics `buffers` and the mean of a loss: on the CPU by the derivatives of
-/// qn-curvature, elsewhere by candle's.
-///
-/// # Errors
-/// Sizes do not agree, an operation is not known there, or the device refuses.
-pub fn model(
-    graph: Graph,
-    theta: &[f32],
-    buffers: &[Vec<f32>],
-    loss: LossKind,
-    (dtype, device): (DType, &Device),
-) -> Result<Box<dyn Model>> {
-    Ok(match (device, dtype) {
-        (Device::Cpu, DType::F32) => Box::new(Engine::<f32>::new(graph, theta, buffers, loss)?),
-        (Device::Cpu, DType::F64) => Box::new(Engine::<f64>::new(graph, theta, buffers, loss)?),
-        _ => Box::new(Autograd::new(graph, theta, buffers, loss, dtype, device)?),
-    })
 }
 
 /// PyTorch's weight of a new batch in the running statistics.

@@ -1,10 +1,9 @@
 //! What a pass over a minibatch finds.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use qn_run::LambdaSource;
 
-use crate::autograd::log_softmax;
 use crate::rows::squares;
 
 /// What a batch normalisation saw of a batch, channel by channel.
@@ -18,6 +17,13 @@ pub struct ChannelStatistics {
     pub(crate) variance: Tensor,
     /// Entries of a channel.
     pub(crate) count: f64,
+}
+
+impl ChannelStatistics {
+    /// Variances with Bessel's correction, [channels].
+    pub(crate) fn unbiased_variance(&self) -> Result<Tensor> {
+        Ok((&self.variance * (self.count / (self.count - 1.0).max(1.0)))?)
+    }
 }
 
 /// Loss and gradient of a minibatch.
@@ -146,6 +152,11 @@ impl SoftmaxStatistics {
 fn own_classes(labels: &[u32], classes: usize, device: &Device) -> Result<Tensor> {
     let own = labels.iter().flat_map(|&l| (0..classes as u32).map(move |k| f64::from(u8::from(k == l))));
     Ok(Tensor::from_vec(own.collect(), (labels.len(), classes), device)?)
+}
+
+/// Log-probabilities [N, C].
+pub(crate) fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+    Ok(candle_nn::ops::log_softmax(logits, D::Minus1)?)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Large batches, a part at a time. Without batch statistics every sample passes for itself, so that a step's loss,
 //! gradient and class gradients are weighted means over parts, which stay in the caches and take little memory.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result};
 use candle_core::Tensor;
 
-use super::Autograd;
+use super::network::Autograd;
 use crate::pass::SoftmaxStatistics;
 use crate::rows::weighted_sum;
 use crate::{ClassPass, Model as _, PlainPass};
@@ -17,29 +19,15 @@ pub(crate) fn parted(network: &Autograd, samples: usize) -> bool {
     samples > MICROBATCH && !network.graph().has_batch_statistics()
 }
 
-/// What `pass` makes of every part, with its number of samples.
+/// What `pass` makes of every part, with its number of samples: of the part's inputs, and of which samples it has.
 pub(crate) fn each<P>(
-    images: &Tensor,
-    labels: &[u32],
-    pass: impl Fn(&Tensor, &[u32]) -> Result<P>,
-) -> Result<Vec<(usize, P)>> {
-    let of_part = |(i, labels): (usize, &[u32])| {
-        let images = images.narrow(0, i * MICROBATCH, labels.len())?;
-        Ok((labels.len(), pass(&images, labels)?))
-    };
-    labels.chunks(MICROBATCH).enumerate().map(of_part).collect()
-}
-
-/// What `pass` makes of every part of inputs and targets that are tensors, with its number of samples.
-pub(crate) fn each_pair<P>(
     inputs: &Tensor,
-    targets: &Tensor,
-    pass: impl Fn(&Tensor, &Tensor) -> Result<P>,
+    pass: impl Fn(&Tensor, Range<usize>) -> Result<P>,
 ) -> Result<Vec<(usize, P)>> {
     let n = inputs.dim(0)?;
     let of_part = |start: usize| {
         let len = MICROBATCH.min(n - start);
-        Ok((len, pass(&inputs.narrow(0, start, len)?, &targets.narrow(0, start, len)?)?))
+        Ok((len, pass(&inputs.narrow(0, start, len)?, start..start + len)?))
     };
     (0..n).step_by(MICROBATCH).map(of_part).collect()
 }

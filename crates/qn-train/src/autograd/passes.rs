@@ -4,14 +4,15 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use qn_run::ClassStatistics;
 
-use super::{Autograd, Mode, microbatches};
+use super::microbatches;
+use super::network::{Autograd, Mode};
 use crate::pass::SoftmaxStatistics;
 use crate::{ClassPass, Model as _, PlainPass};
 
 /// Mean cross-entropy of a batch in training mode, a scalar tensor without a gradient.
 pub(super) fn loss(network: &Autograd, images: &Tensor, labels: &[u32]) -> Result<Tensor> {
     if microbatches::parted(network, labels.len()) {
-        let parts = microbatches::each(images, labels, |images, labels| loss(network, images, labels))?;
+        let parts = microbatches::each(images, |images, part| loss(network, images, &labels[part]))?;
         return microbatches::mean(&parts, |loss| loss);
     }
     let (logits, _) = network.forward(images, Mode::Train)?;
@@ -25,8 +26,8 @@ pub(super) fn loss(network: &Autograd, images: &Tensor, labels: &[u32]) -> Resul
 /// The device refuses.
 pub(super) fn plain_pass(network: &Autograd, images: &Tensor, labels: &[u32]) -> Result<PlainPass> {
     if microbatches::parted(network, labels.len()) {
-        let pass = |images: &Tensor, labels: &[u32]| plain_pass(network, images, labels);
-        return microbatches::plain(&microbatches::each(images, labels, pass)?);
+        let parts = microbatches::each(images, |images, part| plain_pass(network, images, &labels[part]))?;
+        return microbatches::plain(&parts);
     }
     Ok(pass_with_logits(network, images, labels)?.0)
 }
@@ -56,8 +57,9 @@ pub(super) fn class_pass(
     statistics: ClassStatistics,
 ) -> Result<ClassPass> {
     if microbatches::parted(network, labels.len()) {
-        let pass = |images: &Tensor, labels: &[u32]| class_pass(network, images, labels, statistics);
-        return microbatches::by_class(microbatches::each(images, labels, pass)?);
+        let parts =
+            microbatches::each(images, |images, part| class_pass(network, images, &labels[part], statistics));
+        return microbatches::by_class(parts?);
     }
     let classes = network.graph().classes();
     let members: Vec<Vec<u32>> = (0..classes as u32)

@@ -1,11 +1,15 @@
 //! Losses of a minibatch other than the cross-entropy of labels: there are no class gradients with them.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 use qn_run::LossKind;
 
-use super::{Autograd, Mode, log_softmax, microbatches};
+use super::microbatches;
+use super::network::{Autograd, Mode};
 use crate::PlainPass;
+use crate::pass::log_softmax;
 
 /// One at each label's output and zero elsewhere, [N, outputs], of the type of `like`.
 pub(super) fn one_hot(labels: &[u32], outputs: usize, like: &Tensor) -> Result<Tensor> {
@@ -37,7 +41,7 @@ pub(super) fn mean_loss(z: &Tensor, y: &Tensor, loss: LossKind) -> Result<Tensor
 pub(super) fn value_pass(network: &Autograd, x: &Tensor, y: &Tensor, loss: LossKind) -> Result<PlainPass> {
     let n = x.dim(0)?;
     if microbatches::parted(network, n) {
-        let parts = microbatches::each_pair(x, y, |x, y| value_pass(network, x, y, loss))?;
+        let parts = microbatches::each(x, |x, part| value_pass(network, x, &rows(y, part)?, loss))?;
         return microbatches::plain(&parts);
     }
     let (outputs, statistics) = network.forward(x, Mode::Train)?;
@@ -50,11 +54,16 @@ pub(super) fn value_pass(network: &Autograd, x: &Tensor, y: &Tensor, loss: LossK
 /// The mean loss alone, in training mode, without a gradient.
 pub(super) fn value_loss(network: &Autograd, x: &Tensor, y: &Tensor, loss: LossKind) -> Result<Tensor> {
     if microbatches::parted(network, x.dim(0)?) {
-        let parts = microbatches::each_pair(x, y, |x, y| value_loss(network, x, y, loss))?;
+        let parts = microbatches::each(x, |x, part| value_loss(network, x, &rows(y, part)?, loss))?;
         return microbatches::mean(&parts, |loss| loss);
     }
     let (outputs, _) = network.forward(x, Mode::Train)?;
     mean_loss(&outputs.detach(), y, loss)
+}
+
+/// Some rows of [N, outputs].
+fn rows(y: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+    Ok(y.narrow(0, rows.start, rows.len())?)
 }
 
 /// Samples whose largest output is the largest target's, a scalar tensor.
