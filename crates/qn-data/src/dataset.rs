@@ -31,7 +31,7 @@ pub struct Dataset {
 pub enum BatchTargets {
     /// A class for each sample.
     Labels(Vec<u32>),
-    /// The same number of numbers for each sample.
+    /// So many numbers for each sample, one sample after the other.
     Values(Vec<f32>),
 }
 
@@ -64,7 +64,7 @@ impl Dataset {
         }
     }
 
-    /// The same samples normalised with these numbers.
+    /// These samples, normalised with a mean and a standard deviation for each channel, or with one of each.
     ///
     /// # Errors
     /// They are as many as neither one nor the channels.

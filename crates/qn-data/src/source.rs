@@ -176,7 +176,7 @@ impl Values {
 pub enum Targets {
     /// A class for each sample.
     Labels(Vec<u32>),
-    /// The same number of numbers for each sample, one sample after the other.
+    /// So many numbers for each sample, one sample after the other.
     Values(Vec<f64>),
 }
 

@@ -1,9 +1,10 @@
-//! Numbers of any type, as numpy and PyTorch write them.
+//! Arrays of numbers of any type, as numpy and PyTorch write them.
 
 use std::io::Read;
 
 use half::{bf16, f16};
 
+use crate::DataError;
 use crate::source::Values;
 
 /// A type of number.
@@ -108,6 +109,18 @@ impl Header {
             Dtype::F64 => read!(Double, |b| Ok(f64::from_le_bytes(b))),
         })
     }
+}
+
+/// A file of arrays with names.
+pub(crate) trait ArrayFile: Send {
+    /// What it holds.
+    fn names(&self) -> Vec<String>;
+
+    /// The header of an array that is there.
+    fn header(&mut self, name: &str) -> Result<Header, DataError>;
+
+    /// The numbers of an array that is there.
+    fn open(&mut self, name: &str) -> Result<Box<dyn Read + '_>, DataError>;
 }
 
 /// An integer in double precision.

@@ -6,23 +6,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::array::Header;
+use super::array::{ArrayFile, Header};
 use super::npz::{NPY, Npz};
 use super::safetensors::SafeTensors;
 use crate::source::{Contents, Form, Source, TargetForm, Targets};
 use crate::{DataError, Split};
-
-/// A file of arrays with names.
-pub(crate) trait ArrayFile: Send {
-    /// What it holds.
-    fn names(&self) -> Vec<String>;
-
-    /// The header of an array that is there.
-    fn header(&mut self, name: &str) -> Result<Header, DataError>;
-
-    /// The numbers of an array that is there.
-    fn open(&mut self, name: &str) -> Result<Box<dyn Read + '_>, DataError>;
-}
 
 /// Samples and targets in one file. Targets have been read, of samples only how many there are.
 pub(crate) struct Arrays {

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use qn_run::Normalisation;
 
-use super::cifar_pickle;
+use super::cifar_pickle::{self, PIXELS};
 use crate::files::{MAX_BYTES, find, found_instead, is_packed, read, without_packing};
 use crate::source::{Contents, Form, Source, TargetForm};
 use crate::{DataError, Split};
 
-pub(crate) const PIXELS: usize = 3 * 32 * 32;
 pub(crate) const RECORD: usize = PIXELS + 1;
 pub(crate) const PER_FILE: usize = 10_000;
 

@@ -3,7 +3,8 @@
 
 use qn_run::{Id, Pickle, Value};
 
-use super::cifar::PIXELS;
+/// Bytes of a picture: three channels of 32 × 32.
+pub(crate) const PIXELS: usize = 3 * 32 * 32;
 
 /// Adds pixels and labels, the latter by `key`. Nothing of the pickle is executed.
 ///

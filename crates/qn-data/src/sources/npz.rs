@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
-use super::array::{Dtype, Header};
-use super::arrays::ArrayFile;
+use super::array::{ArrayFile, Dtype, Header};
 use crate::DataError;
 
 pub(crate) const NPY: &[u8] = b"\x93NUMPY";

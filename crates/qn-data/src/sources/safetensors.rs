@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::array::{Dtype, Header};
-use super::arrays::ArrayFile;
+use super::array::{ArrayFile, Dtype, Header};
 use crate::DataError;
 
 /// The format's own limit.
