@@ -6,13 +6,11 @@ use anyhow::Result;
 use faer::Mat;
 use indicatif::ProgressBar;
 use qn_curvature::{Curvature, Entries, Operator, Real};
-use qn_spectrum::{Scalar, SpectrumError, SymmetricOperator, Triangle, random_signs};
+use qn_spectrum::{STORAGE_WIDTH, Scalar, SpectrumError, SymmetricOperator, Triangle, random_signs};
 
 use crate::operator::explain;
 use crate::partial::Partial;
 
-/// Columns stored together; the two-stage solver's matrix products are of this width.
-const STORAGE_WIDTH: usize = 256;
 /// Random vectors that the matrix and the operator must agree on.
 pub(crate) const CHECKS: usize = 4;
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use qn_curvature::Derivatives;
 use qn_data::epoch_batches;
 use qn_spectrum::{LanczosOptions, Which, lanczos};
 use qn_train::{Interrupt, Usage};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Destination, Report};
-use crate::problem::{Derivatives, Problem, ProblemArgs, check_tol};
+use crate::problem::{Problem, ProblemArgs, check_tol};
 use crate::report::Subject;
 use crate::table;
 

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use faer::Mat;
-use qn_curvature::{Curvature, Real, norm_l2};
+use qn_curvature::{Curvature, Derivatives, Real, norm_l2};
 use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
-    Which, verified,
+    Which, verified, wants_library,
 };
 use qn_train::Interrupt;
 use qn_train::ui::bytes;
@@ -18,14 +18,8 @@ use crate::memory::{free_memory, peak_memory};
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::Destination;
 use crate::partial::{Assembled, Begun, Partial};
-use crate::problem::{Derivatives, Dtype, Problem};
+use crate::problem::{Dtype, Problem};
 use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
-
-/// Parameters up to which the library's solver is used, which gives every vector. Above it is slower than
-/// the two stages are (n = 2,000: 0.9 s against 0.7 s).
-const LIBRARY_UP_TO: usize = 2000;
-/// Above that the library's solver, whose vectors come all at once, is used for more than one vector in so many.
-const MANY_VECTORS: usize = 20;
 
 /// Who finds the eigenvalues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +31,7 @@ enum Method {
 impl Method {
     /// For k vectors of a matrix of order p.
     fn of(p: usize, k: usize) -> Self {
-        if p <= LIBRARY_UP_TO || k > p / MANY_VECTORS { Self::Library } else { Self::TwoStage }
+        if wants_library(p, k) { Self::Library } else { Self::TwoStage }
     }
 
     fn as_str(self) -> &'static str {

@@ -6,11 +6,9 @@ use std::path::PathBuf;
 use faer::prelude::ReborrowMut as _;
 use faer::{MatMut, MatRef};
 use indicatif::ProgressBar;
-use qn_curvature::{Operator, Real};
+use qn_curvature::{Derivatives, Operator, Real};
 use qn_spectrum::{OperatorError, SpectrumError, SymmetricOperator};
 use qn_train::{Interrupt, Usage};
-
-use crate::problem::Derivatives;
 
 /// H, G, F or the empirical Fisher matrix of a network at one point, for vectors in either precision.
 pub(crate) struct CurvatureOperator<'a> {

@@ -5,13 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use faer::{MatMut, MatRef};
 use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
-use qn_curvature::{
-    ClassGradients, Curvature, CurvatureError, LossAndGradient, Operator, Options, Real, Samples,
-};
+use qn_curvature::{Curvature, Derivatives, Operator, Options, Real, Samples};
 use qn_data::Split;
-use qn_model::ParamLayout;
 use qn_run::{LossKind, RunDirectory, Versions};
 use qn_train::ui::{Talk, Verbosity, bytes};
 use qn_train::{Usage, check_loss};
@@ -203,67 +199,12 @@ pub(crate) struct ProblemArgs {
     pub(crate) talk: Talk,
 }
 
-/// A network's derivatives in the precision that was asked for.
-pub(crate) enum Derivatives {
-    Double(Curvature<f64>),
-    Single(Curvature<f32>),
-}
-
-impl Derivatives {
-    fn new(target: &Target, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Self> {
-        Ok(match dtype {
-            Dtype::F64 => Self::Double(curvature(target, indices, options)?),
-            Dtype::F32 => Self::Single(curvature(target, indices, options)?),
-        })
-    }
-
-    pub(crate) fn dim(&self) -> usize {
-        match self {
-            Self::Double(c) => c.dim(),
-            Self::Single(c) => c.dim(),
-        }
-    }
-
-    /// The parameters by which there are derivatives.
-    pub(crate) fn layout(&self) -> &ParamLayout {
-        match self {
-            Self::Double(c) => c.layout(),
-            Self::Single(c) => c.layout(),
-        }
-    }
-
-    pub(crate) fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
-        match self {
-            Self::Double(c) => c.loss_and_gradient(),
-            Self::Single(c) => c.loss_and_gradient(),
-        }
-    }
-
-    pub(crate) fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
-        match self {
-            Self::Double(c) => c.class_gradients(),
-            Self::Single(c) => c.class_gradients(),
-        }
-    }
-
-    pub(crate) fn product<S: Real>(
-        &self,
-        operator: Operator,
-        x: MatRef<'_, S>,
-        y: MatMut<'_, S>,
-    ) -> Result<(), CurvatureError> {
-        match self {
-            Self::Double(c) => c.product(operator, x, y),
-            Self::Single(c) => c.product(operator, x, y),
-        }
-    }
-
-    fn microbatch(&self) -> usize {
-        match self {
-            Self::Double(c) => c.microbatch(),
-            Self::Single(c) => c.microbatch(),
-        }
-    }
+/// A network's derivatives over some of the samples, in the precision that was asked for.
+fn derivatives(target: &Target, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Derivatives> {
+    Ok(match dtype {
+        Dtype::F64 => Derivatives::Double(curvature(target, indices, options)?),
+        Dtype::F32 => Derivatives::Single(curvature(target, indices, options)?),
+    })
 }
 
 /// A network at a point, ready to be differentiated.
@@ -332,7 +273,7 @@ impl Problem {
             ..Options::default()
         };
         let all: Vec<usize> = (0..target.data.len()).collect();
-        let derivatives = Derivatives::new(&target, &all, args.dtype, &options)?;
+        let derivatives = derivatives(&target, &all, args.dtype, &options)?;
         verbosity.say(format_args!(
             "{}: {params}{} parameters, {} of {} samples, {threads} threads",
             target.arch,
@@ -350,9 +291,9 @@ impl Problem {
         Ok(Self { target, derivatives, options, loss, verbosity })
     }
 
-    /// The same network's derivatives over some of the samples.
+    /// Derivatives of this network over some of the samples.
     pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
-        Derivatives::new(&self.target, indices, dtype, &self.options)
+        derivatives(&self.target, indices, dtype, &self.options)
     }
 
     /// The head of a report.

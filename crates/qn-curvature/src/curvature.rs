@@ -4,13 +4,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use qn_kernels::{OrderedSum, norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
-use crate::error::{check_finite, check_len};
+use crate::error::check_finite;
 use crate::loss_at::scale_of;
 use crate::losses::{Targets, Term};
 use crate::microbatches::Microbatches;
 use crate::network::Network;
 use crate::primal::Primal;
-use crate::scratch::Scratch;
+use crate::scratch::{Borrowed, Pool, Scratch};
 use crate::tangent::Operator;
 use crate::{CurvatureError, Options, Real, Samples};
 
@@ -51,7 +51,7 @@ pub struct Curvature<T: Real> {
     /// See [`Self::scale`].
     scale: OnceLock<f64>,
     /// Buffers of threads that have finished, for the next product.
-    idle: Mutex<Vec<Scratch<T>>>,
+    idle: Pool<T>,
     /// Buffers of the sums over all tasks.
     pub(crate) totals: Totals,
 }
@@ -70,15 +70,11 @@ impl<T: Real> Curvature<T> {
         options: &Options,
     ) -> Result<Self, CurvatureError> {
         let network = Network::new(graph, theta, buffers, options)?;
-        check_len("a sample", samples.features(), graph.input().len())?;
-        let fits = options.loss.check(graph.output(), samples.targets(), samples.len());
-        fits.map_err(|reason| CurvatureError::Targets { reason })?;
-        let terms = options.loss.terms(graph.output(), samples.targets());
-        let work = graph.multiply_adds() as f64 / graph.layout().len() as f64;
+        let terms = network.terms(&samples)?;
         let microbatches = Microbatches::new(
             samples.len(),
             options.microbatch.unwrap_or_else(|| network.default_microbatch()),
-            work,
+            network.work(),
         );
         let bytes = microbatches.batches().saturating_mul(Primal::bytes(&network, microbatches.microbatch));
         let kept = if bytes <= options.memory { microbatches.batches() } else { 0 };
@@ -92,7 +88,7 @@ impl<T: Real> Curvature<T> {
             microbatches,
             cache,
             scale: OnceLock::new(),
-            idle: Mutex::new(Vec::new()),
+            idle: Pool::new(),
             totals: Totals::default(),
         })
     }
@@ -261,9 +257,8 @@ impl<T: Real> Curvature<T> {
 
     /// A thread's state, with sums whose contents are unspecified.
     pub(crate) fn task(&self, len: usize) -> Task<'_, T> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut work = idle.unwrap_or_else(Scratch::new);
-        Task { sums: work.take(len), work, term: Term::default(), curvature: 0.0, idle: &self.idle }
+        let mut work = self.idle.borrow();
+        Task { sums: work.take(len), work, term: Term::default(), curvature: 0.0 }
     }
 
     /// A buffer; its contents are unspecified.
@@ -284,19 +279,15 @@ impl<T: Real> Curvature<T> {
 
 /// A thread's state: buffers, and sums that wait to be added to the total.
 pub(crate) struct Task<'a, T: Real> {
-    pub(crate) work: Scratch<T>,
+    pub(crate) work: Borrowed<'a, T>,
     pub(crate) sums: Vec<T>,
     term: Term,
     curvature: f64,
-    /// Where the buffers go in the end.
-    idle: &'a Mutex<Vec<Scratch<T>>>,
 }
 
 impl<T: Real> Drop for Task<'_, T> {
     fn drop(&mut self) {
-        let mut work = std::mem::replace(&mut self.work, Scratch::new());
-        work.give([std::mem::take(&mut self.sums)]);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.work.give([std::mem::take(&mut self.sums)]);
     }
 }
 
@@ -347,7 +338,7 @@ mod tests {
                 here.loss_and_gradient().unwrap();
                 here.class_gradients().unwrap();
                 here.product(Operator::Hessian, x.as_ref(), y.as_mut()).unwrap();
-                here.idle.lock().unwrap().iter().map(Scratch::spare).sum::<usize>()
+                here.idle.spare()
             };
             let once = all();
             assert!(once > 0);

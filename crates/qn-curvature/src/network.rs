@@ -8,7 +8,7 @@ use crate::error::{check_finite, check_len};
 use crate::fused::fuse;
 use crate::losses::Loss;
 use crate::operation::Operation;
-use crate::{CurvatureError, Options, Real, ops};
+use crate::{CurvatureError, Options, Real, Samples, ops};
 
 /// Samples in a microbatch of the direct kernels: enough to shape the matrix products of the layers behind them. Measured
 /// with LeNet.
@@ -59,10 +59,7 @@ impl<T: Real> Network<T> {
         let layout = graph.layout();
         check_len("the parameter vector", theta.len(), layout.len())?;
         check_finite("the parameter vector", "train again with a smaller --lr", theta.iter().copied())?;
-        check_len("the list of running statistics", buffers.len(), layout.buffers().len())?;
-        for (found, expected) in buffers.iter().zip(layout.buffers()) {
-            check_len("a running statistic", found.len(), expected.len)?;
-        }
+        check_buffers(layout, buffers)?;
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
         let mut steps = Vec::with_capacity(graph.nodes().len());
         let mut fused = false;
@@ -76,11 +73,8 @@ impl<T: Real> Network<T> {
             fused |= count > 1;
             let nodes = &graph.nodes()[node..node + count];
             let params: Vec<usize> = nodes.iter().flat_map(|n| n.op.params()).map(|ParamId(i)| i).collect();
-            let own: Vec<Option<&[T]>> =
-                params.iter().map(|&p| Some(&theta[layout.params()[p].range()])).collect();
-            let packed = operation.pack(&own, 1);
             let inputs = nodes[0].inputs.clone();
-            steps.push(Step { operation, inputs, output: node + count, params, packed });
+            steps.push(Step { operation, inputs, output: node + count, params, packed: Vec::new() });
             node += count;
         }
         let steps = needed(steps, graph.nodes().len());
@@ -93,7 +87,7 @@ impl<T: Real> Network<T> {
             step.inputs.iter().for_each(|&v| keeps[v][0] |= kept.inputs);
             keeps[step.output][1] |= kept.cotangent;
         }
-        Ok(Self {
+        let mut network = Self {
             graph: graph.clone(),
             theta,
             ranges: layout.params().iter().map(|p| p.range()).collect(),
@@ -105,12 +99,19 @@ impl<T: Real> Network<T> {
             everything: (active, reached),
             keeps,
             fused,
-        })
+        };
+        network.pack();
+        Ok(network)
     }
 
     /// Moves to other parameters.
     pub(crate) fn set_theta(&mut self, theta: &[T]) {
         self.theta.copy_from_slice(theta);
+        self.pack();
+    }
+
+    /// Puts the parameters in the order in which kernels read them.
+    fn pack(&mut self) {
         for step in &mut self.steps {
             let own: Vec<Option<&[T]>> =
                 step.params.iter().map(|&p| Some(&self.theta[self.ranges[p].clone()])).collect();
@@ -127,6 +128,22 @@ impl<T: Real> Network<T> {
         }
         let sample = self.total_len() * size_of::<T>();
         ((1 << 20) / sample).next_power_of_two().clamp(16, 256)
+    }
+
+    /// What the sum over samples is divided by.
+    ///
+    /// # Errors
+    /// The samples do not fit the network, or the targets the loss.
+    pub(crate) fn terms(&self, samples: &Samples<T>) -> Result<f64, CurvatureError> {
+        check_len("a sample", samples.features(), self.graph.input().len())?;
+        let fits = self.loss.check(self.graph.output(), samples.targets(), samples.len());
+        fits.map_err(|reason| CurvatureError::Targets { reason })?;
+        Ok(self.loss.terms(self.graph.output(), samples.targets()))
+    }
+
+    /// Multiply-adds of a forward pass for each parameter.
+    pub(crate) fn work(&self) -> f64 {
+        self.graph.multiply_adds() as f64 / self.theta.len() as f64
     }
 
     /// The parameters of a step.
@@ -148,6 +165,13 @@ impl<T: Real> Network<T> {
     pub(crate) fn reached(&self, active: &[bool]) -> Vec<bool> {
         reached(&self.steps, self.value_len.len(), active)
     }
+}
+
+/// That running statistics are as many as the layout has.
+pub(crate) fn check_buffers(layout: &ParamLayout, buffers: &[Vec<f64>]) -> Result<(), CurvatureError> {
+    check_len("the list of running statistics", buffers.len(), layout.buffers().len())?;
+    let mut pairs = buffers.iter().zip(layout.buffers());
+    pairs.try_for_each(|(found, expected)| check_len("a running statistic", found.len(), expected.len))
 }
 
 /// The layout of the parameters that are called so, all where no names are given, and where each tensor lies in it.

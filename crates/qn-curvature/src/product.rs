@@ -7,6 +7,7 @@ use qn_kernels::{OrderedSum, ordered_reduce};
 use crate::columns::Tensors;
 use crate::curvature::TOO_LARGE;
 use crate::error::{check_finite, check_len};
+use crate::scratch::Scratch;
 use crate::tangent::{Operator, Part, pack, product};
 use crate::{Curvature, CurvatureError, Real};
 
@@ -98,7 +99,7 @@ impl<T: Real> Curvature<T> {
                         Some(slot) => slot.get_or_init(|| make().shrunk()),
                         None => fresh.insert(make()),
                     };
-                    let sums = (&mut state.work, state.sums.as_mut_slice());
+                    let sums: (&mut Scratch<T>, &mut [T]) = (&mut state.work, state.sums.as_mut_slice());
                     product(self.network(), primal, operator, (&tangents, &part), weight, sums);
                     if let Some(primal) = fresh {
                         primal.recycle(&mut state.work);

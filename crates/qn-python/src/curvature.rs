@@ -2,61 +2,19 @@
 
 use std::sync::Arc;
 
-use faer::{MatMut, MatRef};
 use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use qn_curvature::losses::{
     Averaging, BinaryCrossEntropy, ClassAxis, CrossEntropy, Loss, MeanSquaredError, Targets,
 };
-use qn_curvature::{ClassGradients, CurvatureError, LossAndGradient, Options, Real, Samples};
+use qn_curvature::{CurvatureError, Derivatives, Options, Real, Samples};
 
 use crate::arrays::columns;
 use crate::attributes::Attributes;
 use crate::errors::{curvature_error, value_error};
 use crate::graph::{Graph, Network};
 use crate::operator::Operator;
-
-/// The derivatives in double or in single precision.
-pub(crate) enum Derivatives {
-    Double(qn_curvature::Curvature<f64>),
-    Single(qn_curvature::Curvature<f32>),
-}
-
-impl Derivatives {
-    pub(crate) fn dim(&self) -> usize {
-        match self {
-            Self::Double(c) => c.dim(),
-            Self::Single(c) => c.dim(),
-        }
-    }
-
-    pub(crate) fn product<S: Real>(
-        &self,
-        which: qn_curvature::Operator,
-        x: MatRef<'_, S>,
-        y: MatMut<'_, S>,
-    ) -> Result<(), CurvatureError> {
-        match self {
-            Self::Double(c) => c.product(which, x, y),
-            Self::Single(c) => c.product(which, x, y),
-        }
-    }
-
-    fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
-        match self {
-            Self::Double(c) => c.loss_and_gradient(),
-            Self::Single(c) => c.loss_and_gradient(),
-        }
-    }
-
-    fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
-        match self {
-            Self::Double(c) => c.class_gradients(),
-            Self::Single(c) => c.class_gradients(),
-        }
-    }
-}
 
 /// A network at one point, its samples and its loss.
 #[pyclass(frozen, module = "qn._native")]

@@ -3,18 +3,14 @@
 use faer::Mat;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods as _};
 use pyo3::prelude::*;
-use qn_curvature::{Curvature, Entries, Real};
-use qn_spectrum::{DenseSymmetric, PartialSpectrum, Scalar, SpectrumError, Stage, Triangle};
+use qn_curvature::{Curvature, Derivatives, Entries, Operator, Real};
+use qn_spectrum::{
+    DenseSymmetric, PartialSpectrum, STORAGE_WIDTH, Scalar, SpectrumError, Stage, Triangle, wants_library,
+};
 
 use crate::arrays::{block, matrix};
-use crate::curvature::Derivatives;
-use crate::errors::{Raised, Stopped, spectrum_error, value_error};
-use crate::operator::{Operator, Progress};
-
-/// Columns stored together; the two-stage solver's matrix products are of this width.
-const STORAGE_WIDTH: usize = 256;
-/// Orders up to which the library's solver is used, which gives every vector.
-const LIBRARY_UP_TO: usize = 2000;
+use crate::errors::{Stopped, spectrum_error, value_error};
+use crate::progress::Progress;
 
 /// All eigenvalues, ascending; the indices of those that have vectors; the vectors, (n, number of indices).
 pub(crate) type Spectrum<'py> =
@@ -40,7 +36,7 @@ impl<T: Scalar> Entries<Stopped> for Assembly<'_, T> {
 
 fn assemble<T: Real + Scalar>(
     curvature: &Curvature<T>,
-    which: qn_curvature::Operator,
+    which: Operator,
     progress: &Progress,
 ) -> Result<Triangle<T>, Stopped> {
     let unit = 1.0 / curvature.scale();
@@ -57,15 +53,8 @@ fn eigen<T: Scalar>(
     progress: &Progress,
 ) -> Result<PartialSpectrum, SpectrumError> {
     let n = triangle.order();
-    if n <= LIBRARY_UP_TO || bottom + top > n / 20 {
-        let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
-        let chosen: Vec<usize> = (0..n).filter(|&i| i < bottom || i + top >= n).collect();
-        let mut vectors = Mat::from_fn(n, chosen.len(), |i, j| all.vectors[(i, chosen[j])]);
-        for column in vectors.col_iter_mut() {
-            let largest = column.as_ref().iter().fold(0.0f64, |a, b| if b.abs() > a.abs() { *b } else { a });
-            column.iter_mut().for_each(|v| *v *= if largest < 0.0 { -1.0 } else { 1.0 });
-        }
-        return Ok(PartialSpectrum { values: all.values, chosen, vectors });
+    if wants_library(n, bottom + top) {
+        return Ok(DenseSymmetric::new(triangle.to_square())?.eigen()?.ends((bottom, top)));
     }
     qn_spectrum::symmetric_eigen(triangle, (bottom, top), |stage| {
         let (name, share) = match stage {
@@ -93,13 +82,13 @@ fn check_ends(n: usize, bottom: usize, top: usize) -> PyResult<(usize, usize)> {
 /// The whole matrix of the engine, (P, P).
 pub(crate) fn whole<'py>(
     py: Python<'py>,
-    operator: &Operator,
+    (derivatives, which): (&Derivatives, Operator),
     progress: &Progress,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let square = py.detach(|| -> Result<Mat<f64>, Stopped> {
-        Ok(match &*operator.derivatives {
-            Derivatives::Double(c) => assemble(c, operator.which, progress)?.to_square(),
-            Derivatives::Single(c) => assemble(c, operator.which, progress)?.to_square(),
+        Ok(match derivatives {
+            Derivatives::Double(c) => assemble(c, which, progress)?.to_square(),
+            Derivatives::Single(c) => assemble(c, which, progress)?.to_square(),
         })
     })?;
     matrix(py, &square)
@@ -108,15 +97,15 @@ pub(crate) fn whole<'py>(
 /// All eigenvalues of a matrix of the engine, and the vectors of the smallest and of the largest.
 pub(crate) fn spectrum_of<'py>(
     py: Python<'py>,
-    operator: &Operator,
+    (derivatives, which): (&Derivatives, Operator),
     [bottom, top]: [usize; 2],
     progress: &Progress,
 ) -> PyResult<Spectrum<'py>> {
-    let ends = check_ends(operator.derivatives.dim(), bottom, top)?;
+    let ends = check_ends(derivatives.dim(), bottom, top)?;
     let found = py.detach(|| -> PyResult<PartialSpectrum> {
-        match &*operator.derivatives {
-            Derivatives::Double(c) => eigen(assemble(c, operator.which, progress)?, ends, progress),
-            Derivatives::Single(c) => eigen(assemble(c, operator.which, progress)?, ends, progress),
+        match derivatives {
+            Derivatives::Double(c) => eigen(assemble(c, which, progress)?, ends, progress),
+            Derivatives::Single(c) => eigen(assemble(c, which, progress)?, ends, progress),
         }
         .map_err(spectrum_error)
     })?;
@@ -159,10 +148,4 @@ fn solve<'py, T: Scalar + numpy::Element>(
         eigen(Triangle::<T>::from_fn(n, STORAGE_WIDTH, |i, j| square[(i, j)].f64()), ends, progress)
     });
     spectrum(py, found.map_err(spectrum_error)?)
-}
-
-impl From<Raised> for PyErr {
-    fn from(raised: Raised) -> Self {
-        raised.0
-    }
 }

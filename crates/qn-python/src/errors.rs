@@ -10,6 +10,12 @@ use qn_spectrum::{OperatorError, SpectrumError};
 #[error("{0}")]
 pub(crate) struct Raised(pub(crate) PyErr);
 
+impl From<Raised> for PyErr {
+    fn from(raised: Raised) -> Self {
+        raised.0
+    }
+}
+
 /// A `ValueError` with these words; remedies that name options of the command line name Python's instead.
 pub(crate) fn value_error(what: impl std::fmt::Display) -> PyErr {
     let words = what.to_string();

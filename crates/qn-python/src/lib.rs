@@ -16,6 +16,7 @@ mod errors;
 mod graph;
 mod operator;
 mod ops;
+mod progress;
 mod solvers;
 
 use pyo3::prelude::*;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use faer::{MatMut, MatRef};
 use numpy::{PyArray2, PyReadonlyArray2, PyUntypedArrayMethods as _};
 use pyo3::prelude::*;
-use qn_curvature::Real;
+use qn_curvature::{Derivatives, Real};
 use qn_spectrum::{OperatorError, SymmetricOperator};
 
 use crate::arrays::{block, columns, flat};
-use crate::curvature::Derivatives;
 use crate::dense;
 use crate::errors::{Raised, curvature_error, value_error};
+use crate::progress::Progress;
 
 /// One matrix of a network's loss.
 #[pyclass(frozen, module = "qn._native")]
@@ -78,7 +78,7 @@ impl Operator {
         py: Python<'py>,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        dense::whole(py, self, &Progress::new(progress))
+        dense::whole(py, (&self.derivatives, self.which), &Progress::new(progress))
     }
 
     /// All eigenvalues of the assembled matrix, ascending, the indices of the `bottom` smallest and the `top` largest, and
@@ -91,7 +91,7 @@ impl Operator {
         top: usize,
         progress: Option<Bound<'py, PyAny>>,
     ) -> PyResult<dense::Spectrum<'py>> {
-        dense::spectrum_of(py, self, [bottom, top], &Progress::new(progress))
+        dense::spectrum_of(py, (&self.derivatives, self.which), [bottom, top], &Progress::new(progress))
     }
 }
 
@@ -157,30 +157,4 @@ fn call(
         y[(i, j)] = value;
     }
     Ok(())
-}
-
-/// A Python function that is told how far a solver is: `progress(stage, done, detail)`.
-pub(crate) struct Progress {
-    function: Option<Py<PyAny>>,
-}
-
-impl Progress {
-    pub(crate) fn new(function: Option<Bound<'_, PyAny>>) -> Self {
-        Self { function: function.map(Bound::unbind) }
-    }
-
-    /// Tells it, and looks for Ctrl-C.
-    ///
-    /// # Errors
-    /// The function raises an error, or Ctrl-C was pressed.
-    pub(crate) fn tell(&self, stage: &str, done: f64, detail: f64) -> Result<(), Raised> {
-        let told = Python::attach(|py| {
-            py.check_signals()?;
-            match &self.function {
-                Some(function) => function.bind(py).call1((stage, done, detail)).map(drop),
-                None => Ok(()),
-            }
-        });
-        told.map_err(Raised)
-    }
 }

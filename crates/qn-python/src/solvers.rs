@@ -8,7 +8,8 @@ use qn_spectrum::{DensityOptions, LanczosOptions, Solver, StopReason, TraceEstim
 use crate::arrays::matrix;
 use crate::attributes::Attributes;
 use crate::errors::{Raised, spectrum_error, value_error};
-use crate::operator::{Progress, Source};
+use crate::operator::Source;
+use crate::progress::Progress;
 
 /// Some eigenpairs by thick-restart block Lanczos: a dict of `values`, `vectors`, `residuals`, `converged`, `matvecs`,
 /// `iterations`, `stop_reason`, `solver`. `options` are those of [`LanczosOptions`]; `progress(stage, matvecs,

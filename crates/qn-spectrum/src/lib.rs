@@ -39,4 +39,4 @@ pub use scalar::Scalar;
 pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson, random_signs};
 pub use triangle::Triangle;
 pub use tridiagonal::Tridiagonal;
-pub use two_stage::{BAND, PartialSpectrum, Stage, symmetric_eigen};
+pub use two_stage::{BAND, PartialSpectrum, STORAGE_WIDTH, Stage, symmetric_eigen, wants_library};

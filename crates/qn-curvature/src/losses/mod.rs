@@ -87,6 +87,15 @@ impl std::ops::AddAssign for Term {
     }
 }
 
+impl std::iter::Sum for Term {
+    fn sum<I: Iterator<Item = Self>>(terms: I) -> Self {
+        terms.fold(Self::default(), |mut sum, term| {
+            sum += term;
+            sum
+        })
+    }
+}
+
 /// That targets are numbers.
 fn finite(values: &[f64]) -> Result<(), String> {
     match values.iter().position(|v| !v.is_finite()) {

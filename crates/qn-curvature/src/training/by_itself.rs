@@ -3,18 +3,25 @@
 use qn_kernels::{OrderedSum, ordered_reduce};
 
 use super::job::Job;
-use super::{BatchClassGradients, BatchGradient, Buffers, Training};
+use super::{BatchClassGradients, BatchGradient, Training};
 use crate::losses::Term;
 use crate::primal::Primal;
+use crate::scratch::Borrowed;
 use crate::{Real, Samples};
 
 /// What a thread has found in a job.
 struct State<'a, T: Real> {
-    buffers: Buffers<'a, T>,
+    work: Borrowed<'a, T>,
     /// Of the loss's gradient and, where it is wanted, of a class gradient.
     sums: Vec<T>,
     term: Term,
     logits: Vec<f64>,
+}
+
+impl<T: Real> Drop for State<'_, T> {
+    fn drop(&mut self) {
+        self.work.give([std::mem::take(&mut self.sums)]);
+    }
 }
 
 impl<T: Real> Training<T> {
@@ -35,9 +42,9 @@ impl<T: Real> Training<T> {
         let sum = OrderedSum::new(&mut gradient);
         let row_sums: Vec<OrderedSum<'_>> = rows.iter_mut().map(|row| OrderedSum::new(row)).collect();
         let start = || {
-            let mut buffers = Buffers::of(self);
-            let sums = buffers.work.take(if classes.is_some() { 2 * p } else { p });
-            State { buffers, sums, term: Term::default(), logits: Vec::new() }
+            let mut work = self.idle.borrow();
+            let sums = work.take(if classes.is_some() { 2 * p } else { p });
+            State { work, sums, term: Term::default(), logits: Vec::new() }
         };
         let (term, logits) = ordered_reduce(
             jobs.len(),
@@ -75,14 +82,15 @@ impl<T: Real> Training<T> {
         (terms, share): (f64, Option<f64>),
         state: &mut State<'_, T>,
     ) {
-        let (network, work) = (&self.network, &mut state.buffers.work);
-        let (sums, row) = state.sums.split_at_mut(network.layout.len());
+        let network = &self.network;
+        let State { work, sums, term, logits } = state;
+        let (sums, row) = sums.split_at_mut(network.layout.len());
         let mut primal = Primal::forward(network, samples, batch, work);
-        state.term += primal.loss.sum;
+        *term += primal.loss.sum;
         let seed = primal.loss.cotangent(1.0 / terms);
         primal.backward_from(network, &seed, work, Some(sums));
         if let Some(share) = share {
-            primal.append_outputs(&mut state.logits);
+            primal.append_outputs(logits);
             let seed = primal.seed_of(job.class, share);
             primal.backward_from(network, &seed, work, Some(row));
         }

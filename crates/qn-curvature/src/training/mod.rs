@@ -5,16 +5,14 @@ mod by_itself;
 mod job;
 mod together;
 
-use std::sync::{Mutex, PoisonError};
-
 use qn_kernels::ordered_reduce;
 use qn_model::{Graph, Op};
 
 use crate::error::check_len;
 use crate::losses::{Targets, Term};
-use crate::network::Network;
+use crate::network::{Network, check_buffers};
 use crate::primal::Primal;
-use crate::scratch::Scratch;
+use crate::scratch::{Pool, Scratch};
 use crate::{CurvatureError, Options, Real, Samples, ops};
 use job::Job;
 
@@ -93,7 +91,7 @@ pub struct Training<T: Real> {
     threads: usize,
     microbatch: usize,
     /// Buffers of threads that have finished, for the next pass.
-    idle: Mutex<Vec<Scratch<T>>>,
+    idle: Pool<T>,
 }
 
 /// A step that normalises by a batch's statistics.
@@ -132,7 +130,7 @@ impl<T: Real> Training<T> {
         };
         let norms = network.steps.iter().enumerate().filter_map(norm).collect();
         let microbatch = options.microbatch.unwrap_or_else(|| network.default_microbatch());
-        Ok(Self { network, norms, threads: options.threads, microbatch, idle: Mutex::new(Vec::new()) })
+        Ok(Self { network, norms, threads: options.threads, microbatch, idle: Pool::new() })
     }
 
     /// Moves to other parameters, in layout order.
@@ -156,10 +154,7 @@ impl<T: Real> Training<T> {
     /// Their sizes are others.
     pub fn set_buffers(&mut self, buffers: &[Vec<f64>]) -> Result<(), CurvatureError> {
         let Network { graph, steps, .. } = &mut self.network;
-        check_len("the list of running statistics", buffers.len(), graph.layout().buffers().len())?;
-        for (found, expected) in buffers.iter().zip(graph.layout().buffers()) {
-            check_len("a running statistic", found.len(), expected.len)?;
-        }
+        check_buffers(graph.layout(), buffers)?;
         for norm in &self.norms {
             let step = &mut steps[norm.step];
             step.operation = ops::resolve(graph, &graph.nodes()[step.output - 1], buffers)?;
@@ -172,17 +167,19 @@ impl<T: Real> Training<T> {
     /// # Errors
     /// The samples do not fit the network or the loss.
     pub fn evaluate(&self, samples: &Samples<T>) -> Result<(f64, usize), CurvatureError> {
-        let terms = self.terms(samples)?;
+        let terms = self.network.terms(samples)?;
         let batches = Job::in_order(samples.len(), self.microbatch, f64::INFINITY);
-        let term = self.each(&batches, Term::default(), |job, work| {
-            let mut term = Term::default();
-            for batch in &job.batches {
+        let terms_of = |job: &Job, work: &mut Scratch<T>| -> Term {
+            let each = |batch: &Vec<usize>| {
                 let primal = Primal::forward(&self.network, samples, batch, work);
-                term += primal.loss.sum;
+                let term = primal.loss.sum;
                 primal.recycle(work);
-            }
-            term
-        });
+                term
+            };
+            job.batches.iter().map(each).sum()
+        };
+        let found = self.all(batches.len(), |i, work| terms_of(&batches[i], work));
+        let term: Term = found.into_iter().sum();
         Ok((term.loss / terms, term.hits))
     }
 
@@ -194,7 +191,7 @@ impl<T: Real> Training<T> {
         if self.norms.is_empty() {
             return Ok(self.evaluate(samples)?.0);
         }
-        let terms = self.terms(samples)?;
+        let terms = self.network.terms(samples)?;
         let jobs = self.together_in_order(samples.len());
         Ok(self.forward_together(samples, &jobs)?.term.loss / terms)
     }
@@ -204,14 +201,14 @@ impl<T: Real> Training<T> {
     /// # Errors
     /// The samples do not fit the network or the loss, or a channel has one entry and so no variance.
     pub fn gradient(&self, samples: &Samples<T>) -> Result<BatchGradient, CurvatureError> {
-        let terms = self.terms(samples)?;
+        let terms = self.network.terms(samples)?;
         if self.norms.is_empty() {
-            let jobs = Job::in_order(samples.len(), self.microbatch, self.work());
+            let jobs = Job::in_order(samples.len(), self.microbatch, self.network.work());
             return Ok(self.by_itself(samples, &jobs, (terms, None)).whole);
         }
         let jobs = self.together_in_order(samples.len());
         let together = self.forward_together(samples, &jobs)?;
-        let [gradient] = self.loss_gradient(&together, terms);
+        let gradient = self.loss_gradient(&together, terms);
         Ok(together.finish(self, terms, gradient))
     }
 
@@ -226,7 +223,7 @@ impl<T: Real> Training<T> {
         samples: &Samples<T>,
         statistics: Statistics,
     ) -> Result<BatchClassGradients, CurvatureError> {
-        let terms = self.terms(samples)?;
+        let terms = self.network.terms(samples)?;
         let classes = self.network.graph.classes();
         let labels = match samples.targets() {
             Targets::Classes(labels)
@@ -240,66 +237,27 @@ impl<T: Real> Training<T> {
             }
         };
         if self.norms.is_empty() {
-            let jobs = Job::by_class(labels, classes, (self.microbatch, self.work()));
+            let jobs = Job::by_class(labels, classes, (self.microbatch, self.network.work()));
             return Ok(self.by_itself(samples, &jobs, (terms, Some(classes))));
         }
         let jobs = Job::by_class(labels, classes, (self.together_microbatch(samples.len()), 0.0));
         let together = self.forward_together(samples, &jobs)?;
-        let [gradient] = self.loss_gradient(&together, terms);
+        let gradient = self.loss_gradient(&together, terms);
         let rows = self.class_rows(&together, classes, statistics);
         let (logits, labels) = together.logits(&self.network);
         Ok(BatchClassGradients { whole: together.finish(self, terms, gradient), rows, logits, labels })
     }
 
-    /// What the sum over samples is divided by.
-    fn terms(&self, samples: &Samples<T>) -> Result<f64, CurvatureError> {
-        let Network { graph, loss, .. } = &self.network;
-        check_len("a sample", samples.features(), graph.input().len())?;
-        let fits = loss.check(graph.output(), samples.targets(), samples.len());
-        fits.map_err(|reason| CurvatureError::Targets { reason })?;
-        Ok(loss.terms(graph.output(), samples.targets()))
-    }
-
-    /// Multiply-adds of a forward pass for each parameter.
-    fn work(&self) -> f64 {
-        self.network.graph.multiply_adds() as f64 / self.network.theta.len() as f64
-    }
-
-    /// Sums what all jobs give, in their order.
-    fn each<R: Send + Default + std::ops::AddAssign>(
-        &self,
-        jobs: &[Job],
-        total: R,
-        work: impl Fn(&Job, &mut Scratch<T>) -> R + Sync,
-    ) -> R {
+    /// What `work` gives for each of n jobs, in their order.
+    fn all<R: Send>(&self, n: usize, work: impl Fn(usize, &mut Scratch<T>) -> R + Sync) -> Vec<R> {
         ordered_reduce(
-            jobs.len(),
+            n,
             self.threads,
-            total,
-            || (Buffers::of(self), R::default()),
-            |i, (buffers, found)| *found = work(&jobs[i], &mut buffers.work),
-            |total, (_, found)| *total += std::mem::take(found),
+            Vec::with_capacity(n),
+            || (self.idle.borrow(), None),
+            |i, (buffers, found)| *found = Some(work(i, buffers)),
+            |all, (_, found)| all.extend(found.take()),
         )
-    }
-}
-
-/// A thread's buffers, which go back in the end.
-struct Buffers<'a, T: Real> {
-    work: Scratch<T>,
-    idle: &'a Mutex<Vec<Scratch<T>>>,
-}
-
-impl<'a, T: Real> Buffers<'a, T> {
-    fn of(training: &'a Training<T>) -> Self {
-        let spare = training.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self { work: spare.unwrap_or_else(Scratch::new), idle: &training.idle }
-    }
-}
-
-impl<T: Real> Drop for Buffers<'_, T> {
-    fn drop(&mut self) {
-        let work = std::mem::replace(&mut self.work, Scratch::new());
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(work);
     }
 }
 

@@ -9,12 +9,13 @@
 //!
 //! the second term being what the statistics' dependence on x adds to the derivative with constant ones.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use qn_kernels::{OrderedSum, ordered_reduce};
+use qn_kernels::OrderedSum;
 
 use super::job::Job;
-use super::{BatchGradient, Buffers, ChannelStatistics, Norm, Statistics, Training};
+use super::{BatchGradient, ChannelStatistics, Norm, Statistics, Training};
 use crate::losses::Term;
 use crate::network::Network;
 use crate::operation::{At, Cotangents, Operation as _, Saved};
@@ -76,26 +77,21 @@ impl Moments {
     }
 }
 
-impl<T> Together<T> {
-    pub(super) fn finish(self, training: &Training<T>, terms: f64, gradient: Vec<f64>) -> BatchGradient
-    where
-        T: Real,
-    {
-        let mut buffers = Buffers::of(training);
+impl<T: Real> Together<T> {
+    /// Gives the buffers back.
+    pub(super) fn finish(self, training: &Training<T>, terms: f64, gradient: Vec<f64>) -> BatchGradient {
+        let mut work = training.idle.borrow();
         for slot in self.slots {
             let Slot { primal, pull, sums } = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-            primal.recycle(&mut buffers.work);
-            buffers.work.give(pull.cotangents.into_iter().chain([sums]));
+            primal.recycle(&mut work);
+            work.give(pull.cotangents.into_iter().chain([sums]));
         }
         let Term { loss, hits, .. } = self.term;
         BatchGradient { loss: loss / terms, hits, gradient, statistics: self.statistics }
     }
 
     /// The outputs of every sample, and their labels.
-    pub(super) fn logits(&self, network: &Network<T>) -> (Vec<f64>, Vec<u32>)
-    where
-        T: Real,
-    {
+    pub(super) fn logits(&self, network: &Network<T>) -> (Vec<f64>, Vec<u32>) {
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
         for (slot, &class) in self.slots.iter().zip(&self.classes) {
             lock(slot).primal.append_outputs(&mut logits);
@@ -112,18 +108,6 @@ impl<T: Real> Training<T> {
 
     pub(super) fn together_in_order(&self, samples: usize) -> Vec<Job> {
         Job::in_order(samples, self.together_microbatch(samples), f64::INFINITY)
-    }
-
-    /// What all microbatches give, in their order.
-    fn all<R: Send>(&self, n: usize, work: impl Fn(usize, &mut Scratch<T>) -> R + Sync) -> Vec<R> {
-        ordered_reduce(
-            n,
-            self.threads,
-            Vec::with_capacity(n),
-            || (Buffers::of(self), None),
-            |i, (buffers, found)| *found = Some(work(i, &mut buffers.work)),
-            |all, (_, found)| all.extend(found.take()),
-        )
     }
 
     pub(super) fn forward_together(
@@ -167,19 +151,16 @@ impl<T: Real> Training<T> {
             slot.primal.evaluate(network, samples, batches[i].1);
             slot.primal.loss.sum
         });
-        let term = terms.into_iter().fold(Term::default(), |mut sum, term| {
-            sum += term;
-            sum
-        });
+        let term = terms.into_iter().sum();
         let classes = batches.into_iter().map(|(class, _)| class).collect();
         Ok(Together { slots, classes, norms, statistics, term })
     }
 
     /// The gradient of the loss.
-    pub(super) fn loss_gradient(&self, together: &Together<T>, terms: f64) -> [Vec<f64>; 1] {
-        let mut gradient = [vec![0.0; self.network.layout.len()]];
+    pub(super) fn loss_gradient(&self, together: &Together<T>, terms: f64) -> Vec<f64> {
+        let mut gradient = vec![0.0; self.network.layout.len()];
         let seed = |_: usize, primal: &Primal<T>| primal.loss.cotangent(1.0 / terms);
-        self.pull_together(together, Statistics::Exact, seed, (&mut gradient, |_| (0, None)));
+        self.pull_to_one(together, seed, &mut gradient);
         gradient
     }
 
@@ -191,10 +172,10 @@ impl<T: Real> Training<T> {
         statistics: Statistics,
     ) -> Vec<Vec<f64>> {
         let Together { slots, classes: own, .. } = together;
-        let (mut counts, mut indices, mut seen) = (vec![0; classes], Vec::new(), vec![0; classes]);
+        let (mut counts, mut places, mut seen) = (vec![0; classes], Vec::new(), vec![0; classes]);
         for (slot, &class) in slots.iter().zip(own) {
             counts[class] += lock(slot).primal.m;
-            indices.push(seen[class]);
+            places.push((class, seen[class]));
             seen[class] += 1;
         }
         let share = |class: usize| 1.0 / counts[class] as f64;
@@ -202,33 +183,39 @@ impl<T: Real> Training<T> {
         match statistics {
             Statistics::Frozen => {
                 let seed = |i: usize, primal: &Primal<T>| primal.seed_of(own[i], share(own[i]));
-                self.pull_together(together, statistics, seed, (&mut rows, |i| (own[i], Some(indices[i]))));
+                self.pull_together(together, statistics, seed, (&mut rows, &places));
             }
             Statistics::Exact => {
                 for (class, row) in rows.iter_mut().enumerate().filter(|(class, _)| counts[*class] > 0) {
                     let seed = |i: usize, primal: &Primal<T>| {
                         primal.seed_of(class, if own[i] == class { share(class) } else { 0.0 })
                     };
-                    self.pull_together(
-                        together,
-                        statistics,
-                        seed,
-                        (std::slice::from_mut(row), |_| (0, None)),
-                    );
+                    self.pull_to_one(together, seed, row);
                 }
             }
         }
         rows
     }
 
-    /// Pulls the seed of every microbatch back to the parameters and adds it to the total of a number, as the so many-th
-    /// there: that of the microbatch where nothing else is said.
+    /// Pulls the seed of every microbatch back to the parameters, through the statistics, and sums them up.
+    fn pull_to_one(
+        &self,
+        together: &Together<T>,
+        seed: impl Fn(usize, &Primal<T>) -> Vec<T> + Sync,
+        total: &mut Vec<f64>,
+    ) {
+        let places: Vec<(usize, usize)> = (0..together.slots.len()).map(|i| (0, i)).collect();
+        self.pull_together(together, Statistics::Exact, seed, (std::slice::from_mut(total), &places));
+    }
+
+    /// Pulls the seed of every microbatch back to the parameters and adds it to a total: `places` says to which, and as the
+    /// so many-th.
     fn pull_together(
         &self,
         together: &Together<T>,
         statistics: Statistics,
         seed: impl Fn(usize, &Primal<T>) -> Vec<T> + Sync,
-        (totals, into): (&mut [Vec<f64>], impl Fn(usize) -> (usize, Option<usize>) + Sync),
+        (totals, places): (&mut [Vec<f64>], &[(usize, usize)]),
     ) {
         let (network, Together { slots, norms, .. }) = (&self.network, together);
         self.all(slots.len(), |i, work| {
@@ -237,42 +224,33 @@ impl<T: Real> Training<T> {
             slot.begin(network, seed, work);
         });
         let mut end = network.steps.len();
-        // Of the normalisation behind: its place, itself, and Σ ȳ x̂ and Σ ȳ over the batch.
-        let mut behind: Option<(&Norm, &BatchNorm<T>, Vec<f64>)> = None;
-        let advance = |i: usize,
-                       from: usize,
-                       end: usize,
-                       behind: &Option<(&Norm, &BatchNorm<T>, Vec<f64>)>,
-                       work: &mut Scratch<T>| {
-            let mut slot = lock(&slots[i]);
-            if let (Some((place, norm, totals)), Statistics::Exact) = (behind, statistics) {
-                slot.centre(network, place, norm, totals, together.statistics_of(place).count);
-            }
-            slot.pull_steps(network, from..end, work);
-            slot
-        };
-        for (place, norm) in self.norms.iter().zip(norms).rev() {
+        // Of the normalisation behind: which it is, and Σ ȳ x̂ and Σ ȳ over the batch.
+        let mut behind: Option<(usize, Vec<f64>)> = None;
+        let advance =
+            |i: usize, steps: Range<usize>, behind: &Option<(usize, Vec<f64>)>, work: &mut Scratch<T>| {
+                let mut slot = lock(&slots[i]);
+                if let (Some((k, totals)), Statistics::Exact) = (behind, statistics) {
+                    let count = together.statistics[*k].count;
+                    slot.centre(network, &self.norms[*k], (&norms[*k], totals, count));
+                }
+                slot.pull_steps(network, steps, work);
+                slot
+            };
+        for (k, (place, norm)) in self.norms.iter().zip(norms).enumerate().rev() {
             let parts = self.all(slots.len(), |i, work| {
-                advance(i, place.step + 1, end, &behind, work).pull_norm(network, place, norm, work)
+                advance(i, place.step + 1..end, &behind, work).pull_norm(network, place, norm, work)
             });
             let mut totals = vec![0.0; 2 * place.channels];
             parts.iter().for_each(|part| totals.iter_mut().zip(part).for_each(|(sum, x)| *sum += x.f64()));
-            behind = Some((place, norm, totals));
+            behind = Some((k, totals));
             end = place.step;
         }
         let sums: Vec<OrderedSum<'_>> = totals.iter_mut().map(|total| OrderedSum::new(total)).collect();
         self.all(slots.len(), |i, work| {
-            let slot = advance(i, 0, end, &behind, work);
-            let (total, index) = into(i);
-            sums[total].add(index.unwrap_or(i), &slot.sums);
+            let slot = advance(i, 0..end, &behind, work);
+            let (total, index) = places[i];
+            sums[total].add(index, &slot.sums);
         });
-    }
-}
-
-impl<T> Together<T> {
-    fn statistics_of(&self, place: &Norm) -> &ChannelStatistics {
-        let of = |s: &&ChannelStatistics| s.buffer == place.stats;
-        self.statistics.iter().find(of).unwrap_or(&self.statistics[0])
     }
 }
 
@@ -309,7 +287,7 @@ impl<T: Real> Slot<T> {
     }
 
     /// Steps that are no batch normalisation, from the last to the first.
-    fn pull_steps(&mut self, network: &Network<T>, steps: std::ops::Range<usize>, work: &mut Scratch<T>) {
+    fn pull_steps(&mut self, network: &Network<T>, steps: Range<usize>, work: &mut Scratch<T>) {
         let (active, reached) = &network.everything;
         let part = Part { active, reached, b: 1, packed: &[] };
         for i in steps.rev().filter(|&i| reached[network.steps[i].output]) {
@@ -355,9 +333,7 @@ impl<T: Real> Slot<T> {
         &mut self,
         network: &Network<T>,
         place: &Norm,
-        norm: &BatchNorm<T>,
-        totals: &[f64],
-        count: f64,
+        (norm, totals, count): (&BatchNorm<T>, &[f64], f64),
     ) {
         let step = &network.steps[place.step];
         let input = step.inputs[0];
