@@ -6,8 +6,8 @@ import numpy as np
 
 from .errors import UnsupportedOperation
 from .layout import Layout, select
+from .operator import check_operator
 
-OPERATORS = ("hessian", "ggn", "residual", "fisher")
 #: How far the loss of the engine may be from PyTorch's, relative.
 AGREEMENT = {"float64": 1e-10, "float32": 1e-4}
 #: Samples over which gradients are compared.
@@ -40,8 +40,7 @@ def hessian(
     from .losses import make_loss
 
     dtype = _dtype(dtype)
-    if operator not in OPERATORS:
-        raise ValueError(f"operator '{operator}' is none of {', '.join(OPERATORS)}")
+    check_operator(operator)
     if backend not in ("auto", "native", "torch"):
         raise ValueError(f"backend '{backend}' is none of auto, native, torch")
     if not isinstance(model, torch.nn.Module):
@@ -80,10 +79,18 @@ def _check_modes(model):
                     f"{where} is a batch normalisation in train mode: its outputs depend on the other samples of the batch, so "
                     "that the loss is no mean over samples; call model.eval() (and keep track_running_stats)"
                 )
-        elif isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+        elif module.training and _share_dropped(module) > 0:
             raise ValueError(f"{where} drops out at random in train mode, so that the loss is no function: call model.eval()")
-        elif module.training and getattr(module, "dropout", 0) and isinstance(getattr(module, "dropout"), float):
-            raise ValueError(f"{where} drops out at random in train mode, so that the loss is no function: call model.eval()")
+
+
+def _share_dropped(module):
+    """The share that a module drops out in train mode: a layer of its own, or an option as of LSTM and attention."""
+    from torch import nn
+
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p
+    share = getattr(module, "dropout", 0)
+    return share if isinstance(share, float) else 0
 
 
 class Problem:

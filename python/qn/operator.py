@@ -9,6 +9,12 @@ from .results import BlockNorms, Spectrum, _table
 
 #: Orders up to which blocks are computed exactly, from the whole matrix.
 EXACT_UP_TO = 2000
+OPERATORS = ("hessian", "ggn", "residual", "fisher")
+
+
+def check_operator(name):
+    if name not in OPERATORS:
+        raise ValueError(f"operator '{name}' is none of {', '.join(OPERATORS)}")
 
 
 class Operator:

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 
 from .errors import UnsupportedOperation
 from .layout import Layout, select
-from .operator import Operator
+from .operator import Operator, check_operator
 
 #: Entries of inputs and outputs that go through the module at a time.
 CHUNK = 1 << 24
@@ -136,8 +136,7 @@ class TorchOperator(Operator):
         return TorchOperator(self._problem, self.name, select(named, params))
 
     def with_operator(self, name):
-        if name not in ("hessian", "ggn", "residual", "fisher"):
-            raise ValueError(f"operator '{name}' is none of hessian, ggn, residual, fisher")
+        check_operator(name)
         return TorchOperator(self._problem, name, self.layout.names)
 
     def _tensors(self, block):
