@@ -24,7 +24,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 def example(name):
     """The path of an example of qn-curvature, built."""
-    subprocess.run(["cargo", "build", "--release", "-q", "-p", "qn-curvature", "--example", name], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "-q", "--workspace", "--example", name], cwd=ROOT, check=True)
     return str(TARGET / "release/examples" / name)
 
 

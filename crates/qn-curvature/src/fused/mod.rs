@@ -12,21 +12,51 @@ use qn_model::{Activation, Graph, Node, Op};
 use crate::Real;
 use crate::fused::conv_pool::{Active, Back, ConvPool, Found, Padded, SIZES, Work};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
-use crate::ops::{LaneConv, MaxPool, Windows};
+use crate::ops::{Conv, LaneConv, MaxPool, Windows};
 use crate::scratch::Scratch;
 
-/// Bytes that a convolution's input may take in one sample: a first-level cache.
-const INPUT_BYTES: usize = 1 << 15;
+/// Bytes that a convolution's input may take in one sample: a first-level cache and a little of the second.
+const INPUT_BYTES: usize = 1 << 16;
 
-/// Filters that a convolution may have: with more of them matrix products are faster (measured with 16 and with 32).
-const OUTPUTS: usize = 16;
+/// Filters up to which a convolution by itself has its samples in the vector lanes: with more of them matrix products
+/// are faster (measured with 16 and with 32).
+const LANE_OUTPUTS: usize = 16;
 
 /// A chain of convolutions with their pools.
 #[derive(Clone, Debug)]
 pub(crate) struct PooledConvs {
     convs: Vec<ConvPool>,
     /// The convolutions by themselves, for the primal pass.
-    plain: Vec<LaneConv>,
+    plain: Vec<Plain>,
+}
+
+/// A convolution by itself, whose outputs are all wanted.
+#[derive(Clone, Debug)]
+enum Plain {
+    Lanes(LaneConv),
+    Matrix(Conv),
+}
+
+impl Plain {
+    fn of(conv: &ConvPool) -> Self {
+        let Im2col { input, output, window } = conv.patches;
+        match output.channels <= LANE_OUTPUTS {
+            true => Self::Lanes(LaneConv::new(input, output, window, 1)),
+            false => Self::Matrix(Conv::new(input, output, window, 1)),
+        }
+    }
+
+    /// How many packed tensors it reads.
+    fn packed(&self) -> usize {
+        if matches!(self, Self::Lanes(_)) { 2 } else { 0 }
+    }
+
+    fn operation<T: Real>(&self) -> &dyn Operation<T> {
+        match self {
+            Self::Lanes(conv) => conv,
+            Self::Matrix(conv) => conv,
+        }
+    }
 }
 
 /// The chain that begins with a node of the graph, and how many nodes it replaces: convolutions that a max-pool
@@ -40,11 +70,7 @@ pub(crate) fn fuse<T>(graph: &Graph, first: usize) -> Option<(PooledConvs, usize
         convs.push(conv);
         count += nodes;
     }
-    let plain = |conv: &ConvPool| {
-        let Im2col { input, output, window } = conv.patches;
-        LaneConv::new(input, output, window, 1)
-    };
-    let plain = convs.iter().map(plain).collect();
+    let plain = convs.iter().map(Plain::of).collect();
     (count > 0).then_some((PooledConvs { convs, plain }, count))
 }
 
@@ -60,7 +86,7 @@ fn pooled_conv<T>(graph: &Graph, first: usize, continues: bool) -> Option<(ConvP
     let Node { op: Op::MaxPool(pool), shape: pooled, .. } = nodes.get(count - 1)? else { return None };
     let patches = Im2col { input: graph.shape(inputs[0]).image(), output: shape.image(), window: *window };
     let input = Padded::new(patches.input, window.padding[0]);
-    let small = input.len() * size_of::<T>() <= INPUT_BYTES && shape.image().channels <= OUTPUTS;
+    let small = input.len() * size_of::<T>() <= INPUT_BYTES;
     let [square, even] = [window.kernel, window.stride].map(|[a, b]| a == b);
     let plain = square && even && window.padding[0] == window.padding[1] && window.dilation == [1; 2];
     let sound = plain && SIZES.contains(&window.kernel[0]) && pool.is_partition();
@@ -241,14 +267,16 @@ impl<T: Real> Operation<T> for PooledConvs {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let m = at.m;
         let (mut actives, mut tensor) = (Vec::with_capacity(self.convs.len()), 0);
+        let mut packed = at.packed;
         let mut x = scratch.take(at.x[0].len());
         x.copy_from_slice(at.x[0]);
-        for (i, (conv, plain)) in self.convs.iter().zip(&self.plain).enumerate() {
+        for (conv, plain) in self.convs.iter().zip(&self.plain) {
             let theta = &at.theta[tensor..tensor + conv.tensors().count()];
             tensor += theta.len();
             let mut s = scratch.take(conv.patches.output.len() * m);
-            let packed = at.packed.get(2 * i..2 * i + 2).unwrap_or_default();
-            plain.forward(&At { m, x: &[&x], theta, packed }, &mut s, scratch);
+            let (own, rest) = packed.split_at(plain.packed().min(packed.len()));
+            packed = rest;
+            plain.operation().forward(&At { m, x: &[&x], theta, packed: own }, &mut s, scratch);
             if conv.relu {
                 // 0 · NaN is NaN.
                 s.iter_mut().for_each(|s| *s = if *s > T::of(0.0) { *s } else { *s * T::of(0.0) });
@@ -377,7 +405,7 @@ impl<T: Real> Operation<T> for PooledConvs {
         let (mut packed, mut tensor) = (Vec::new(), 0);
         for (conv, plain) in self.convs.iter().zip(&self.plain) {
             let count = conv.tensors().count();
-            packed.extend(plain.pack(&theta[tensor..tensor + count], b));
+            packed.extend(plain.operation().pack(&theta[tensor..tensor + count], b));
             tensor += count;
         }
         packed

@@ -36,7 +36,7 @@ use crate::{CurvatureError, Real};
 pub(crate) use activation::{sigmoid, softplus};
 use avg_pool::AvgPool;
 pub(crate) use batch_norm::BatchNorm;
-use conv::Conv;
+pub(crate) use conv::Conv;
 pub(crate) use lane_conv::LaneConv;
 use linear::Linear;
 pub(crate) use max_pool::MaxPool;
