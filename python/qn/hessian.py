@@ -4,9 +4,11 @@ import warnings
 
 import numpy as np
 
+from . import architecture
 from .errors import UnsupportedOperation
 from .layout import Layout, select
 from .operator import check_operator
+from .targets import IGNORED
 
 #: How far the loss of the engine may be from PyTorch's, relative.
 AGREEMENT = {"float64": 1e-10, "float32": 1e-4}
@@ -16,15 +18,18 @@ SAMPLES_CHECKED = 4
 
 def hessian(
     model, loss_fn, data, params=None, operator="hessian", weight_decay=0.0, dtype="float64", backend="auto", threads=None,
-    memory=None,
+    memory=None, state=None,
 ):  # fmt: skip
     """The Hessian of a loss by a module's parameters, or another of its matrices, as an operator with exact products.
 
-    `model` is a torch module in eval mode that takes one tensor [n, ...] and gives one. `loss_fn` is a torch
-    CrossEntropyLoss, MSELoss or BCEWithLogitsLoss object with its options, one of the names "cross_entropy", "mse", "bce", or
-    (torch backend) any function of outputs and targets that gives a mean over samples. `data` is (x, y), a list of such
-    pairs, or a DataLoader, which is gone through once; their order does not matter. `params` chooses the parameters: None for
-    those that require gradients, a glob pattern, a list of names or patterns, or a function of (name, parameter).
+    `model` is a torch module in eval mode that takes one tensor [n, ...] and gives one; or a layer list, as the programs
+    read it: the path of a .toml or .json file or a preset's name ("lenet"), with its parameters in `state`, the path of a
+    file of safetensors or torch.save, or a dict of arrays or tensors by name. A layer list is for the native backend and
+    needs no torch. `loss_fn` is a torch CrossEntropyLoss, MSELoss or BCEWithLogitsLoss object with its options, one of the
+    names "cross_entropy", "mse", "bce", or (torch backend) any function of outputs and targets that gives a mean over
+    samples. `data` is (x, y), a list of such pairs, or a DataLoader, which is gone through once; their order does not matter.
+    `params` chooses the parameters: None for those that require gradients, a glob pattern, a list of names or patterns, or
+    a function of (name, parameter).
 
     `operator` is "hessian", "ggn" (generalised Gauss-Newton), "residual" (Hessian minus ggn) or "fisher" (empirical Fisher
     matrix). `weight_decay` adds weight_decay/2 |theta|^2 to the loss. `dtype` is the precision of products. `backend` is
@@ -34,21 +39,27 @@ def hessian(
     Raises `ValueError` for what does not fit together, `UnsupportedOperation` for a module that the native backend cannot
     represent.
     """
+    dtype = _dtype(dtype)
+    check_operator(operator)
+    if backend not in ("auto", "native", "torch"):
+        raise ValueError(f"backend '{backend}' is none of auto, native, torch")
+    options = {"weight_decay": float(weight_decay), "threads": threads, "memory": memory}
+    if architecture.is_layer_list(model):
+        if backend == "torch":
+            raise ValueError("a layer list has the native backend alone: give a torch module for backend=\"torch\"")
+        return architecture.operator(model, loss_fn, data, state, (operator, dtype, params), options)
+    if state is not None:
+        raise ValueError("state= belongs to a layer list: a torch module has its own parameters")
     import torch
 
     from .data import collect
     from .losses import make_loss
 
-    dtype = _dtype(dtype)
-    check_operator(operator)
-    if backend not in ("auto", "native", "torch"):
-        raise ValueError(f"backend '{backend}' is none of auto, native, torch")
     if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"the model is {type(model).__name__}, and a torch module is needed")
+        raise ValueError(f"the model is {type(model).__name__}, and a torch module or the path of a layer list is needed")
     _check_modes(model)
     chosen = select(list(model.named_parameters()), params)
     (x, y), loss = collect(data), make_loss(loss_fn)
-    options = {"weight_decay": float(weight_decay), "threads": threads, "memory": memory}
     if backend != "torch":
         try:
             return _native(model, loss, (x, y), (operator, dtype, chosen), options)
@@ -160,7 +171,7 @@ def _check_gradient(problem, copy, loss, data, names):
     x, y = data
     n, each = x.shape[0], y.shape[0] // x.shape[0]
     counted = problem.targets.reshape(n, -1) if len(problem.targets) else problem.targets
-    useful = np.flatnonzero((counted != np.uint32(2**32 - 1)).any(axis=1))
+    useful = np.flatnonzero((counted != IGNORED).any(axis=1))
     first = int(useful[0])
     last = min(first + SAMPLES_CHECKED, n)
     few = Problem(

@@ -53,10 +53,10 @@ class Layout:
 
 def select(named, params):
     """The names of the parameters that are meant: `named` is [(name, tensor)], `params` None for those that require
-    gradients, a glob pattern, a list of names or patterns, or a function of (name, tensor)."""
+    gradients (all where these are arrays), a glob pattern, a list of names or patterns, or a function of (name, tensor)."""
     names = [name for name, _ in named]
     if params is None:
-        chosen = [name for name, tensor in named if tensor.requires_grad]
+        chosen = [name for name, tensor in named if getattr(tensor, "requires_grad", True)]
     elif callable(params):
         chosen = [name for name, tensor in named if params(name, tensor)]
     else:

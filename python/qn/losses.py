@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-NAMES = {"cross_entropy": nn.CrossEntropyLoss, "mse": nn.MSELoss, "bce": nn.BCEWithLogitsLoss}
+from .targets import KINDS, as_array, engine_loss, loss_options
 
 
 @dataclass(frozen=True)
@@ -76,22 +75,17 @@ class Loss:
 
 def make_loss(loss_fn):
     """What a loss object or a name means."""
-    if isinstance(loss_fn, str):
-        if loss_fn not in NAMES:
-            raise ValueError(f"loss '{loss_fn}' is none of {', '.join(NAMES)}")
-        loss_fn = NAMES[loss_fn]()
     functions = {F.cross_entropy: "cross_entropy", F.mse_loss: "mse", F.binary_cross_entropy_with_logits: "bce"}
     for function, name in functions.items():
         if loss_fn is function:
-            loss_fn = NAMES[name]()
-    for kind, module in NAMES.items():
-        if type(loss_fn) is module:
-            if loss_fn.reduction not in ("mean", "sum"):
-                raise ValueError(f"the loss's reduction is '{loss_fn.reduction}': it has to be 'mean' or 'sum'")
-            return Loss(kind, loss_fn, loss_fn.reduction == "mean")
+            loss_fn = name
+    options = loss_options(loss_fn)
+    if options is not None:
+        module = getattr(nn, KINDS[loss_fn])() if isinstance(loss_fn, str) else loss_fn
+        return Loss(options.kind, module, options.reduction == "mean")
     if callable(loss_fn):
         return Loss("custom", loss_fn, True)
-    raise ValueError(f"{type(loss_fn).__name__} is no loss: give a torch loss object, one of {', '.join(NAMES)}, or a function")
+    raise ValueError(f"{type(loss_fn).__name__} is no loss: give a torch loss object, one of {', '.join(KINDS)}, or a function")
 
 
 def native_loss(loss, output, y):
@@ -99,32 +93,15 @@ def native_loss(loss, output, y):
 
     `output` is the torch shape of the module's output: [batch * positions, ...].
     """
-    m = loss.module
-    if loss.kind == "custom" or (loss.kind == "bce" and m.weight is not None):
+    options = loss_options(loss.module)
+    if options is None:
         return None
-    options = {"kind": loss.kind, "reduction": "mean" if loss.mean else "sum"}
-    if loss.kind != "cross_entropy":
-        if loss.kind == "bce" and m.pos_weight is not None:
-            weight = m.pos_weight.detach().double().cpu()
-            if output.after != 1:
-                return None
-            options["pos_weight"] = weight.expand(output.sizes[1:]).reshape(-1).tolist()
-        return options, _numbers(y)
-    if output.after != 1 and len(output.sizes) != 2:
+    if loss.kind == "cross_entropy":
+        if len(output.sizes) < 2 or (output.after != 1 and len(output.sizes) != 2):
+            return None
+    elif output.after != 1 and not (options.weight is None and options.pos_weight is None):
         return None
-    options["classes_last"] = output.after != 1
-    options["label_smoothing"] = float(m.label_smoothing)
-    options["weight"] = None if m.weight is None else m.weight.detach().double().cpu().tolist()
-    if y.is_floating_point():
-        return options, _numbers(y)
-    labels = y.detach().cpu().reshape(-1).numpy().astype(np.int64)
-    ignored = labels == m.ignore_index
-    classes = output.sizes[1]
-    wrong = ~ignored & ((labels < 0) | (labels >= classes))
-    if wrong.any():
-        raise ValueError(f"label {labels[wrong][0]} is none of the {classes} classes")
-    return options, np.where(ignored, np.uint32(2**32 - 1), labels).astype(np.uint32)
-
-
-def _numbers(y):
-    return np.ascontiguousarray(y.detach().cpu().double().reshape(-1).numpy())
+    elif options.weight is not None and options.weight.ndim == len(output.sizes) and len(options.weight) > 1:
+        # A weight for every sample.
+        return None
+    return engine_loss(options, output.sizes[1:], output.after != 1, as_array(y))

@@ -138,26 +138,28 @@ class Operator:
         return np.einsum("i...,i...->...", v, self @ v)
 
     def to_scipy(self):
-        """A `scipy.sparse.linalg.LinearOperator`."""
+        """A `scipy.sparse.linalg.LinearOperator` of this operator's dtype."""
         from scipy.sparse.linalg import LinearOperator
 
         return LinearOperator(
-            self.shape, matvec=self.matvec, rmatvec=self.matvec, matmat=self.matmat, rmatmat=self.matmat, dtype=np.float64
+            self.shape, matvec=self.matvec, rmatvec=self.matvec, matmat=self.matmat, rmatmat=self.matmat, dtype=self.dtype
         )
 
     def to_dense(self):
         """The whole matrix, (P, P) in float64."""
         n, width = self.shape[0], 16
         a = np.empty((n, n))
-        for start in range(0, n, width):
-            units = np.zeros((n, min(width, n - start)))
-            units[np.arange(start, start + units.shape[1]), np.arange(units.shape[1])] = 1.0
-            a[:, start : start + units.shape[1]] = self.matmat(units)
+        with Progress("assembly") as progress:
+            for start in range(0, n, width):
+                units = np.zeros((n, min(width, n - start)), dtype=self.dtype)
+                units[np.arange(start, start + units.shape[1]), np.arange(units.shape[1])] = 1.0
+                a[:, start : start + units.shape[1]] = self.matmat(units)
+                progress("products", min(start + width, n) / n, 0.0)
         return (a + a.T) / 2
 
     # Solvers.
 
-    def eigsh(self, k=10, *, which="LA", tol=1e-6, ncv=None, maxiter=None, block=2, seed=0, check=True):
+    def eigsh(self, k=10, *, which="LA", tol=None, ncv=None, maxiter=None, block=1, seed=0, check=True):
         """k eigenpairs; see `qn.eigsh`."""
         options = {"ncv": ncv, "maxiter": maxiter, "block": block, "seed": seed, "check": check}
         return solvers.eigsh(self, k, which=which, tol=tol, **options)
@@ -192,17 +194,20 @@ class Operator:
             a = self.to_dense()
         rng = np.random.default_rng(seed)
         squares, traces = np.zeros((len(names), len(names))), np.zeros(len(names))
-        for j in range(len(names)):
-            at = self.layout.slice(j)
-            if exact:
-                product, scale = a[:, at], 1.0
-                traces[j] = np.trace(a[at, at])
-            else:
-                z = np.zeros((n, probes))
-                z[at] = rng.choice([-1.0, 1.0], size=(at.stop - at.start, probes))
-                product, scale = self.matmat(z), 1.0 / probes
-                traces[j] = scale * np.sum(z[at] * product[at])
-            squares[:, j] = [scale * np.sum(product[self.layout.slice(i)] ** 2) for i in range(len(names))]
+        with Progress("block norms") as progress:
+            for j in range(len(names)):
+                at = self.layout.slice(j)
+                if exact:
+                    product, scale = a[:, at], 1.0
+                    traces[j] = np.trace(a[at, at])
+                else:
+                    z = np.zeros((n, probes), dtype=self.dtype)
+                    z[at] = rng.choice([-1.0, 1.0], size=(at.stop - at.start, probes))
+                    product, scale = self.matmat(z), 1.0 / probes
+                    traces[j] = scale * np.sum(z[at] * product[at], dtype=np.float64)
+                each = (np.sum(product[self.layout.slice(i)] ** 2, dtype=np.float64) for i in range(len(names)))
+                squares[:, j] = [scale * s for s in each]
+                progress("tensors", (j + 1) / len(names), 0.0)
         return BlockNorms(names, np.sqrt((squares + squares.T) / 2), traces, exact)
 
     def _repr_html_(self):

@@ -8,11 +8,16 @@ from .errors import NotConverged
 from .results import Density, Eigenpairs, Estimate, Spectrum
 
 
-class _Adapter:
-    """An operator of n dimensions and what multiplies a block (n, b): a function of numpy arrays or the engine's own."""
+#: Residuals wanted where none are named, relative to the largest |value|: what products in that precision can give.
+TOLERANCE = {False: 1e-6, True: 1e-5}
 
-    def __init__(self, source, n, layout=None):
-        self.source, self.n, self.layout = source, n, layout
+
+class _Adapter:
+    """An operator of n dimensions and what multiplies a block (n, b): a function of numpy arrays or the engine's own.
+    `single` says whether its blocks are float32, else they are float64."""
+
+    def __init__(self, source, n, layout=None, single=False):
+        self.source, self.n, self.layout, self.single = source, n, layout, single
 
 
 def _block_function(multiply, n):
@@ -20,7 +25,7 @@ def _block_function(multiply, n):
         y = multiply(x)
         if hasattr(y, "detach"):
             y = y.detach().cpu().numpy()
-        y = np.asarray(y, dtype=np.float64)
+        y = np.asarray(y, dtype=x.dtype)
         return y.reshape(n, 1) if y.ndim == 1 and x.shape[1] == 1 and y.size == n else y
 
     return function
@@ -33,7 +38,7 @@ def as_operator(a, n=None):
     if isinstance(a, _Adapter):
         return a
     if hasattr(a, "_qn_source"):
-        return _Adapter(a._qn_source(), a.shape[0], a.layout)
+        return _Adapter(a._qn_source(), a.shape[0], a.layout, a.dtype == np.float32)
     if hasattr(a, "to_scipy"):
         a = a.to_scipy()
     shape = getattr(a, "shape", None)
@@ -45,8 +50,9 @@ def as_operator(a, n=None):
             a = np.asarray(_real(a), dtype=np.float64)
         elif np.dtype(getattr(a, "dtype", None) or np.float64).kind == "c":
             raise ValueError("the operator is complex: a real symmetric one is needed")
-        multiply = a.matmat if hasattr(a, "matmat") else lambda x: a @ x
-        return _Adapter(_block_function(multiply, n), n)
+        if not hasattr(a, "matmat"):
+            return _Adapter(_block_function(lambda x: a @ x, n), n)
+        return _Adapter(_block_function(a.matmat, n), n, single=a.dtype == np.float32)
     if callable(a):
         if n is None:
             raise ValueError("give the dimension n of an operator that is a function")
@@ -61,17 +67,21 @@ def _real(a):
     return a
 
 
-def eigsh(A, k=6, *, which="LM", tol=1e-6, ncv=None, maxiter=None, block=2, seed=0, n=None, check=True):
+def eigsh(A, k=6, *, which="LM", tol=None, ncv=None, maxiter=None, block=1, seed=0, n=None, check=True):
     """k eigenpairs by thick-restart block Lanczos with full reorthogonalisation.
 
     `which` is LM (largest magnitude), LA, SA (largest, smallest) or BE (both ends). A pair is converged when the residual
-    |A v - value v| of a fresh product is at most `tol` times the largest |value| seen. `ncv` is the largest dimension of the
-    basis, `block` the number of vectors multiplied at a time, `maxiter` the number of restarts, `seed` that of the start.
+    |A v - value v| of a fresh product is at most `tol` times the largest |value| seen (1e-6, and for operators in single
+    precision 1e-5). `ncv` is the largest dimension of the basis, 64 or more where memory is not short. `block` is the number of
+    vectors multiplied at a time: one needs the fewest products, and as many as there are copies of an eigenvalue are
+    needed to be sure of all of them. `maxiter` is the number of restarts, `seed` that of the start. Operators of dtype float32
+    are multiplied by float32 blocks, and the vectors are float32.
 
     Raises `NotConverged`, with the pairs in `result`, unless all k are converged or `check` is false.
     """
     a = as_operator(A, n)
-    options = {"k": int(k), "which": which, "tol": float(tol), "ncv": ncv, "maxiter": maxiter}
+    tol = TOLERANCE[a.single] if tol is None else float(tol)
+    options = {"k": int(k), "which": which, "tol": tol, "ncv": ncv, "maxiter": maxiter, "single": a.single}
     with Progress("eigsh") as progress:
         found = _native.lanczos(a.source, a.n, progress, block=block, seed=seed, **options)
     result = Eigenpairs(**found, tol=tol, layout=a.layout)
@@ -87,8 +97,9 @@ def eigsh(A, k=6, *, which="LM", tol=1e-6, ncv=None, maxiter=None, block=2, seed
 def density(A, *, probes=10, steps=80, points=1000, sigma=None, seed=0, n=None):
     """The density of all eigenvalues by stochastic Lanczos quadrature: `probes` random vectors, `steps` products each."""
     a = as_operator(A, n)
-    options = {"probes": probes, "steps": steps, "points": points, "sigma": sigma, "seed": seed}
-    return Density(**_native.density(a.source, a.n, **options))
+    options = {"probes": probes, "steps": steps, "points": points, "sigma": sigma, "seed": seed, "single": a.single}
+    with Progress("density") as progress:
+        return Density(**_native.density(a.source, a.n, progress, **options))
 
 
 def trace(A, *, products=60, method="hutch++", seed=0, n=None):
@@ -96,14 +107,16 @@ def trace(A, *, products=60, method="hutch++", seed=0, n=None):
     if method not in ("hutch++", "hutchinson"):
         raise ValueError(f"method '{method}' is neither 'hutch++' nor 'hutchinson'")
     a = as_operator(A, n)
-    value, error, _, _ = _native.trace(a.source, a.n, products, seed, method == "hutch++")
+    with Progress("trace") as progress:
+        value, error, _, _ = _native.trace(a.source, a.n, products, seed, method == "hutch++", progress)
     return Estimate(value, error)
 
 
 def frobenius(A, *, products=60, seed=0, n=None):
     """The Frobenius norm with its standard error, from products with random signs."""
     a = as_operator(A, n)
-    _, _, square, error = _native.trace(a.source, a.n, products, seed, False)
+    with Progress("Frobenius norm") as progress:
+        _, _, square, error = _native.trace(a.source, a.n, products, seed, False, progress)
     root = float(np.sqrt(square))
     return Estimate(root, error / (2 * root) if root else 0.0)
 

@@ -93,6 +93,77 @@ class Padded(nn.Module):
         return self.out(torch.tanh(self.table(x)).mean(1))
 
 
+class Standardised(nn.Conv2d):
+    """Filters of mean zero and deviation one."""
+
+    def forward(self, x):
+        w = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        w = w / (w.std((1, 2, 3), keepdim=True) + 1e-5)
+        return F.conv2d(x, w, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class MaskedEncoder(nn.Module):
+    """Attention that leaves out a padding token, and a mean over the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(7, 8), nn.Linear(8, 3)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x):
+        padding = (x == 0) & (torch.arange(x.shape[1]) > 0)
+        h = self.layer(self.table(x), src_key_padding_mask=padding)
+        kept = (~padding).unsqueeze(-1)
+        return self.out((h * kept).sum(1) / kept.sum(1))
+
+
+class Conditions(nn.Module):
+    """Masks that depend on the data and on parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        y = self.one(x)
+        y = torch.maximum(y, y.tanh() + 0.1) * (y > -0.3) + torch.minimum(y, y**2)
+        inside = (x[:, :1] > 0) & (x[:, :1] < 1) | (x[:, 1:2] >= 0.5)
+        return self.two(torch.where(inside, y, -y).masked_fill(x[:, 2:3] != x[:, 2:3].abs(), 0.3))
+
+
+def computed_filters():
+    spectral, weight = nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm
+    return nn.Sequential(
+        spectral(nn.Conv2d(3, 4, 3)), nn.ELU(), weight(nn.Conv2d(4, 4, 3, padding=1, groups=2)), nn.Tanh(),
+        Standardised(4, 6, 3, stride=2, padding=1, groups=2), nn.Softplus(),
+        spectral(nn.ConvTranspose2d(6, 2, 3, stride=2)), nn.Flatten(), spectral(nn.Linear(98, 3)),
+    )  # fmt: skip
+
+
+def computed_line():
+    weight = nn.utils.parametrizations.weight_norm
+    return nn.Sequential(
+        weight(nn.Conv1d(3, 4, 3, dilation=2)), nn.Tanh(), weight(nn.Conv1d(4, 2, 3, stride=2, bias=False), dim=None),
+        nn.Flatten(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
+def instance_norms():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True), nn.SiLU(), nn.Conv2d(4, 4, 3), nn.InstanceNorm2d(4),
+        nn.Tanh(), nn.Flatten(2), nn.Conv1d(4, 2, 3), nn.InstanceNorm1d(2, affine=True, track_running_stats=True),
+        nn.Flatten(), nn.Linear(68, 3),
+    )  # fmt: skip
+
+
+def ceiled_pools():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.Conv2d(4, 4, 3, padding=1), nn.AvgPool2d(2, 2, ceil_mode=True), nn.Tanh(),
+        nn.MaxPool2d(2, 2, ceil_mode=True), nn.AvgPool2d(2, 1, 1, divisor_override=3), nn.Flatten(), nn.Linear(36, 3),
+    )  # fmt: skip
+
+
 def cnn():
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1, groups=2),
@@ -143,6 +214,12 @@ SMALL = {
     "GPT by hand": lambda: (Gpt(attention=ByHand), tokens()),
     "positions among samples": lambda: (Positions(), tokens()),
     "padding": lambda: (Padded(), tokens()),
+    "instance norm": lambda: (instance_norms(), noise(4, 3, 10, 10)),
+    "filters computed from parameters": lambda: (computed_filters(), noise(4, 3, 8, 8)),
+    "filters of one axis, computed": lambda: (computed_line(), noise(4, 3, 12)),
+    "pools of ceil mode": lambda: (ceiled_pools(), noise(4, 3, 12, 12)),
+    "padding mask": lambda: (MaskedEncoder(), tokens()),
+    "conditions": lambda: (Conditions(), noise(6, 4)),
     "VisionTransformer": lambda: (tv.VisionTransformer(16, 4, 2, 2, 8, 16, num_classes=5), noise(3, 3, 16, 16)),
     "SwinTransformer": lambda: (tv.SwinTransformer([2, 2], 8, [1, 1], [2, 4], [2, 2], num_classes=5), noise(3, 3, 32, 32)),
 }

@@ -1,17 +1,24 @@
 """Products by torch.autograd, written for these tests alone: backward passes and Jacobians, one vector at a time."""
 
 import functools
+from unittest import mock
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
+def weight_norm(v, g, dim):
+    """Weight normalisation with axis `dim` kept, or none for -1: the second derivatives of torch._weight_norm are wrong."""
+    axes = tuple(a for a in range(v.dim()) if a != dim)
+    return g * v / torch.linalg.vector_norm(v, dim=axes, keepdim=True)
+
+
 def plain(function):
-    """With the attention that can be differentiated twice."""
+    """With the attention and the weight normalisation that can be differentiated twice."""
 
     @functools.wraps(function)
     def within(*args, **kwargs):
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), mock.patch("torch._weight_norm", weight_norm):
             return function(*args, **kwargs)
 
     return within

@@ -57,6 +57,9 @@ LOSSES = {
     "ignored": (lambda r: nn.CrossEntropyLoss(ignore_index=1, reduction=r), "labels"),
     "soft labels": (lambda r: nn.CrossEntropyLoss(label_smoothing=0.2, reduction=r), "soft"),
     "mse": (lambda r: nn.MSELoss(reduction=r), "values"),
+    "bce of weighted outputs": (
+        lambda r: nn.BCEWithLogitsLoss(torch.tensor([[2.0, 0.0, 0.5]]).double(), reduction=r), "soft",
+    ),
     "bce": (lambda r: nn.BCEWithLogitsLoss(pos_weight=torch.tensor([0.5, 1.0, 2.0]).double(), reduction=r), "soft"),
 }
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -136,6 +138,43 @@ def test_ctrl_c_stops_a_solver_within_a_product():
         qn.eigsh(product, 20, which="SA", tol=1e-14, maxiter=100_000, n=5000)
     assert time.monotonic() - start < 5
     assert a.shape == (5000, 5000)
+
+
+PRESSED = """
+import os, signal, sys, threading, time
+import numpy as np, qn
+rng = np.random.default_rng(0)
+layers = [(64, 784), (64,), (10, 64), (10,)]
+names = ["one.weight", "one.bias", "two.weight", "two.bias"]
+state = {n: 0.1 * rng.standard_normal(s) for n, s in zip(names, layers)}
+x, y = rng.standard_normal((40_000, 784)), rng.integers(0, 10, 40_000)
+h = qn.hessian(sys.argv[1], "cross_entropy", (x, y), state=state, memory=0, threads=1)
+block = np.ones((h.shape[0], 64))
+began = []
+def press():
+    time.sleep(0.5)
+    began.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=press).start()
+try:
+    h @ block
+    print("not stopped")
+except KeyboardInterrupt:
+    print("stopped", time.monotonic() - began[0])
+start = time.monotonic()
+h @ block
+print("whole", time.monotonic() - start)
+"""
+
+
+def test_ctrl_c_stops_a_product_of_the_engine_in_its_middle(tmp_path):
+    layers = "[{ type = 'linear', name = 'one', out_features = 64 }, { type = 'tanh' }, { type = 'linear', name = 'two', out_features = 10 }]"
+    path = tmp_path / "wide.toml"
+    path.write_text("name = 'wide'\ninput = [784]\nclasses = 10\nlayers = " + layers)
+    done = subprocess.run([sys.executable, "-c", PRESSED, path], capture_output=True, text=True)
+    assert done.stdout.startswith("stopped"), done.stdout + done.stderr
+    stopped, whole = (float(line.split()[1]) for line in done.stdout.splitlines())
+    assert stopped < 0.5 * whole, done.stdout
 
 
 def test_the_interpreter_goes_on_while_a_matrix_is_solved():

@@ -218,6 +218,7 @@ CASES |= {
     "concat": operation([(2, 3), (1, 3)], lambda x, y: torch.tanh(torch.cat([x, y, x], 1))),
     "pad": operation(MATRIX, lambda x: torch.tanh(F.pad(x, (1, 0, 0, 2), value=0.7))),
     "where": operation(MATRIX, lambda x: torch.tanh(torch.where(MASK, x, torch.tensor(-0.3)))),
+    "choose": operation([(3, 4), (1, 4)], lambda x, y: torch.tanh(torch.where(x < y, x, y))),
     "constant": operation(MATRIX, lambda x: x * (torch.arange(12.0).reshape(3, 4) / 10)),
     "parameter": operation(MATRIX, lambda x, p: torch.tanh(x * p), [(3, 4)]),
     "tied": operation(MATRIX, lambda x, w: F.linear(torch.tanh(F.linear(x, w)), w), [(4, 4)]),
@@ -235,7 +236,7 @@ VALUES = noise(4, N * 3).reshape(N, 3)
 HALVES = (VALUES + 1) / 2
 AT_POSITIONS = torch.arange(N * 2).reshape(N, 2) % 3
 IGNORED = torch.where(torch.arange(N * 2).reshape(N, 2) % 4 == 1, -100, AT_POSITIONS)
-WEIGHT = torch.tensor([0.5, 2.0, 1.25])
+WEIGHT, OUTPUT_WEIGHT = torch.tensor([0.5, 2.0, 1.25]), torch.tensor([1.5, 0.5, 3.0])
 for reduction in ("mean", "sum"):
     how = {"reduction": reduction}
 
@@ -260,6 +261,10 @@ for reduction in ("mean", "sum"):
         f"bce_pos_weight.{reduction}": loss(
             (3,),
             lambda z, how=how: F.binary_cross_entropy_with_logits(z, HALVES, pos_weight=WEIGHT, **how),
+        ),
+        f"bce_weight.{reduction}": loss(
+            (3,),
+            lambda z, how=how: F.binary_cross_entropy_with_logits(z, HALVES, OUTPUT_WEIGHT, pos_weight=WEIGHT, **how),
         ),
     }
 

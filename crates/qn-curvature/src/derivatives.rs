@@ -73,4 +73,21 @@ impl Derivatives {
             Self::Single(c) => c.product(operator, x, y),
         }
     }
+
+    /// A product that asks before every microbatch whether it should stop: [`Curvature::product_unless`].
+    ///
+    /// # Errors
+    /// It was stopped, and y is no product; or those of [`Self::product`].
+    pub fn product_unless<S: Real>(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+        operator: Operator,
+        x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
+    ) -> Result<(), CurvatureError> {
+        match self {
+            Self::Double(c) => c.product_unless(should_stop, operator, x, y),
+            Self::Single(c) => c.product_unless(should_stop, operator, x, y),
+        }
+    }
 }

@@ -47,6 +47,9 @@ pub enum CurvatureError {
         /// Its layer.
         layer: String,
     },
+    /// Who asked for a product did not want it any more.
+    #[error("the product was stopped")]
+    Stopped,
     /// Targets are not what the loss or the network's output asks for.
     #[error("the targets do not fit: {reason}")]
     Targets {

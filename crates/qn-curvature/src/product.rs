@@ -1,5 +1,7 @@
 //! Products of a curvature matrix with blocks of vectors.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{MatMut, MatRef};
 use qn_kernels::{OrderedSum, ordered_reduce};
@@ -13,6 +15,14 @@ use crate::{Curvature, CurvatureError, Real};
 
 /// Tangents that go through a microbatch together. More do not make the matrix products better.
 pub(crate) const MAX_BLOCK: usize = 16;
+
+/// What a product is asked for: of which matrix, between which tensors of the graph, and whether it is still wanted.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    operator: Operator,
+    active: &'a [bool],
+    should_stop: &'a (dyn Fn() -> bool + Sync),
+}
 
 impl<T: Real> Curvature<T> {
     /// y = A x for a block of vectors, x and y being P × b, in either precision.
@@ -28,6 +38,20 @@ impl<T: Real> Curvature<T> {
         self.product_of(operator, &self.network().everything.0, x, y)
     }
 
+    /// [`Self::product`], which asks before every microbatch whether it should stop, on each of its threads.
+    ///
+    /// # Errors
+    /// It was stopped, and y is no product; or those of [`Self::product`].
+    pub fn product_unless<S: Real>(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+        operator: Operator,
+        x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
+    ) -> Result<(), CurvatureError> {
+        self.product_as(Asked { operator, active: &self.network().everything.0, should_stop }, x, y)
+    }
+
     /// The product of the part of the matrix between those tensors of the graph that are `active`: the rows of the others
     /// are zero, and their part of x is not looked at.
     pub(crate) fn product_of<S: Real>(
@@ -35,8 +59,18 @@ impl<T: Real> Curvature<T> {
         operator: Operator,
         active: &[bool],
         x: MatRef<'_, S>,
+        y: MatMut<'_, S>,
+    ) -> Result<(), CurvatureError> {
+        self.product_as(Asked { operator, active, should_stop: &|| false }, x, y)
+    }
+
+    fn product_as<S: Real>(
+        &self,
+        asked: Asked<'_>,
+        x: MatRef<'_, S>,
         mut y: MatMut<'_, S>,
     ) -> Result<(), CurvatureError> {
+        let Asked { operator, active, .. } = asked;
         check_len("a tangent", x.nrows(), self.dim())?;
         check_len("a product", y.nrows(), self.dim())?;
         check_len("the block of products", y.ncols(), x.ncols())?;
@@ -45,7 +79,7 @@ impl<T: Real> Curvature<T> {
         for first in (0..x.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(x.ncols() - first);
             let (x, mut y) = (x.subcols(first, b), y.rb_mut().subcols_mut(first, b));
-            finite &= self.block_product((operator, active), x, y.rb_mut())?;
+            finite &= self.block_product(asked, x, y.rb_mut())?;
             if decay != 0.0 {
                 let taken = self.network().places.iter().zip(active).filter(|(_, taken)| **taken);
                 for row in taken.flat_map(|(place, _)| place.clone()) {
@@ -70,7 +104,7 @@ impl<T: Real> Curvature<T> {
     /// The product with at most [`MAX_BLOCK`] vectors, and whether it is finite.
     fn block_product<S: Real>(
         &self,
-        (operator, active): (Operator, &[bool]),
+        Asked { operator, active, should_stop }: Asked<'_>,
         x: MatRef<'_, S>,
         y: MatMut<'_, S>,
     ) -> Result<bool, CurvatureError> {
@@ -85,6 +119,7 @@ impl<T: Real> Curvature<T> {
         let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
         let mut total = self.totals.take(len);
         let sum = OrderedSum::new(&mut total);
+        let stopped = AtomicBool::new(false);
         ordered_reduce(
             microbatches.tasks(),
             self.threads(),
@@ -93,6 +128,10 @@ impl<T: Real> Curvature<T> {
             |task, state| {
                 state.sums.fill(T::of(0.0));
                 for batch in microbatches.batches_of(task) {
+                    if stopped.load(Ordering::Relaxed) || should_stop() {
+                        stopped.store(true, Ordering::Relaxed);
+                        break;
+                    }
                     let mut make = || self.differentiated(batch, weight, &mut state.work);
                     let mut fresh = None;
                     let primal = match self.cache.get(batch) {
@@ -110,10 +149,11 @@ impl<T: Real> Curvature<T> {
             |(), _| (),
         );
         drop(sum);
-        let finite = self.tensors().scatter(&total, scale, y);
+        let stopped = stopped.into_inner();
+        let finite = stopped || self.tensors().scatter(&total, scale, y);
         self.totals.give(total);
         self.give_buffer(tangents);
-        Ok(finite)
+        if stopped { Err(CurvatureError::Stopped) } else { Ok(finite) }
     }
 }
 

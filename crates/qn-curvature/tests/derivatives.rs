@@ -237,7 +237,11 @@ fn losses() -> Vec<(Arc<dyn Loss>, Targets)> {
     let weighted =
         CrossEntropy { weight: Some(vec![0.5, 2.0, 1.0]), label_smoothing: 0.1, ..Default::default() };
     let sum = MeanSquaredError { averaging: Averaging::Sum };
-    let bce = BinaryCrossEntropy { pos_weight: Some(vec![2.0, 0.5, 1.0]), ..Default::default() };
+    let bce = BinaryCrossEntropy {
+        weight: Some(vec![1.0, 0.5, 3.0]),
+        pos_weight: Some(vec![2.0, 0.5, 1.0]),
+        ..Default::default()
+    };
     vec![
         (Arc::new(weighted.clone()), labels.clone()),
         (Arc::new(weighted), values.clone()),

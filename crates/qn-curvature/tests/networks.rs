@@ -84,7 +84,7 @@ fn problem(name: &str, graph: &Graph) -> Problem {
         "gru" => {
             let halves = numbers(4, N * 3).iter().map(|x| (x + 1.0) / 2.0).collect();
             let pos_weight = Some(weight[..3].to_vec());
-            let loss = BinaryCrossEntropy { pos_weight, averaging: Averaging::Mean };
+            let loss = BinaryCrossEntropy { pos_weight, ..Default::default() };
             (Targets::Values(halves), Arc::new(loss))
         }
         "groupnorm" => (labels, Arc::new(CrossEntropy { averaging: Averaging::Sum, ..entropy() })),

@@ -12,7 +12,9 @@ use qn_curvature::losses::{
     Averaging, BinaryCrossEntropy, ClassAxis, CrossEntropy, IGNORED, Loss, MeanSquaredError, Targets,
 };
 use qn_curvature::{Curvature, Operator, Options, Samples};
-use qn_model::{Activation, Binary, Graph, Op, ParamId, ParamKind, Reduction, Shape, ValueId, Window};
+use qn_model::{
+    Activation, Binary, Comparison, Graph, Op, ParamId, ParamKind, Reduction, Shape, ValueId, Window,
+};
 use qn_run::TensorFile;
 
 const N: usize = 5;
@@ -298,6 +300,11 @@ fn arrangements() -> Vec<Case> {
         }),
         bent("pad", MATRIX, Op::Pad { amounts: vec![[0, 2], [1, 0]], value: 0.7 }),
         bent("where", MATRIX, mask),
+        case("choose", &[&[3, 4], &[1, 4]], |b| {
+            let less = b.on_all(Op::Compare(Comparison::Lt));
+            let y = b.push(Op::Choose, &[less, b.x[0], b.x[1]]);
+            b.tanh(y)
+        }),
     ]
 }
 
@@ -422,6 +429,8 @@ fn variant(op: &Op) -> &'static str {
         Op::Binary(Binary::Sub) => "Sub",
         Op::Binary(Binary::Mul) => "Mul",
         Op::Binary(Binary::Div) => "Div",
+        Op::Compare(_) => "Compare",
+        Op::Choose => "Choose",
         Op::MatMul => "MatMul",
         Op::Softmax { .. } => "Softmax",
         Op::LogSoftmax { .. } => "LogSoftmax",
@@ -448,7 +457,7 @@ fn variant(op: &Op) -> &'static str {
 }
 
 /// Every operation of [`variant`] that PyTorch has.
-const ALL: &str = "Abs AdaptiveAvgPool Add Amax AvgPool BatchNorm Clamp Concat Constant Conv ConvTranspose Cos Div Elu \
+const ALL: &str = "Abs AdaptiveAvgPool Add Amax AvgPool BatchNorm Choose Clamp Compare Concat Constant Conv ConvTranspose Cos Div Elu \
     Embedding Exp Expand Gather Gelu GeluTanh GroupNorm Hardsigmoid Hardswish IndexSelect LayerNorm LeakyRelu Linear Log \
     LogSoftmax MatMul MaxPool Mean Mish Mul Pad Parameter Permute Pow Reciprocal Relu Reshape RmsNorm Rsqrt Scale Shift \
     Sigmoid Silu Sin Slice Softmax Softplus Sqrt Sub Sum Tanh Where";
@@ -556,7 +565,9 @@ fn losses(averaging: Averaging) -> Vec<LossCase> {
         let weight = weight.clone().filter(|_| weighted);
         Arc::new(CrossEntropy { weight, label_smoothing, classes: ClassAxis::First, averaging })
     };
-    let binary = |pos_weight| -> Arc<dyn Loss> { Arc::new(BinaryCrossEntropy { pos_weight, averaging }) };
+    let binary = |weight, pos_weight| -> Arc<dyn Loss> {
+        Arc::new(BinaryCrossEntropy { weight, pos_weight, averaging })
+    };
     let labels = || Targets::Classes((0..N as u32).map(|i| i % 3).collect());
     let positions = |ignored: bool| {
         let of = |i: u32| if ignored && i % 4 == 1 { IGNORED } else { i % 3 };
@@ -572,8 +583,9 @@ fn losses(averaging: Averaging) -> Vec<LossCase> {
         ("cross_entropy_positions", vec![3, 2], entropy(true, 0.0), positions(false)),
         ("cross_entropy_ignored", vec![3, 2], entropy(true, 0.1), positions(true)),
         ("mse", vec![3], Arc::new(MeanSquaredError { averaging }), values()),
-        ("bce", vec![3], binary(None), halves()),
-        ("bce_pos_weight", vec![3], binary(weight.clone()), halves()),
+        ("bce", vec![3], binary(None, None), halves()),
+        ("bce_pos_weight", vec![3], binary(None, weight.clone()), halves()),
+        ("bce_weight", vec![3], binary(Some(vec![1.5, 0.5, 3.0]), weight.clone()), halves()),
     ]
 }
 

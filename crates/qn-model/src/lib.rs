@@ -27,6 +27,6 @@ pub use graph::{Graph, Node, ValueId};
 pub use init::initial_parameters;
 pub use layer::{Layer, Sides};
 pub use layout::{Buffer, ParamId, ParamKind, ParamLayout, Parameter};
-pub use op::{Activation, Binary, Op, Reduction};
+pub use op::{Activation, Binary, Comparison, Op, Reduction};
 pub use presets::{PRESETS, Preset};
 pub use shape::{Image, Shape, Window};

@@ -78,6 +78,19 @@ pub enum Binary {
     Div,
 }
 
+/// Comparisons of two values, which are stretched to each other's shape; 1 where they hold, 0 elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// x = y.
+    Eq,
+    /// x ≠ y.
+    Ne,
+    /// x < y.
+    Lt,
+    /// x ≤ y.
+    Le,
+}
+
 /// What becomes of the entries along some axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
@@ -169,6 +182,10 @@ pub enum Op {
     Shift(f64),
     /// Elementwise function of two inputs.
     Binary(Binary),
+    /// Comparison of two inputs; its derivatives are zero.
+    Compare(Comparison),
+    /// The second input where the first is not zero, else the third; the three are stretched to each other's shape.
+    Choose,
     /// Matrix product over the last two axes of two inputs, [.., i, k] and [.., k, j]; the axes before are
     /// stretched to each other.
     MatMul,

@@ -9,7 +9,8 @@ pub(crate) fn output(op: &Op, inputs: &[&Shape], layout: &ParamLayout) -> Result
     }
     let wanted = match op {
         Op::Parameter(_) | Op::Constant { .. } => Some(0),
-        Op::Binary(_) | Op::MatMul | Op::Gather { .. } => Some(2),
+        Op::Binary(_) | Op::Compare(_) | Op::MatMul | Op::Gather { .. } => Some(2),
+        Op::Choose => Some(3),
         Op::Concat { .. } => None,
         _ => Some(1),
     };
@@ -28,10 +29,7 @@ pub(crate) fn output(op: &Op, inputs: &[&Shape], layout: &ParamLayout) -> Result
         Op::LayerNorm { weight, bias, axes, .. } => rules.last_axes(&[*weight, *bias], *axes),
         Op::RmsNorm { weight, axes, .. } => rules.last_axes(&[*weight], *axes),
         Op::Activation(_) | Op::Scale(_) | Op::Shift(_) => Ok(inputs[0].clone()),
-        Op::Binary(_) => {
-            let [a, b] = [inputs[0], inputs[1]];
-            a.broadcast(b).ok_or_else(|| format!("its inputs are {a} and {b}"))
-        }
+        Op::Binary(_) | Op::Compare(_) | Op::Choose => rules.stretched(),
         Op::MatMul => rules.matmul(),
         Op::Softmax { axis } | Op::LogSoftmax { axis } => rules.has(*axis).map(|()| inputs[0].clone()),
         Op::Reduce { axes, keep, .. } => rules.reduce(axes, *keep),
@@ -53,6 +51,15 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn dims(&self, param: ParamId) -> &[usize] {
         &self.layout.param(param).shape
+    }
+
+    /// The shape that all inputs have when they are stretched to each other.
+    fn stretched(&self) -> Result<Shape, String> {
+        let all = self.inputs[1..].iter().try_fold(self.inputs[0].clone(), |all, x| all.broadcast(x));
+        all.ok_or_else(|| {
+            let shapes: Vec<String> = self.inputs.iter().map(ToString::to_string).collect();
+            format!("its inputs are {}", shapes.join(" and "))
+        })
     }
 
     fn has(&self, axis: usize) -> Result<(), String> {

@@ -33,7 +33,10 @@ pub(crate) fn columns<'py, T: Element>(
 }
 
 /// A numpy array of a matrix.
-pub(crate) fn matrix<'py>(py: Python<'py>, matrix: &Mat<f64>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+pub(crate) fn matrix<'py, T: Element + Copy>(
+    py: Python<'py>,
+    matrix: &Mat<T>,
+) -> PyResult<Bound<'py, PyArray2<T>>> {
     columns(py, flat(matrix.as_ref()), [matrix.nrows(), matrix.ncols()])
 }
 

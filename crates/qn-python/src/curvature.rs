@@ -169,7 +169,11 @@ fn make_loss(options: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Loss>> {
             averaging,
         }),
         "mse" => Arc::new(MeanSquaredError { averaging }),
-        "bce" => Arc::new(BinaryCrossEntropy { pos_weight: a.optional("pos_weight")?, averaging }),
+        "bce" => Arc::new(BinaryCrossEntropy {
+            weight: a.optional("weight")?,
+            pos_weight: a.optional("pos_weight")?,
+            averaging,
+        }),
         other => return Err(value_error(format!("there is no loss '{other}'"))),
     })
 }

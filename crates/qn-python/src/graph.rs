@@ -1,11 +1,13 @@
 //! A network that Python builds, with the numbers of its parameters.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use numpy::PyReadonlyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use qn_model::{ParamId, ParamKind, Shape};
+use qn_model::{Architecture, ParamId, ParamKind, Shape};
+use qn_run::{StateDict, Tensor, TensorFile};
 
 use crate::attributes::Attributes;
 use crate::errors::value_error;
@@ -22,18 +24,32 @@ pub(crate) struct Network {
 /// A network in the making. Shapes leave out the axis of samples. Value 0 is the input; the last value pushed is the
 /// output.
 #[pyclass(frozen, module = "qn._native")]
-pub(crate) struct Graph(Mutex<Network>);
+pub(crate) struct Graph {
+    network: Mutex<Network>,
+    classes: usize,
+}
 
 impl Graph {
     fn lock(&self) -> MutexGuard<'_, Network> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The network as it is now.
     pub(crate) fn network(&self) -> Network {
         self.lock().clone()
     }
+
+    /// Takes over the parameters that were found; gives what there is to say of them.
+    fn fill(&self, found: Result<StateDict, qn_run::RunError>) -> PyResult<Vec<String>> {
+        let StateDict { parameters, buffers, notes } = found.map_err(value_error)?;
+        let mut network = self.lock();
+        (network.theta, network.buffers) = (parameters, buffers);
+        Ok(notes)
+    }
 }
+
+/// A tensor from Python: its name, its shape and its numbers.
+type Named<'py> = (String, Vec<usize>, PyReadonlyArray1<'py, f64>);
 
 #[pymethods]
 impl Graph {
@@ -41,7 +57,59 @@ impl Graph {
     #[new]
     fn new(name: String, input: Vec<usize>) -> Self {
         let graph = qn_model::Graph::empty(name, Shape::new(input));
-        Self(Mutex::new(Network { graph, theta: Vec::new(), buffers: Vec::new() }))
+        Self { network: Mutex::new(Network { graph, theta: Vec::new(), buffers: Vec::new() }), classes: 0 }
+    }
+
+    /// The network of a layer list: a preset's name, or the path of a .toml or .json file, for samples of a shape and at
+    /// least so many classes. Its parameters are zero until they are taken or read.
+    #[staticmethod]
+    fn of_layers(name: &str, input: Vec<usize>, classes: usize) -> PyResult<Self> {
+        let architecture = Architecture::named(name, &input, classes).map_err(value_error)?;
+        let graph = qn_model::Graph::new(&architecture).map_err(value_error)?;
+        let theta = vec![0.0; graph.layout().len()];
+        let initial = |b: &qn_model::Buffer| vec![f64::from(b.initial); b.len];
+        let buffers = graph.layout().buffers().iter().map(initial).collect();
+        Ok(Self { network: Mutex::new(Network { graph, theta, buffers }), classes: architecture.classes })
+    }
+
+    /// Reads the parameters from a file of safetensors or of torch.save; gives sentences on what was chosen and left out.
+    fn read(&self, path: &str) -> PyResult<Vec<String>> {
+        let network = self.network();
+        self.fill(qn_run::read_parameters(Path::new(path), network.graph.layout()))
+    }
+
+    /// Takes the parameters from tensors by name; gives sentences on what was chosen and left out.
+    fn take(&self, tensors: Vec<Named<'_>>) -> PyResult<Vec<String>> {
+        let mut file = TensorFile::default();
+        for (name, shape, numbers) in tensors {
+            let numbers = numbers.as_array().to_vec();
+            if numbers.len() != shape.iter().product::<usize>() {
+                return Err(value_error(format!(
+                    "'{name}' has {} numbers, its shape is {shape:?}",
+                    numbers.len()
+                )));
+            }
+            file.tensors.insert(name, Tensor::f64(&shape, &numbers));
+        }
+        let network = self.network();
+        self.fill(qn_run::state_dict(&file, Path::new("state"), network.graph.layout()))
+    }
+
+    /// All parameters one behind the other, (P,).
+    fn theta<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        PyArray1::from_vec(py, self.network().theta)
+    }
+
+    /// Names and shapes of the parameters, in order.
+    fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let network = self.lock();
+        network.graph.layout().params().iter().map(|p| (p.name.clone(), p.shape.clone())).collect()
+    }
+
+    /// The classes that a layer list names; 0 for a network that is built operation by operation.
+    #[getter]
+    fn classes(&self) -> usize {
+        self.classes
     }
 
     /// Adds a parameter tensor, behind those there are; gives its number.

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use faer::{MatMut, MatRef};
-use numpy::{PyArray2, PyReadonlyArray2, PyUntypedArrayMethods as _};
+use numpy::{Element, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods as _};
 use pyo3::prelude::*;
 use qn_curvature::{Derivatives, Real};
-use qn_spectrum::{OperatorError, SymmetricOperator};
+use qn_spectrum::{OperatorError, Scalar, SymmetricOperator};
 
 use crate::arrays::{block, columns, flat};
 use crate::dense;
-use crate::errors::{Raised, curvature_error, value_error};
-use crate::progress::Progress;
+use crate::errors::{Raised, value_error};
+use crate::progress::{Interrupt, Progress};
 
 /// One matrix of a network's loss.
 #[pyclass(frozen, module = "qn._native")]
@@ -37,7 +37,14 @@ impl Operator {
         Ok(Self { derivatives, which })
     }
 
-    fn multiply<'py, S: Real + numpy::Element>(
+    /// y = A x, or the exception of Ctrl-C.
+    fn product_into<S: Real>(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> PyResult<()> {
+        let interrupt = Interrupt::new();
+        let done = self.derivatives.product_unless(&|| interrupt.pressed(), self.which, x, y);
+        done.map_err(|error| interrupt.error(error))
+    }
+
+    fn multiply<'py, S: Real + Element>(
         &self,
         py: Python<'py>,
         x: &PyReadonlyArray2<'py, S>,
@@ -46,7 +53,7 @@ impl Operator {
         let x = block(x)?;
         let mut y = vec![<S as Real>::of(0.0); n * b];
         let product = MatMut::from_column_major_slice_mut(&mut y, n, b);
-        py.detach(|| self.derivatives.product(self.which, x, product)).map_err(curvature_error)?;
+        py.detach(|| self.product_into(x, product))?;
         py.check_signals()?;
         columns(py, y, [n, b])
     }
@@ -115,7 +122,12 @@ impl Source {
     }
 }
 
-impl SymmetricOperator for Source {
+/// A precision of vectors on both sides: 32 or 64 bits.
+pub(crate) trait Number: Real + Scalar + Element {}
+
+impl<S: Real + Scalar + Element> Number for S {}
+
+impl<S: Number> SymmetricOperator<S> for Source {
     fn dim(&self) -> usize {
         match self {
             Self::Native(operator) => operator.derivatives.dim(),
@@ -123,10 +135,10 @@ impl SymmetricOperator for Source {
         }
     }
 
-    fn apply(&self, x: MatRef<'_, f64>, y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
         Python::attach(|py| py.check_signals()).map_err(Raised)?;
         match self {
-            Self::Native(operator) => Ok(operator.derivatives.product(operator.which, x, y)?),
+            Self::Native(operator) => Ok(operator.product_into(x, y).map_err(Raised)?),
             Self::Function { function, n } => {
                 Ok(Python::attach(|py| call(py, function, *n, x, y)).map_err(Raised)?)
             }
@@ -134,17 +146,19 @@ impl SymmetricOperator for Source {
     }
 }
 
-fn call(
+fn call<S: Number>(
     py: Python<'_>,
     function: &Py<PyAny>,
     n: usize,
-    x: MatRef<'_, f64>,
-    mut y: MatMut<'_, f64>,
+    x: MatRef<'_, S>,
+    mut y: MatMut<'_, S>,
 ) -> PyResult<()> {
     let argument = columns(py, flat(x), [n, x.ncols()])?;
     let result = function.bind(py).call1((argument,))?;
-    let Ok(result) = result.extract::<PyReadonlyArray2<'_, f64>>() else {
-        return Err(value_error("the operator's function gave no array of two axes of float64"));
+    let Ok(result) = result.extract::<PyReadonlyArray2<'_, S>>() else {
+        return Err(value_error(
+            "the operator's function gave no array of two axes in the precision of its argument",
+        ));
     };
     let (shape, result) = (result.shape().to_vec(), result.as_array());
     if shape != [n, x.ncols()] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
-use qn_model::{Activation, Binary, Op, ParamId, Reduction};
+use qn_model::{Activation, Binary, Comparison, Op, ParamId, Reduction};
 
 use crate::attributes::Attributes;
 use crate::errors::value_error;
@@ -28,6 +28,11 @@ pub(crate) fn operation(name: &str, attributes: &Attributes<'_, '_>) -> PyResult
         "sub" => Op::Binary(Binary::Sub),
         "mul" => Op::Binary(Binary::Mul),
         "div" => Op::Binary(Binary::Div),
+        "eq" => Op::Compare(Comparison::Eq),
+        "ne" => Op::Compare(Comparison::Ne),
+        "lt" => Op::Compare(Comparison::Lt),
+        "le" => Op::Compare(Comparison::Le),
+        "choose" => Op::Choose,
         "matmul" => Op::MatMul,
         "softmax" => Op::Softmax { axis: a.get("axis")? },
         "log_softmax" => Op::LogSoftmax { axis: a.get("axis")? },

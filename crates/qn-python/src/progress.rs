@@ -1,6 +1,46 @@
-use pyo3::prelude::*;
+use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
 
-use crate::errors::Raised;
+use pyo3::prelude::*;
+use qn_curvature::CurvatureError;
+
+use crate::errors::{Raised, curvature_error};
+
+/// Between two looks for Ctrl-C.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Looks for Ctrl-C while the engine multiplies. Python tells of it on its main thread alone, so that only the thread that
+/// asked for the product looks.
+pub(crate) struct Interrupt {
+    thread: ThreadId,
+    state: Mutex<(Instant, Option<PyErr>)>,
+}
+
+impl Interrupt {
+    pub(crate) fn new() -> Self {
+        Self { thread: std::thread::current().id(), state: Mutex::new((Instant::now(), None)) }
+    }
+
+    /// Whether it was pressed; for [`qn_curvature::Derivatives::product_unless`].
+    pub(crate) fn pressed(&self) -> bool {
+        if std::thread::current().id() != self.thread {
+            return false;
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0.elapsed() >= INTERVAL {
+            state.0 = Instant::now();
+            state.1 = Python::attach(|py| py.check_signals()).err();
+        }
+        state.1.is_some()
+    }
+
+    /// What a product has to say: the exception of Ctrl-C where it was stopped by it.
+    pub(crate) fn error(self, error: CurvatureError) -> PyErr {
+        let (_, raised) = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        raised.unwrap_or_else(|| curvature_error(error))
+    }
+}
 
 /// A Python function that is told how far a solver is: `progress(stage, done, detail)`.
 pub(crate) struct Progress {

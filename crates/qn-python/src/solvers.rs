@@ -1,19 +1,57 @@
 //! The solvers of `qn-spectrum` for operators of the engine and for functions of Python.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use faer::{MatMut, MatRef};
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use qn_spectrum::{DensityOptions, LanczosOptions, Solver, StopReason, TraceEstimate};
+use qn_spectrum::{
+    DensityOptions, Eigenpairs, LanczosOptions, OperatorError, Solver, StopReason, SymmetricOperator,
+    TraceEstimate,
+};
 
 use crate::arrays::matrix;
 use crate::attributes::Attributes;
 use crate::errors::{Raised, spectrum_error, value_error};
-use crate::operator::Source;
+use crate::operator::{Number, Source};
 use crate::progress::Progress;
 
+/// An operator that tells Python what share of its products is done.
+struct Told {
+    source: Source,
+    progress: Progress,
+    stage: &'static str,
+    total: usize,
+    done: AtomicUsize,
+}
+
+impl Told {
+    fn new(
+        source: Source,
+        progress: Option<Bound<'_, PyAny>>,
+        (stage, total): (&'static str, usize),
+    ) -> Self {
+        Self { source, progress: Progress::new(progress), stage, total, done: AtomicUsize::new(0) }
+    }
+}
+
+impl<S: Number> SymmetricOperator<S> for Told {
+    fn dim(&self) -> usize {
+        SymmetricOperator::<S>::dim(&self.source)
+    }
+
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
+        let columns = x.ncols();
+        self.source.apply(x, y)?;
+        let done = self.done.fetch_add(columns, Ordering::Relaxed) + columns;
+        Ok(self.progress.tell(self.stage, done as f64 / self.total as f64, 0.0)?)
+    }
+}
+
 /// Some eigenpairs by thick-restart block Lanczos: a dict of `values`, `vectors`, `residuals`, `converged`, `matvecs`,
-/// `iterations`, `stop_reason`, `solver`. `options` are those of [`LanczosOptions`]; `progress(stage, matvecs,
-/// worst_residual)` is called after every block of products.
+/// `iterations`, `stop_reason`, `solver`. `options` are those of [`LanczosOptions`], and `single` for vectors in single
+/// precision; `progress(stage, matvecs, worst_residual)` is called after every block of products.
 #[pyfunction]
 #[pyo3(signature = (operator, n, progress=None, **options))]
 pub(crate) fn lanczos<'py>(
@@ -38,9 +76,21 @@ pub(crate) fn lanczos<'py>(
         return Err(value_error("block = 0: multiply at least one vector at a time"));
     }
     let (source, progress) = (Source::new(operator, n)?, Progress::new(progress));
+    match a.optional("single")?.unwrap_or(false) {
+        false => search::<f64>(py, &source, &wanted, &progress),
+        true => search::<f32>(py, &source, &wanted, &progress),
+    }
+}
+
+fn search<'py, S: Number>(
+    py: Python<'py>,
+    source: &Source,
+    wanted: &LanczosOptions,
+    progress: &Progress,
+) -> PyResult<Bound<'py, PyDict>> {
     let mut raised: Option<Raised> = None;
     let found = py.detach(|| {
-        qn_spectrum::lanczos(&source, &wanted, |p| {
+        qn_spectrum::lanczos(source, wanted, |p| {
             if raised.is_none() {
                 raised = progress.tell("eigsh", p.matvecs as f64, p.worst_residual).err();
             }
@@ -49,7 +99,7 @@ pub(crate) fn lanczos<'py>(
     if let Some(raised) = raised {
         return Err(raised.0);
     }
-    let found = found.map_err(spectrum_error)?;
+    let found: Eigenpairs<S> = found.map_err(spectrum_error)?;
     let result = PyDict::new(py);
     result.set_item("values", PyArray1::from_vec(py, found.values))?;
     result.set_item("vectors", matrix(py, &found.vectors)?)?;
@@ -68,13 +118,15 @@ pub(crate) fn lanczos<'py>(
 }
 
 /// The density of all eigenvalues by stochastic Lanczos quadrature: a dict of `grid`, `density`, `standard_error`,
-/// `sigma`, `nodes` (a list of pairs for each probe), `matvecs`.
+/// `sigma`, `nodes` (a list of pairs for each probe), `matvecs`. With `single` its vectors are in single precision;
+/// `progress(stage, share, 0)` is called after every block of products.
 #[pyfunction]
-#[pyo3(signature = (operator, n, **options))]
+#[pyo3(signature = (operator, n, progress=None, **options))]
 pub(crate) fn density<'py>(
     py: Python<'py>,
     operator: &Bound<'py, PyAny>,
     n: usize,
+    progress: Option<Bound<'py, PyAny>>,
     options: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let a = Attributes { of: "density", values: options };
@@ -86,7 +138,14 @@ pub(crate) fn density<'py>(
         seed: a.get("seed")?,
     };
     let source = Source::new(operator, n)?;
-    let found = py.detach(|| qn_spectrum::density(&source, &wanted)).map_err(spectrum_error)?;
+    let products = wanted.probes.saturating_mul(wanted.steps.min(SymmetricOperator::<f64>::dim(&source)));
+    let told = Told::new(source, progress, ("density", products));
+    let single = a.optional("single")?.unwrap_or(false);
+    let found = py.detach(|| match single {
+        false => qn_spectrum::density::<f64>(&told, &wanted),
+        true => qn_spectrum::density::<f32>(&told, &wanted),
+    });
+    let found = found.map_err(spectrum_error)?;
     let result = PyDict::new(py);
     result.set_item("grid", PyArray1::from_vec(py, found.grid))?;
     result.set_item("density", PyArray1::from_vec(py, found.density))?;
@@ -98,8 +157,9 @@ pub(crate) fn density<'py>(
 }
 
 /// The trace by Hutchinson's estimator, or by Hutch++ where `plus_plus`: (trace, its standard error, ‖A‖²_F or None, its
-/// standard error or None).
+/// standard error or None). `progress(stage, share, 0)` is called after every block of products.
 #[pyfunction]
+#[pyo3(signature = (operator, n, products, seed, plus_plus, progress=None))]
 pub(crate) fn trace(
     py: Python<'_>,
     operator: &Bound<'_, PyAny>,
@@ -107,11 +167,12 @@ pub(crate) fn trace(
     products: usize,
     seed: u64,
     plus_plus: bool,
+    progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<(f64, f64, Option<f64>, Option<f64>)> {
-    let source = Source::new(operator, n)?;
+    let told = Told::new(Source::new(operator, n)?, progress, ("trace", products));
     let found = py.detach(|| match plus_plus {
-        true => qn_spectrum::hutch_plus_plus(&source, products, seed),
-        false => qn_spectrum::hutchinson(&source, products, seed),
+        true => qn_spectrum::hutch_plus_plus(&told, products, seed),
+        false => qn_spectrum::hutchinson(&told, products, seed),
     });
     let TraceEstimate { trace, frobenius_squared, .. } = found.map_err(spectrum_error)?;
     let square = frobenius_squared.map(|f| f.value);

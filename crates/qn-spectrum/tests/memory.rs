@@ -44,7 +44,7 @@ static COUNTING: Counting = Counting { held: AtomicUsize::new(0), peak: AtomicUs
 fn peak<S: Scalar>(operator: &Prescribed) -> usize {
     let before = COUNTING.held.load(Ordering::Relaxed);
     COUNTING.peak.store(before, Ordering::Relaxed);
-    let options = LanczosOptions { k: 10, tol: 1e-5, ..LanczosOptions::default() };
+    let options = LanczosOptions { k: 10, ncv: Some(26), tol: 1e-5, ..LanczosOptions::default() };
     let pairs: Eigenpairs<S> = lanczos(operator, &options, |_| ()).unwrap();
     assert_eq!(pairs.stop_reason, StopReason::Converged);
     assert!(pairs.iterations > 0, "a restart takes memory, too");

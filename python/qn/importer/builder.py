@@ -15,6 +15,8 @@ class Builder:
         self.graph = Graph(name, input_dims.own())
         self.input = Value(0, input_dims, False)
         self._parameters, self._constants, self._hidden = {}, {}, 0
+        #: What is known of values that are a parameter's filters, scaled: see `filters`.
+        self.filters = {}
 
     # Parameters and constants.
 
@@ -153,6 +155,13 @@ class Builder:
         dims = self.common([a, b])
         pair = [self.aligned(a, dims), self.aligned(b, dims)]
         return self.push(op, pair, dims)
+
+    def choose(self, condition, x, y):
+        """x where a value is not zero, else y; the three are stretched to each other."""
+        three = [self.value(v) for v in (condition, x, y)]
+        dims = self.common(three)
+        found = self.push("choose", [self.aligned(v, dims) for v in three], dims)
+        return Value(found.id, dims, three[1].trained or three[2].trained)
 
     def masked(self, x, mask, otherwise):
         """x where a constant mask is true, else a number."""

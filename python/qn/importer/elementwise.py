@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from .filters import scaled_filters
 from .table import aten
-from .values import Constant, Parameter, Unsupported, Value
+from .values import Constant, Dims, Parameter, Unsupported, Value
 
 PLAIN = {
     "relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "exp": "exp", "log": "log", "abs": "abs", "sqrt": "sqrt",
@@ -123,11 +124,18 @@ def with_mask(b, x, mask):
     return b.masked(x, Constant(~torch.isneginf(mask.tensor), mask.dims), -math.inf)
 
 
+def is_filters(x):
+    """Whether it is a parameter of a convolution's rank."""
+    return isinstance(x, Parameter) and len(x.shape) > 2
+
+
 @aten("mul.Tensor", "mul.Scalar")
 def mul(b, a, node):
     for x, y in ((a.self, a.other), (a.other, a.self)):
         if number(y) is not None:
             return b.value(x) if number(y) == 1 else b.same("scale", x, factor=number(y))
+        if is_filters(x):
+            return scaled_filters(b, "mul", x, b.value(y))
     return b.binary("mul", a.self, a.other)
 
 
@@ -137,6 +145,8 @@ def div(b, a, node):
         return b.same("scale", a.self, factor=1.0 / number(a.other))
     if number(a.self) is not None:
         return b.same("scale", b.same("reciprocal", a.other), factor=number(a.self))
+    if is_filters(a.self):
+        return scaled_filters(b, "div", a.self, b.value(a.other))
     return b.binary("div", a.self, a.other)
 
 
@@ -147,7 +157,7 @@ def where(b, a, node):
     else:
         mask, x, y = a.condition, a.self, a.other
     if not isinstance(mask, Constant):
-        raise Unsupported("its mask depends on the data")
+        return b.choose(mask, x, y)
     mask = Constant(mask.tensor.bool(), mask.dims)
     dims = b.common([v for v in (mask, x, y) if isinstance(v, (Value, Constant, Parameter))])
     if number(y) is not None:
@@ -178,8 +188,71 @@ def detach(b, a, node):
 @aten("_to_copy.default", "to.dtype", "_assert_tensor_metadata.default")
 def to_copy(b, a, node):
     x, dtype = b.value(a.self), a.dtype
+    if dtype == torch.bool:
+        return compared(b, "ne", x, 0.0)
     if x.trained and dtype is not None and not dtype.is_floating_point:
         raise Unsupported(f"it makes {dtype} of numbers that depend on parameters")
     if not x.trained and dtype is not None and not dtype.is_floating_point and node.args[0].meta["val"].is_floating_point():
         raise Unsupported(f"it makes {dtype} of the input")
     return x
+
+
+# Conditions are numbers, 1 or 0, whose derivatives are zero.
+
+
+def compared(b, op, x, y):
+    """1 where a comparison holds, and 0 elsewhere."""
+    found = b.binary(op, x, y)
+    return Value(found.id, found.dims, False)
+
+
+COMPARISONS = {
+    "eq": ("eq", False), "ne": ("ne", False), "lt": ("lt", False), "le": ("le", False), "gt": ("lt", True),
+    "ge": ("le", True),
+}  # fmt: skip
+
+
+@aten(*(f"{name}.{kind}" for name in COMPARISONS for kind in ("Tensor", "Scalar")))
+def compare(b, a, node):
+    op, turned = COMPARISONS[str(node.target).split(".")[1]]
+    x, y = (a.other, a.self) if turned else (a.self, a.other)
+    return compared(b, op, x, y)
+
+
+def _conditions(node):
+    if any(n.meta["val"].dtype != torch.bool for n in node.all_input_nodes):
+        raise Unsupported("it works on the bits of whole numbers")
+
+
+@aten("logical_and.default", "bitwise_and.Tensor")
+def both(b, a, node):
+    _conditions(node)
+    return b.binary("mul", a.self, a.other)
+
+
+@aten("logical_or.default", "bitwise_or.Tensor")
+def either(b, a, node):
+    _conditions(node)
+    return compared(b, "lt", 0.0, b.binary("add", a.self, a.other))
+
+
+@aten("logical_not.default", "bitwise_not.default")
+def negation(b, a, node):
+    _conditions(node)
+    return compared(b, "eq", a.self, 0.0)
+
+
+@aten("maximum.default", "minimum.default")
+def extreme(b, a, node):
+    x, y = (a.self, a.other) if "maximum" in str(node.target) else (a.other, a.self)
+    return b.choose(compared(b, "le", y, x), a.self, a.other)
+
+
+@aten("full_like.default", "zeros_like.default", "ones_like.default")
+def filled(b, a, node):
+    """Numbers for each sample that are all the same are a constant."""
+    kind = str(node.target).split(".")[1]
+    amount = a.fill_value if kind == "full_like" else float(kind == "ones_like")
+    sizes, count = node.meta["qn_sizes"], node.meta["qn_count"]
+    dims = Dims(tuple(sizes), 1, count) if None in sizes else Dims(tuple(sizes))
+    return Constant(torch.full([count if n is None else n for n in sizes], float(amount), dtype=torch.float64), dims)

@@ -19,7 +19,7 @@ from .values import Constant, Dims, Parameter, Unsupported, Value
 KEPT = (
     "aten.linear.default", "aten.scaled_dot_product_attention.default", "aten.matmul.default", "aten.silu.default",
     "aten.hardswish.default", "aten.hardsigmoid.default", "aten.mish.default", "aten.softplus.default",
-    "aten.rms_norm.default", "aten.leaky_relu.default", "aten.elu.default",
+    "aten.rms_norm.default", "aten.instance_norm.default", "aten.leaky_relu.default", "aten.elu.default",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import math
 import torch
 
 from .elementwise import with_mask
+from .filters import convolution_by_patches, scaled_convolution, shifted
 from .shapes import taken
 from .table import aten
 from .values import Constant, Dims, Unsupported, Value
@@ -96,6 +97,12 @@ def addmm(b, a, node):
     return b.binary("add", product, bias)
 
 
+def is_condition(node, name, place):
+    """Whether a tensor argument is of booleans."""
+    given = node.kwargs.get(name, node.args[place] if len(node.args) > place else None)
+    return isinstance(given, torch.fx.Node) and given.meta["val"].dtype == torch.bool
+
+
 @aten("scaled_dot_product_attention.default")
 def attention(b, a, node):
     """softmax(q k^T scale + mask) v."""
@@ -118,6 +125,8 @@ def attention(b, a, node):
         scores = b.masked(scores, mask, -math.inf)
     elif isinstance(mask, Constant):
         scores = with_mask(b, scores, mask)
+    elif mask is not None and is_condition(node, "attn_mask", 3):
+        scores = b.choose(mask, scores, -math.inf)
     elif mask is not None:
         scores = b.binary("add", scores, mask)
     return matmul_of(b, softmax_of(b, scores, -1), v)
@@ -129,25 +138,35 @@ def attention(b, a, node):
 @aten("convolution.default")
 def convolution(b, a, node):
     x = b.samples_first(a.input)
-    weight, bias = b.as_parameter(a.weight, "weight"), b.as_parameter(a.bias, "bias")
-    if weight is None or (bias is None and a.bias is not None):
-        raise Unsupported("its filters are computed from parameters (weight normalisation, for example)")
-    line = x.dims.rank == 3
     if x.dims.rank not in (3, 4):
         raise Unsupported(f"its input has {x.dims.rank} axes")
-    attributes = {
-        "weight": weight.id, "kernel": [1, weight.shape[2]] if line else list(weight.shape[2:]),
-        "stride": pair(a.stride, 1), "padding": pair(a.padding, 0), "dilation": pair(a.dilation, 1), "groups": a.groups,
-    }  # fmt: skip
-    if bias is not None:
-        attributes["bias"] = bias.id
-    if line:
-        for key, fill in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            attributes[key] = [fill, attributes[key][1]]
+    weight, bias = b.as_parameter(a.weight, "weight"), b.as_parameter(a.bias, "bias")
+    dims, line = x.dims.replaced(node.meta["qn_sizes"]), x.dims.rank == 3
+    filters = weight if weight is not None else a.weight
+    sides = filters.dims.sizes[2:]
+    space = {"kernel": [1, *sides] if line else list(sides)}
+    for key, fill in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        space[key] = [fill, pair(getattr(a, key), fill)[1]] if line else pair(getattr(a, key), fill)
+    attributes = space | {"groups": a.groups}
     if a.transposed:
         attributes["output_padding"] = pair(a.output_padding, 0)
-    dims = x.dims.replaced(node.meta["qn_sizes"])
-    return b.push("conv_transpose" if a.transposed else "conv", [x], dims, **attributes)
+
+    def convolve(weight, bias=None):
+        parameters = {"weight": weight.id} | ({"bias": bias.id} if bias is not None else {})
+        return b.push("conv_transpose" if a.transposed else "conv", [x], dims, **parameters, **attributes)
+
+    if weight is not None and (bias is not None or a.bias is None):
+        return convolve(weight, bias)
+    if weight is not None:
+        return shifted(b, convolve(weight), a.bias)
+    scaled = scaled_convolution(b, filters, convolve, dims.sizes[1], a.bias, a.transposed)
+    if scaled is not None:
+        return scaled
+    if a.transposed:
+        raise Unsupported("it is transposed and its filters are computed from parameters")
+    if filters.dims.axis is not None:
+        raise Unsupported("its filters depend on the data")
+    return convolution_by_patches(b, x, filters, a.bias, space, a.groups, dims)
 
 
 def window(a, rank):
@@ -171,42 +190,65 @@ def missing(x, out, kernel, stride, padding, dilation):
     ]
 
 
+def grown(b, x, out, space, value):
+    """x with its padding, and with what the last windows reach beyond that, as entries of a number; windows without padding
+    then go exactly to its ends."""
+    kernel, stride, padding, dilation = space
+    more = missing(x, out, kernel, stride, padding, dilation)
+    sides = [n + 2 * p + m for n, p, m in zip(x.dims.sizes[-2:], padding, more)]
+    amounts = [[0, 0]] + [[p, p + m] for p, m in zip(padding, more)]
+    x = b.push("pad", [x], x.dims.replaced([*x.dims.sizes[:-2], *sides]), amounts=amounts, value=value)
+    for axis, (n, o) in enumerate(zip(sides, out)):
+        used = (o - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
+        if used < n:
+            sizes = list(x.dims.sizes)
+            sizes[2 + axis] = used
+            x = b.push("slice", [x], x.dims.replaced(sizes), axis=1 + axis, start=0, end=used, step=1)
+    return x
+
+
 @aten("max_pool2d_with_indices.default", "max_pool2d.default")
 def max_pool(b, a, node):
     x = b.samples_first(a.self)
     kernel, stride, padding = window(a, x.dims.rank)
-    dilation = pair2(a.dilation)
-    sizes = node.meta["qn_sizes"]
-    if a.ceil_mode:
-        more = missing(x, sizes[-2:], kernel, stride, padding, dilation)
-        if any(more):
-            # Entries that never are the largest; with them the padding is part of the input.
-            amounts = [[0, 0]] + [[p, p + m] for p, m in zip(padding, more)]
-            grown = [n + low + high for n, (low, high) in zip(x.dims.sizes[-2:], amounts[1:])]
-            x = b.push("pad", [x], x.dims.replaced([*x.dims.sizes[:-2], *grown]), amounts=amounts, value=-math.inf)
-            padding = [0, 0]
-            used = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in zip(sizes[-2:], stride, dilation, kernel)]
-            for axis, (n, u) in enumerate(zip(grown, used)):
-                if u < n:
-                    shape = list(x.dims.sizes)
-                    shape[2 + axis] = u
-                    x = b.push("slice", [x], x.dims.replaced(shape), axis=1 + axis, start=0, end=u, step=1)
+    dilation, sizes = pair2(a.dilation), node.meta["qn_sizes"]
+    if a.ceil_mode and any(missing(x, sizes[-2:], kernel, stride, padding, dilation)):
+        # Entries that never are the largest.
+        x, padding = grown(b, x, sizes[-2:], (kernel, stride, padding, dilation), -math.inf), [0, 0]
     dims = x.dims.replaced(sizes)
     y = b.push("max_pool", [x], dims, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
     return [y, None] if "indices" in str(node.target) else y
 
 
+def divisors(sides, out, space, counts):
+    """What PyTorch divides the sum of each window by: how many of its taps are in the input or, where padding counts, in
+    the padded input."""
+    counted = []
+    for n, o, k, s, p in zip(sides, out, *space):
+        first = torch.arange(o) * s - p
+        last = (first + k).clamp(max=n + p)
+        counted.append(last - first if counts else last.clamp(max=n) - first.clamp(min=0))
+    return (counted[0][:, None] * counted[1][None, :]).double()
+
+
 @aten("avg_pool2d.default", "avg_pool1d.default")
 def avg_pool(b, a, node):
     x = b.samples_first(a.self)
-    kernel, stride, padding = window(a, x.dims.rank)
-    sizes = node.meta["qn_sizes"]
-    if getattr(a, "divisor_override", None) is not None:
-        raise Unsupported("it has a divisor of its own")
-    if a.ceil_mode and any(missing(x, sizes[-2:], kernel, stride, padding, [1, 1])):
-        raise Unsupported("ceil_mode makes windows that reach beyond the input")
-    counts = bool(a.count_include_pad)
-    return b.push("avg_pool", [x], x.dims.replaced(sizes), kernel=kernel, stride=stride, padding=padding, count_padding=counts)
+    space = kernel, stride, padding = window(a, x.dims.rank)
+    sizes, counts = node.meta["qn_sizes"], bool(a.count_include_pad)
+    own = getattr(a, "divisor_override", None)
+    beyond = a.ceil_mode and any(missing(x, sizes[-2:], kernel, stride, padding, [1, 1]))
+    if own is None and not beyond:
+        dims = x.dims.replaced(sizes)
+        return b.push("avg_pool", [x], dims, kernel=kernel, stride=stride, padding=padding, count_padding=counts)
+    if x.dims.rank != 4:
+        raise Unsupported("ceil_mode or a divisor of its own on one axis of space")
+    divided = divisors(x.dims.sizes[-2:], sizes[-2:], space, counts) if own is None else torch.full(sizes[-2:], float(own)).double()
+    x = grown(b, x, sizes[-2:], (*space, [1, 1]), 0.0)
+    attributes = {"kernel": kernel, "stride": stride, "padding": [0, 0], "count_padding": True}
+    y = b.push("avg_pool", [x], x.dims.replaced(sizes), **attributes)
+    factor = kernel[0] * kernel[1] / divided
+    return b.binary("mul", y, Constant(factor, Dims(tuple(factor.shape))))
 
 
 @aten("_adaptive_avg_pool2d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool1d.default")
@@ -235,11 +277,15 @@ def batch_norm(b, a, node):
     x = b.samples_first(a.input)
     if getattr(a, "training", False) or a.running_mean is None:
         raise Unsupported("it normalises with the statistics of the batch, which make samples depend on each other")
+    y = by_running_statistics(b, x, a, node)
+    return y if "batch_norm.default" == str(node.target)[5:] else [y, None, None]
+
+
+def by_running_statistics(b, x, a, node):
     numbers = [t.tensor.detach().to("cpu", torch.float64).numpy().copy() for t in (a.running_mean, a.running_var)]
     stats = b.graph.statistics(node.name, *numbers)
     attributes = affine(b, a.weight, a.bias, [len(numbers[0])])
-    y = b.push("batch_norm", [x], x.dims, stats=stats, eps=float(a.eps), **attributes)
-    return y if "batch_norm.default" == str(node.target)[5:] else [y, None, None]
+    return b.push("batch_norm", [x], x.dims, stats=stats, eps=float(a.eps), **attributes)
 
 
 @aten("native_layer_norm.default", "layer_norm.default")
@@ -263,6 +309,16 @@ def group_norm(b, a, node):
     groups = a.group if native else a.num_groups
     y = b.push("group_norm", [x], x.dims, groups=groups, eps=float(a.eps), **attributes)
     return [y, None, None] if native else y
+
+
+@aten("instance_norm.default")
+def instance_norm(b, a, node):
+    """Every channel of every sample by itself, or by running statistics."""
+    x = b.samples_first(a.input)
+    channels = x.dims.sizes[1]
+    if a.use_input_stats:
+        return b.push("group_norm", [x], x.dims, groups=channels, eps=float(a.eps), **affine(b, a.weight, a.bias, [channels]))
+    return by_running_statistics(b, x, a, node)
 
 
 @aten("rms_norm.default", "_fused_rms_norm.default")

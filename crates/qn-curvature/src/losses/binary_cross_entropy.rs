@@ -6,11 +6,13 @@ use crate::losses::mean_squared_error::{hits, numbers, one_number_an_output, val
 use crate::losses::{Averaging, Loss, Target, Targets, Term};
 use crate::ops::{sigmoid, softplus};
 
-/// −w y ln σ(z) − (1 − y) ln σ(−z) over the outputs, summed or in the mean over outputs and samples: PyTorch's
-/// `BCEWithLogitsLoss`, w being `pos_weight`. Where the targets are labels, y is one at the label's output and zero
+/// v (−w y ln σ(z) − (1 − y) ln σ(−z)) over the outputs, summed or in the mean over outputs and samples: PyTorch's
+/// `BCEWithLogitsLoss`, v being `weight` and w `pos_weight`. Where the targets are labels, y is one at the label's output and zero
 /// elsewhere.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BinaryCrossEntropy {
+    /// v of every output; 1 where there are none.
+    pub weight: Option<Vec<f64>>,
     /// w of every output; 1 where there are none.
     pub pos_weight: Option<Vec<f64>>,
     /// Mean or sum.
@@ -19,12 +21,12 @@ pub struct BinaryCrossEntropy {
 
 impl Loss for BinaryCrossEntropy {
     fn check(&self, outputs: &Shape, targets: &Targets, n: usize) -> Result<(), String> {
-        match &self.pos_weight {
-            Some(w) if w.len() != outputs.len() => {
-                Err(format!("{} weights of positives for {} outputs", w.len(), outputs.len()))
+        for (weight, whose) in [(&self.weight, "outputs"), (&self.pos_weight, "positives")] {
+            if let Some(w) = weight.as_ref().filter(|w| w.len() != outputs.len()) {
+                return Err(format!("{} weights of {whose} for {} outputs", w.len(), outputs.len()));
             }
-            _ => one_number_an_output(outputs, targets, n),
         }
+        one_number_an_output(outputs, targets, n)
     }
 
     fn terms(&self, outputs: &Shape, targets: &Targets) -> f64 {
@@ -43,14 +45,16 @@ impl Loss for BinaryCrossEntropy {
         let mut term = hits(z, target);
         for (k, &z) in z.iter().enumerate() {
             let y = value(target, k);
-            let positive = y * self.pos_weight.as_ref().map_or(1.0, |w| w[k]);
+            let of = |weight: &Option<Vec<f64>>| weight.as_ref().map_or(1.0, |w| w[k]);
+            let [positive, negative] =
+                [y * of(&self.pos_weight), 1.0 - y].map(|share| share * of(&self.weight));
             let ([s, ..], [other, ..]) = (sigmoid(z), sigmoid(-z));
-            for (share, loss) in [(positive, softplus(-z)[0]), (1.0 - y, softplus(z)[0])] {
+            for (share, loss) in [(positive, softplus(-z)[0]), (negative, softplus(z)[0])] {
                 // 0 · ∞ is nothing here.
                 term.loss += if share == 0.0 { 0.0 } else { share * loss };
             }
-            gradient[k] = (1.0 - y) * s - positive * other;
-            kept[k] = (positive + 1.0 - y) * s * other;
+            gradient[k] = negative * s - positive * other;
+            kept[k] = (positive + negative) * s * other;
         }
         term
     }
@@ -78,7 +82,8 @@ mod tests {
     #[test]
     fn derivatives_agree_with_differences() {
         let weighted = BinaryCrossEntropy { pos_weight: Some(vec![0.5, 3.0, 1.0]), ..Default::default() };
-        for loss in [BinaryCrossEntropy::default(), weighted] {
+        let both = BinaryCrossEntropy { weight: Some(vec![2.0, 0.0, 0.25]), ..weighted.clone() };
+        for loss in [BinaryCrossEntropy::default(), weighted, both] {
             check(&loss, &[3], &Targets::Values(vec![0.3, 1.0, 0.0, 0.0, 0.5, 1.0]));
             check(&loss, &[3], &Targets::Classes(vec![2, 0]));
         }

@@ -4,6 +4,8 @@ mod activation;
 mod avg_pool;
 mod batch_norm;
 mod binary;
+mod choose;
+mod compare;
 mod concat;
 mod constant;
 mod conv;
@@ -92,6 +94,8 @@ pub(crate) fn resolve<T: Real>(
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
         Op::Reshape(_) => Box::new(scale::Scale::copy()),
         Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
+        Op::Compare(kind) => Box::new(compare::Compare::new(*kind, [inputs[0], inputs[1]], &node.shape)),
+        Op::Choose => Box::new(choose::Choose::new([inputs[0], inputs[1], inputs[2]], &node.shape)),
         Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
         Op::Softmax { axis } => Box::new(softmax::Softmax::new(inputs[0], *axis)),
         Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
