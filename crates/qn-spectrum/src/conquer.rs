@@ -73,13 +73,18 @@ fn scaled(tridiagonal: &Tridiagonal) -> Result<(Vec<f64>, Vec<f64>), SpectrumErr
         }
         largest = largest.max(x.abs());
     }
-    let power = if largest > 0.0 { 2f64.powi(largest.log2().floor().clamp(-1000.0, 1000.0) as i32) } else { 1.0 };
+    let power =
+        if largest > 0.0 { 2f64.powi(largest.log2().floor().clamp(-1000.0, 1000.0) as i32) } else { 1.0 };
     let scale = |x: &[f64]| x.iter().map(|x| x / power).collect();
     Ok((scale(diagonal), scale(subdiagonal)))
 }
 
 /// Replaces the diagonal by the eigenvalues, ascending, and fills q with the vectors.
-fn conquer<T: Scalar>(diagonal: &mut [f64], subdiagonal: &[f64], mut q: MatMut<'_, T>) -> Result<(), SpectrumError> {
+fn conquer<T: Scalar>(
+    diagonal: &mut [f64],
+    subdiagonal: &[f64],
+    mut q: MatMut<'_, T>,
+) -> Result<(), SpectrumError> {
     let n = diagonal.len();
     if n <= LEAF {
         return leaf(diagonal, subdiagonal, q);
@@ -151,7 +156,11 @@ fn merge_in_place<T: Scalar>(merge: &Merge, n1: usize, mut q: MatMut<'_, T>) {
 }
 
 /// A small matrix, by the library's QR iteration.
-fn leaf<T: Scalar>(diagonal: &mut [f64], subdiagonal: &[f64], mut q: MatMut<'_, T>) -> Result<(), SpectrumError> {
+fn leaf<T: Scalar>(
+    diagonal: &mut [f64],
+    subdiagonal: &[f64],
+    mut q: MatMut<'_, T>,
+) -> Result<(), SpectrumError> {
     let n = diagonal.len();
     if n == 0 {
         return Ok(());
@@ -236,8 +245,14 @@ mod tests {
                 ("Hermite", build(&|_| 0.0, &|i| (i / 2.0).sqrt())),
                 ("graded", build(&|i| 2f64.powf(-i), &|i| 2f64.powf(-i))),
                 ("graded upwards", build(&|i| 2f64.powf(i - order), &|i| 2f64.powf(i - order))),
-                ("glued Wilkinson", build(&|i| (i % 21.0 - 10.0).abs(), &|i| if i % 21.0 == 0.0 { 1e-8 } else { 1.0 })),
-                ("glued loosely", build(&|i| (i % 21.0 - 10.0).abs(), &|i| if i % 21.0 == 0.0 { 1e-14 } else { 1.0 })),
+                (
+                    "glued Wilkinson",
+                    build(&|i| (i % 21.0 - 10.0).abs(), &|i| if i % 21.0 == 0.0 { 1e-8 } else { 1.0 }),
+                ),
+                (
+                    "glued loosely",
+                    build(&|i| (i % 21.0 - 10.0).abs(), &|i| if i % 21.0 == 0.0 { 1e-14 } else { 1.0 }),
+                ),
                 ("1e300", build(&|_| 2e300, &|_| -1e300)),
                 ("1e-300", build(&|_| 2e-300, &|_| -1e-300)),
             ];

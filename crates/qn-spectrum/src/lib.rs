@@ -5,14 +5,17 @@
 //! [`DenseSymmetric`] finds all of them of small matrices, [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
 //! and [`hutch_plus_plus`] estimate what all of them together are like.
 
+mod back;
 mod band;
 mod band_reduction;
 mod bulge;
+mod chased;
 mod conquer;
 mod deflation;
 mod dense;
 mod density;
 mod eigenpairs;
+mod eigh;
 mod factorisation;
 mod lanczos;
 mod merge;
@@ -35,6 +38,7 @@ pub use deflation::Completed;
 pub use dense::{DenseSymmetric, FullSpectrum};
 pub use density::{Density, DensityOptions, density};
 pub use eigenpairs::{Eigenpairs, Solver, SpectrumError, StopReason, Which};
+pub use eigh::{Eigensystem, Panels, Vectors, eigh};
 pub use lanczos::{LanczosOptions, Progress, complete, lanczos, verified};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use preconditioned::Preconditioned;

@@ -98,9 +98,8 @@ impl Merge {
             let order: Vec<usize> = half.kept.iter().chain(&half.gone).map(|e| e.column - start).collect();
             rotate_and_order(u, &half.rotations, start, &order);
             let place = half.kept.len();
-            outputs.extend(
-                half.gone.iter().enumerate().map(|(i, e)| (e.d, Source::Column(start + place + i))),
-            );
+            outputs
+                .extend(half.gone.iter().enumerate().map(|(i, e)| (e.d, Source::Column(start + place + i))));
         }
         let mut row_of = vec![0; n];
         for (row, entry) in halves.iter().flat_map(|half| &half.kept).enumerate() {
@@ -271,7 +270,8 @@ fn rotate_and_order<T: Scalar>(u: MatMut<'_, T>, rotations: &[Rotation], start: 
         for rotation in rotations {
             let (c, s) = (T::of(rotation.c), T::of(rotation.s));
             let (first, second) = u.rb_mut().two_cols_mut(rotation.first - start, rotation.second - start);
-            if let (Some(first), Some(second)) = (first.try_as_col_major_mut(), second.try_as_col_major_mut()) {
+            if let (Some(first), Some(second)) = (first.try_as_col_major_mut(), second.try_as_col_major_mut())
+            {
                 for (x, y) in first.as_slice_mut().iter_mut().zip(second.as_slice_mut()) {
                     (*x, *y) = (c * *x + s * *y, c * *y - s * *x);
                 }

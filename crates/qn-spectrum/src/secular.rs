@@ -112,19 +112,18 @@ impl Secular<'_> {
 
     /// The zero above pole j at a distance from pole `origin` within a bracket.
     #[inline(always)]
-    fn search(
-        &self,
-        (j, origin): (usize, usize),
-        (mut low, mut high): (f64, f64),
-        mut offset: f64,
-    ) -> Root {
+    fn search(&self, (j, origin): (usize, usize), (mut low, mut high): (f64, f64), mut offset: f64) -> Root {
         let base = self.poles[origin];
         for step in 0..STEPS {
             let value = self.value((j, origin), offset);
             if value.f.abs() <= value.error {
                 break;
             }
-            if value.f < 0.0 { low = low.max(offset) } else { high = high.min(offset) }
+            if value.f < 0.0 {
+                low = low.max(offset)
+            } else {
+                high = high.min(offset)
+            }
             let to_left = (self.poles[j] - base) - offset;
             let change = match self.poles.get(j + 1) {
                 Some(right) => {
@@ -152,8 +151,8 @@ impl Secular<'_> {
         let (base, inverse) = (self.poles[origin], 1.0 / self.rho);
         let (left, left_slope) = sums(&self.poles[..=j], &self.z[..=j], base, offset);
         let (right, right_slope) = sums(&self.poles[j + 1..], &self.z[j + 1..], base, offset);
-        let error = f64::EPSILON
-            * (8.0 * (right - left) + inverse + offset.abs() * (left_slope + right_slope));
+        let error =
+            f64::EPSILON * (8.0 * (right - left) + inverse + offset.abs() * (left_slope + right_slope));
         Value { f: inverse + left + right, left_slope, right_slope, error }
     }
 }
@@ -216,7 +215,9 @@ mod tests {
     fn roots_interlace_and_z_is_found_again() {
         let k = 67;
         let poles: Vec<f64> = (0..k).map(|i| (i / 3) as f64 + 1e-13 * (i % 3) as f64).collect();
-        let z: Vec<f64> = (0..k).map(|i| 10f64.powi(-((i * 7 % 11) as i32)) * if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let z: Vec<f64> = (0..k)
+            .map(|i| 10f64.powi(-((i * 7 % 11) as i32)) * if i % 2 == 0 { 1.0 } else { -1.0 })
+            .collect();
         for rho in [1e-6, 1.0, 1e6] {
             let secular = Secular { poles: &poles, z: &z, rho };
             let roots = secular.roots();
