@@ -2,25 +2,22 @@
 //!
 //! Reflection (s, t), the t-th of sweep s, acts on rows s + 1 + t·w to s + (t + 1)·w. On vectors (s, t) goes before
 //! (s − 1, t) and (s − 1, t + 1), and does not touch the rows of any other. So the reflections of level t of some
-//! successive sweeps make one block reflector Q = I − V T Vᵀ (compact WY), V being a parallelogram of at most w + g − 1
-//! rows and g columns, and blocks may be taken level by level, each level from the last sweeps to the first.
+//! successive sweeps make one block reflector (compact WY), and blocks may be taken level by level, each level from the
+//! last sweeps to the first, or in any tiles of that order.
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::triangular_solve;
-use faer::prelude::{Reborrow as _, ReborrowMut as _};
-use faer::{Accum, Mat, MatMut, MatRef, Par};
+use pulp::Simd;
 use rayon::prelude::*;
 
 use crate::Scalar;
+use crate::block::{Block, GROUP, ROW};
+use crate::lanes::lanes;
 
-/// Sweeps of a block.
-const GROUP: usize = 32;
 /// Blocks of a level that are applied before the next level's.
 const BLOCKS: usize = 8;
-/// Columns that a block is applied to at a time.
-const PANEL: usize = 128;
-/// Levels are prepared together as long as the blocks take no more than one in so many of n² numbers.
-const SHARE: usize = 12;
+/// Levels are prepared together as long as their blocks take no more than one in so many of n² numbers.
+const SHARE: usize = 8;
+/// Strips that a block, while it is in the cache, is applied to.
+const STRIPS: usize = 8;
 
 /// The reflections' vectors: those of sweep s one after the other, so that entry i belongs to row s + 1 + i.
 ///
@@ -30,13 +27,6 @@ pub(crate) struct Chased<T> {
     n: usize,
     width: usize,
     sweeps: Vec<Vec<T>>,
-}
-
-/// A block reflector: Vᵀ and V T of the rows from `first` on.
-struct Block<T> {
-    first: usize,
-    v: Mat<T>,
-    vt: Mat<T>,
 }
 
 impl<T: Scalar> Chased<T> {
@@ -51,40 +41,47 @@ impl<T: Scalar> Chased<T> {
         &mut self.sweeps
     }
 
-    /// x ← Q x, which makes eigenvectors of the band matrix of those of the tridiagonal matrix. Columns of x do not depend
-    /// on those beside them.
-    pub(crate) fn apply(&self, mut x: MatMut<'_, T>) {
+    /// x ← Q x, which makes eigenvectors of the band matrix of those of the tridiagonal matrix; x is stored by columns
+    /// of n numbers, which do not depend on those beside them.
+    pub(crate) fn apply(&self, x: &mut [T]) {
         let groups = self.sweeps.len().div_ceil(GROUP);
-        if groups == 0 {
+        if groups == 0 || x.is_empty() {
             return;
         }
+        let wide = ROW * lanes::<T>();
+        let whole = x.len() / (self.n * wide) * self.n * wide;
+        let (strips, columns) = x.split_at_mut(whole);
+        // What is left is filled up with zeros.
+        let mut last = vec![T::of(0.0); if columns.is_empty() { 0 } else { self.n * wide }];
+        last[..columns.len()].copy_from_slice(columns);
+        let mut strips: Vec<&mut [T]> = strips.chunks_mut(self.n * wide).chain([&mut last[..]]).collect();
+        strips.retain(|strip| !strip.is_empty());
+        let n = self.n;
+        strips.par_iter_mut().for_each(|strip| transpose(strip, n));
+        self.apply_to_strips(&mut strips);
+        strips.par_iter_mut().for_each(|strip| transpose(strip, wide));
+        columns.copy_from_slice(&last[..columns.len()]);
+    }
+
+    fn apply_to_strips(&self, strips: &mut [&mut [T]]) {
+        let groups = self.sweeps.len().div_ceil(GROUP);
         let levels = (self.n - 1).div_ceil(self.width);
-        let numbers = 2 * (self.width + GROUP) * self.n;
-        let together = (self.n * self.n / SHARE / numbers).clamp(1, BLOCKS);
+        let together = (self.n / SHARE / (2 * (self.width + GROUP))).clamp(1, BLOCKS);
+        let size = strips.len().div_ceil(4 * rayon::current_num_threads()).min(STRIPS);
         for start in (0..levels).step_by(together) {
-            let levels: Vec<usize> = (start..levels.min(start + together)).collect();
             // Blocks of each level, those of the last sweeps first.
-            let blocks: Vec<Vec<Block<T>>> = levels
-                .iter()
-                .map(|&level| {
-                    (0..groups).into_par_iter().rev().filter_map(|g| self.block(g, level)).collect()
-                })
+            let blocks: Vec<Vec<Option<Block<T>>>> = (start..levels.min(start + together))
+                .map(|level| (0..groups).into_par_iter().rev().map(|g| self.block(g, level)).collect())
                 .collect();
-            // The first groups of a level reach further up than those of the next one: levels are short at the front.
-            let skipped: Vec<usize> = blocks.iter().map(|level| groups - level.len()).collect();
-            x.rb_mut().par_col_chunks_mut(PANEL).for_each(|mut panel| {
-                let mut inner = Mat::zeros(GROUP, panel.ncols());
-                for from in (0..groups).step_by(BLOCKS) {
-                    for (blocks, skipped) in blocks.iter().zip(&skipped) {
-                        let range = from.max(*skipped)..(from + BLOCKS).min(groups).max(*skipped);
-                        for block in
-                            blocks.get(range.start - skipped..range.end - skipped).unwrap_or_default()
-                        {
-                            block.apply(panel.rb_mut(), inner.as_mut());
-                        }
-                    }
+            let mut order = Vec::with_capacity(together * groups);
+            for from in (0..groups).step_by(BLOCKS) {
+                for level in &blocks {
+                    order.extend(level[from..groups.min(from + BLOCKS)].iter().flatten());
                 }
-            });
+            }
+            strips
+                .par_chunks_mut(size)
+                .for_each(|strips| pulp::Arch::new().dispatch(Apply { order: &order, strips }));
         }
     }
 
@@ -96,41 +93,43 @@ impl<T: Scalar> Chased<T> {
             return None;
         }
         let rows = (self.width + sweeps.len() - 1).min(self.n - first);
-        let mut v = Mat::<T>::zeros(rows, sweeps.len());
+        let mut v = faer::Mat::<T>::zeros(rows, sweeps.len());
         for (j, sweep) in sweeps.iter().enumerate() {
             let reflection = sweep.get(from..sweep.len().min(from + self.width)).unwrap_or_default();
-            let end = (j + reflection.len()).min(rows);
-            if end > j {
-                v.col_as_slice_mut(j)[j..end].copy_from_slice(&reflection[..end - j]);
+            v.col_as_slice_mut(j)[j.min(rows)..][..reflection.len()].copy_from_slice(reflection);
+        }
+        Some(Block::new(first, &v, self.width))
+    }
+}
+
+/// Blocks, in this order, on some strips.
+struct Apply<'a, 'b, T> {
+    order: &'a [&'a Block<T>],
+    strips: &'a mut [&'b mut [T]],
+}
+
+impl<T: Scalar> pulp::WithSimd for Apply<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for block in self.order {
+            for strip in self.strips.iter_mut() {
+                block.apply(simd, strip);
             }
         }
-        let mut wide = Mat::new();
-        let t = factor(T::widen(v.as_ref(), &mut wide));
-        let t = Mat::from_fn(t.nrows(), t.ncols(), |i, j| T::of(t[(i, j)]));
-        let vt = &v * &t;
-        Some(Block { first, v, vt })
     }
 }
 
-/// T of the product of the reflections I − 2 v vᵀ / vᵀv of V's columns: the inverse of the upper triangle of VᵀV with half
-/// its diagonal.
-fn factor(v: MatRef<'_, f64>) -> Mat<f64> {
-    let size = v.ncols();
-    let mut gram = v.transpose() * v;
-    for i in 0..size {
-        // Columns of zeros reflect nothing, whatever stands here.
-        gram[(i, i)] = if gram[(i, i)] > 0.0 { 0.5 * gram[(i, i)] } else { 1.0 };
-    }
-    let mut t = Mat::identity(size, size);
-    triangular_solve::solve_upper_triangular_in_place(gram.as_ref(), t.as_mut(), Par::Seq);
-    t
-}
-
-impl<T: Scalar> Block<T> {
-    fn apply(&self, x: MatMut<'_, T>, inner: MatMut<'_, T>) {
-        let mut part = x.subrows_mut(self.first, self.v.nrows());
-        let mut inner = inner.subrows_mut(0, self.v.ncols());
-        matmul(inner.rb_mut(), Accum::Replace, self.v.transpose(), part.rb(), T::of(1.0), Par::Seq);
-        matmul(part.rb_mut(), Accum::Add, self.vt.as_ref(), inner.rb(), T::of(-1.0), Par::Seq);
+/// Turns columns of `rows` numbers into rows.
+fn transpose<T: Scalar>(x: &mut [T], rows: usize) {
+    let columns = x.len() / rows;
+    let from = x.to_vec();
+    for i in (0..rows).step_by(8) {
+        for (j, column) in from.chunks_exact(rows).enumerate() {
+            for (k, &number) in column[i..rows.min(i + 8)].iter().enumerate() {
+                x[(i + k) * columns + j] = number;
+            }
+        }
     }
 }

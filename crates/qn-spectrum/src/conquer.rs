@@ -18,14 +18,15 @@ const LEAF: usize = 48;
 /// Eigenvectors that are multiplied together.
 const PANEL: usize = 128;
 
-/// All eigenvectors, [n, n], in the order of ascending eigenvalues.
+/// All eigenvectors, column by column, in the order of ascending eigenvalues.
 ///
 /// # Errors
 /// A number is not finite, or an iteration does not converge, which is not known to happen.
-pub(crate) fn vectors<T: Scalar>(tridiagonal: &Tridiagonal) -> Result<Mat<T>, SpectrumError> {
+pub(crate) fn vectors<T: Scalar>(tridiagonal: &Tridiagonal) -> Result<Vec<T>, SpectrumError> {
     let (mut diagonal, subdiagonal) = scaled(tridiagonal)?;
-    let mut q = Mat::zeros(diagonal.len(), diagonal.len());
-    conquer(&mut diagonal, &subdiagonal, q.as_mut())?;
+    let n = diagonal.len();
+    let mut q = vec![T::of(0.0); n * n];
+    conquer(&mut diagonal, &subdiagonal, MatMut::from_column_major_slice_mut(&mut q, n, n))?;
     Ok(q)
 }
 
@@ -48,17 +49,21 @@ impl<T: Scalar> Halves<T> {
         Ok(Self { halves, merge })
     }
 
-    /// Eigenvectors in the order of ascending eigenvalues, [n, length of the range].
-    pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Mat<T> {
+    /// Eigenvectors in a range of the order of ascending eigenvalues, column by column.
+    pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Vec<T> {
         let [first, second] = [&self.halves[0], &self.halves[1]];
-        let mut q = Mat::zeros(first.nrows() + second.nrows(), range.len());
-        q.as_mut().par_col_chunks_mut(PANEL).enumerate().for_each(|(i, panel)| {
-            let start = range.start + i * PANEL;
-            let range = start..start + panel.ncols();
-            let into = panel.split_at_row_mut(first.nrows());
-            let block = self.merge.block(range.clone());
-            self.merge.multiply(range, &block, [first.as_ref(), second.as_ref()], [into.0, into.1]);
-        });
+        let n = first.nrows() + second.nrows();
+        let mut q = vec![T::of(0.0); n * range.len()];
+        MatMut::from_column_major_slice_mut(&mut q, n, range.len())
+            .par_col_chunks_mut(PANEL)
+            .enumerate()
+            .for_each(|(i, panel)| {
+                let start = range.start + i * PANEL;
+                let range = start..start + panel.ncols();
+                let into = panel.split_at_row_mut(first.nrows());
+                let block = self.merge.block(range.clone());
+                self.merge.multiply(range, &block, [first.as_ref(), second.as_ref()], [into.0, into.1]);
+            });
         q
     }
 }
@@ -197,7 +202,7 @@ mod tests {
     fn check<T: Scalar>(name: &str, t: &Tridiagonal) {
         let n = t.diagonal.len();
         let found = vectors::<T>(t).unwrap();
-        let q = Mat::from_fn(n, n, |i, j| found[(i, j)].f64());
+        let q = Mat::from_fn(n, n, |i, j| found[i + n * j].f64());
         let norm = t.diagonal.iter().chain(&t.subdiagonal).fold(f64::MIN_POSITIVE, |a, x| a.max(x.abs()));
         let bound = 2.0 * (n as f64).max(10.0) * T::EPS;
         let gram = q.transpose() * &q - Mat::<f64>::identity(n, n);
@@ -216,8 +221,9 @@ mod tests {
         let halves = Halves::<T>::new(t).unwrap();
         let (from, to) = (n / 3, n - n / 5);
         let some = halves.columns(from..to);
+        let some = Mat::from_fn(n, to - from, |i, j| some[i + n * j].f64());
         for j in from..to {
-            let difference = (some.col(j - from).transpose() * found.col(j)).f64().abs() - 1.0;
+            let difference = (some.col(j - from).transpose() * q.col(j)).abs() - 1.0;
             // Of single vectors, where they are well defined.
             let gap = |a: usize, b: usize| (values[a] - values[b]).abs() / norm;
             let alone = (j == 0 || gap(j, j - 1) > 1e-3) && (j + 1 == n || gap(j + 1, j) > 1e-3);

@@ -13,14 +13,13 @@
 //! let found = eigh(triangle, Vectors::All, |_| Ok(()))?;
 //! let lowest = 4.0 * (std::f64::consts::PI / 602.0).sin().powi(2);
 //! assert!((found.values[0] - lowest).abs() < 1e-13);
-//! assert_eq!(found.vectors.ncols(), 300);
+//! assert_eq!(found.vectors.as_ref().ncols(), 300);
 //! # Ok::<(), qn_spectrum::SpectrumError>(())
 //! ```
 
 use std::ops::Range;
 
-use faer::Mat;
-use faer::prelude::Reborrow as _;
+use faer::{MatMut, MatRef};
 use rayon::prelude::*;
 
 use crate::band_reduction::Reduction;
@@ -46,7 +45,41 @@ pub struct Eigensystem<T> {
     /// All eigenvalues, ascending.
     pub values: Vec<f64>,
     /// Unit vectors, [n, k], of the eigenvalues that were chosen; the entry of largest magnitude is positive.
-    pub vectors: Mat<T>,
+    pub vectors: Columns<T>,
+}
+
+/// A matrix, column by column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Columns<T> {
+    rows: usize,
+    numbers: Vec<T>,
+}
+
+impl<T: Scalar> Columns<T> {
+    /// The matrix.
+    pub fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef::from_column_major_slice(&self.numbers, self.rows, self.numbers.len() / self.rows.max(1))
+    }
+
+    /// All numbers, column by column.
+    pub fn into_vec(self) -> Vec<T> {
+        self.numbers
+    }
+
+    fn as_mut(&mut self) -> MatMut<'_, T> {
+        let columns = self.numbers.len() / self.rows.max(1);
+        MatMut::from_column_major_slice_mut(&mut self.numbers, self.rows, columns)
+    }
+
+    /// Makes the entry of largest magnitude of every column positive.
+    fn fix_signs(&mut self) {
+        self.numbers.par_chunks_exact_mut(self.rows.max(1)).for_each(|column| {
+            let larger = |a: f64, b: &T| if Scalar::f64(*b).abs() > a.abs() { Scalar::f64(*b) } else { a };
+            if column.iter().fold(0.0, larger) < 0.0 {
+                column.iter_mut().for_each(|x| *x = -*x);
+            }
+        });
+    }
 }
 
 /// All eigenvalues of a matrix, which is used up, and the eigenvectors that are wanted; `observe` may stop it by an error.
@@ -98,7 +131,7 @@ impl<T: Scalar> Reduction<T> {
                 let tridiagonal = self.tridiagonal(None, &mut observe)?;
                 observe(Stage::Eigenvalues)?;
                 let values = self.unscaled(tridiagonal.eigenvalues()?);
-                Ok(Eigensystem { values, vectors: Mat::zeros(self.order(), 0) })
+                Ok(Eigensystem { values, vectors: Columns { rows: self.order(), numbers: Vec::new() } })
             }
             Vectors::All => {
                 let mut chased = Chased::new(self.order(), self.width());
@@ -106,9 +139,14 @@ impl<T: Scalar> Reduction<T> {
                 observe(Stage::Eigenvalues)?;
                 let (values, vectors) =
                     rayon::join(|| tridiagonal.eigenvalues(), || conquer::vectors::<T>(&tridiagonal));
-                let (values, mut vectors) = (self.unscaled(values?), vectors?);
+                let (values, mut numbers) = (self.unscaled(values?), vectors?);
                 observe(Stage::Eigenvectors)?;
-                self.back(&chased, &mut vectors);
+                chased.apply(&mut numbers);
+                drop(chased);
+                observe(Stage::Eigenvectors)?;
+                let mut vectors = Columns { rows: self.order(), numbers };
+                self.transform_many_back(vectors.as_mut());
+                vectors.fix_signs();
                 Ok(Eigensystem { values, vectors })
             }
             Vectors::Range(range) => {
@@ -149,18 +187,6 @@ impl<T: Scalar> Reduction<T> {
         values.iter_mut().for_each(|v| *v /= self.power());
         values
     }
-
-    /// Eigenvectors of the matrix from those of the tridiagonal one.
-    fn back(&self, chased: &Chased<T>, vectors: &mut Mat<T>) {
-        chased.apply(vectors.as_mut());
-        self.transform_many_back(vectors.as_mut());
-        vectors.as_mut().par_col_iter_mut().for_each(|column| {
-            let larger = |a: f64, b: &T| if Scalar::f64(*b).abs() > a.abs() { Scalar::f64(*b) } else { a };
-            if column.rb().iter().fold(0.0, larger) < 0.0 {
-                column.iter_mut().for_each(|x| *x = -*x);
-            }
-        });
-    }
 }
 
 impl<T: Scalar> Panels<T> {
@@ -174,10 +200,13 @@ impl<T: Scalar> Panels<T> {
     ///
     /// # Panics
     /// The range ends beyond n.
-    pub fn vectors(&self, range: Range<usize>) -> Mat<T> {
+    pub fn vectors(&self, range: Range<usize>) -> Columns<T> {
         assert!(range.end <= self.values.len(), "vectors {range:?} of {}", self.values.len());
-        let mut vectors = self.halves.columns(range);
-        self.reduction.back(&self.chased, &mut vectors);
+        let mut numbers = self.halves.columns(range);
+        self.chased.apply(&mut numbers);
+        let mut vectors = Columns { rows: self.values.len(), numbers };
+        self.reduction.transform_many_back(vectors.as_mut());
+        vectors.fix_signs();
         vectors
     }
 }

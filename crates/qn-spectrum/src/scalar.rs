@@ -1,8 +1,10 @@
 use faer::traits::RealField;
 use faer::{Mat, MatMut, MatRef};
 
+use crate::lanes::Lanes;
+
 /// The precision in which a matrix or the vectors of a solver are stored: f32 or f64.
-pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
+pub trait Scalar: RealField + bytemuck::Pod + Lanes + Copy + Send + Sync + 'static {
     /// Numbers up to this, and down to its inverse, can be squared and divided by each other: about
     /// √(eps / smallest normal number).
     const SAFE: f64;

@@ -18,7 +18,7 @@ pub enum Stage {
     Tridiagonal(f64),
     /// Eigenvalues of the tridiagonal matrix.
     Eigenvalues,
-    /// Eigenvectors of the band matrix, and from there to the full one.
+    /// Eigenvectors of the tridiagonal or of the band matrix, and from there to the full one.
     Eigenvectors,
 }
 
