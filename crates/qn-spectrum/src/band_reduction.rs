@@ -11,9 +11,11 @@ use std::io::{self, Read, Write};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::matmul::matmul;
 use faer::linalg::{qr, triangular_solve};
+use faer::prelude::ReborrowMut as _;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
+use crate::back;
 use crate::band::Band;
 use crate::scaling::safe_power;
 use crate::stored::{read_entries, read_sizes, unsound, write_entries, write_sizes};
@@ -78,6 +80,11 @@ impl<T: Scalar> Reduction<T> {
         self.triangle.order()
     }
 
+    /// The width of the band.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
     /// The power of two by which the matrix, and so every eigenvalue, is multiplied.
     pub(crate) fn power(&self) -> f64 {
         self.power
@@ -124,7 +131,7 @@ impl<T: Scalar> Reduction<T> {
         Band::of(&self.triangle, self.width)
     }
 
-    /// x ← Q x for vectors of the band matrix.
+    /// x ← Q x for few vectors of the band matrix, in double precision.
     pub(crate) fn transform_back(&self, x: &mut Mat<f64>) {
         let n = self.order();
         let (mut reflector, mut vs) = (Update::none(n, self.width), Mat::zeros(n, self.width));
@@ -137,6 +144,17 @@ impl<T: Scalar> Reduction<T> {
             let part = x.as_mut().subrows_mut(start, n - start);
             let svx = s * inner(v.as_ref(), part.as_ref());
             add_rows(part, -1.0, v.as_ref(), svx.as_ref());
+        }
+    }
+
+    /// x ← Q x for many vectors of the band matrix. Columns of x do not depend on those beside them.
+    pub(crate) fn transform_many_back(&self, mut x: MatMut<'_, T>) {
+        let panels = self.triangle.width() / self.width;
+        for (block, factors) in self.factors.chunks(panels).enumerate().rev() {
+            let start = block * self.triangle.width() + self.width;
+            let column = self.triangle.columns()[block].as_ref().split_at_row(self.width).1;
+            let reflector = back::Reflector::new(column, self.width, factors);
+            x.rb_mut().split_at_row_mut(start).1.par_col_chunks_mut(PANEL).for_each(|x| reflector.apply(x));
         }
     }
 
@@ -228,7 +246,7 @@ fn multiply_sum<T: Scalar>(y: MatMut<'_, T>, parts: &[MatRef<'_, T>], b: MatRef<
 }
 
 /// aᵀ b, in parallel over rows.
-fn inner<T: Scalar>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
+pub(crate) fn inner<T: Scalar>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
     let parts: Vec<Mat<T>> =
         a.par_row_chunks(ROWS).zip(b.par_row_chunks(ROWS)).map(|(a, b)| a.transpose() * b).collect();
     parts.into_iter().reduce(|a, b| a + b).unwrap_or_else(|| Mat::zeros(a.ncols(), b.ncols()))
@@ -273,6 +291,9 @@ fn convert<T: Scalar, U: Scalar>(to: MatMut<'_, U>, from: MatRef<'_, T>, round: 
         }
     });
 }
+
+/// Vectors that a block reflector is applied to at a time.
+const PANEL: usize = 128;
 
 /// Columns that the QR factorisation of a panel takes together.
 const QR_BLOCK: usize = 32;

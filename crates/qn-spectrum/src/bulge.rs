@@ -9,7 +9,9 @@
 use pulp::Simd;
 use rayon::prelude::*;
 
+use crate::Scalar;
 use crate::band::Band;
+use crate::chased::Chased;
 use crate::tridiagonal::Tridiagonal;
 
 /// Sweeps of a tile.
@@ -21,9 +23,11 @@ const STEPS: usize = 2 * SWEEPS + 4;
 /// Registers that a column of the block below the diagonal one may fill, so that two vectors and a column fit.
 const IN_REGISTERS: usize = 8;
 
-/// Reduces a band matrix; `observe` hears the share of the work that is done and may stop it.
-pub(crate) fn tridiagonalise<E>(
+/// Reduces a band matrix, and keeps the reflections where there is room for them; `observe` hears the share of the work
+/// that is done and may stop it.
+pub(crate) fn tridiagonalise<T: Scalar, E>(
     mut band: Band,
+    mut chased: Option<&mut Chased<T>>,
     mut observe: impl FnMut(f64) -> Result<(), E>,
 ) -> Result<Tridiagonal, E> {
     let (n, w) = (band.n, band.width);
@@ -38,7 +42,8 @@ pub(crate) fn tridiagonalise<E>(
             let first = (wave + 1).saturating_sub(tiles).div_ceil(2);
             let live: Vec<(usize, usize)> =
                 (first..=(wave / 2).min(sweeps - 1)).map(|s| (s, wave - 2 * s)).collect();
-            run_wave(&mut band, &mut reflections, &live);
+            let kept = chased.as_mut().map_or(&mut [][..], |chased| chased.sweeps_mut());
+            run_wave(&mut band, &mut reflections, kept, &live);
             let done = (wave + 1) as f64 / waves as f64;
             observe(1.0 - (1.0 - done).powi(2))?;
         }
@@ -56,10 +61,15 @@ struct Reflection {
 }
 
 /// Does tiles of disjoint columns, which come in descending order of columns.
-fn run_wave(band: &mut Band, reflections: &mut [Reflection], tiles: &[(usize, usize)]) {
+fn run_wave<T: Scalar>(
+    band: &mut Band,
+    mut reflections: &mut [Reflection],
+    mut kept: &mut [Vec<T>],
+    tiles: &[(usize, usize)],
+) {
     let (n, w, stride) = (band.n, band.width, band.stride);
     let mut parts = Vec::with_capacity(tiles.len());
-    let (mut data, mut kept) = (band.data.as_mut_slice(), reflections);
+    let mut data = band.data.as_mut_slice();
     // Sweeps ascend while columns descend: take data from the end, reflections from the start.
     let mut taken = 0;
     for &(s, t) in tiles {
@@ -69,21 +79,25 @@ fn run_wave(band: &mut Band, reflections: &mut [Reflection], tiles: &[(usize, us
         let start = start.min(data.len() / stride);
         let (rest, part) = data.split_at_mut(start * stride);
         data = rest;
-        let (skipped, rest) = kept.split_at_mut(sweep - taken);
-        let _ = skipped;
-        let count = SWEEPS.min(rest.len());
-        let (own, rest) = rest.split_at_mut(count);
-        kept = rest;
-        taken = sweep + count;
-        parts.push((sweep, t, start, part, own));
+        let own = take(&mut reflections, sweep - taken, SWEEPS);
+        let kept = take(&mut kept, sweep - taken, SWEEPS);
+        taken = sweep + own.len();
+        parts.push(Tile { n, w, stride, start, data: part, sweep, t, reflections: own, kept });
     }
-    parts.into_par_iter().with_max_len(1).for_each(|(sweep, t, start, data, reflections)| {
-        pulp::Arch::new().dispatch(Tile { n, w, stride, start, data, sweep, t, reflections });
-    });
+    parts.into_par_iter().with_max_len(1).for_each(|tile| pulp::Arch::new().dispatch(tile));
+}
+
+/// Some of a slice's elements, after some that are left out; what follows stays. Fewer where it ends.
+fn take<'a, T>(from: &mut &'a mut [T], skip: usize, count: usize) -> &'a mut [T] {
+    let all = std::mem::take(from);
+    let (_, rest) = all.split_at_mut(skip.min(all.len()));
+    let (taken, rest) = rest.split_at_mut(count.min(rest.len()));
+    *from = rest;
+    taken
 }
 
 /// Some columns of the band.
-struct Tile<'a> {
+struct Tile<'a, T> {
     n: usize,
     w: usize,
     stride: usize,
@@ -94,9 +108,11 @@ struct Tile<'a> {
     sweep: usize,
     t: usize,
     reflections: &'a mut [Reflection],
+    /// The vectors of its sweeps, as far as they are there; empty where they are not wanted.
+    kept: &'a mut [Vec<T>],
 }
 
-impl pulp::WithSimd for Tile<'_> {
+impl<T: Scalar> pulp::WithSimd for Tile<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -109,16 +125,25 @@ impl pulp::WithSimd for Tile<'_> {
             }
             let steps = (self.t * STEPS).saturating_sub(2 * i)..((self.t + 1) * STEPS).saturating_sub(2 * i);
             for step in steps {
-                if s + 1 + step * self.w >= self.n {
+                let first = s + 1 + step * self.w;
+                if first >= self.n {
                     break;
                 }
-                self.step(simd, s, step, reflection);
+                if step == 0 {
+                    let column = self.column(first, s, self.w.min(self.n - first));
+                    *reflection = reflect(simd, column);
+                }
+                if let Some(kept) = self.kept.get_mut(i) {
+                    let shown = if reflection.tau == 0.0 { 0.0 } else { 1.0 };
+                    kept.extend(reflection.v.iter().map(|&v| T::of(shown * v)));
+                }
+                self.step(simd, first, reflection);
             }
         }
     }
 }
 
-impl Tile<'_> {
+impl<T> Tile<'_, T> {
     /// Entries (from, j), (from + 1, j), ...
     #[inline(always)]
     fn column(&mut self, from: usize, j: usize, len: usize) -> &mut [f64] {
@@ -127,14 +152,9 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    fn step<S: Simd>(&mut self, simd: S, s: usize, t: usize, reflection: &mut Reflection) {
+    fn step<S: Simd>(&mut self, simd: S, first: usize, reflection: &mut Reflection) {
         let (n, w) = (self.n, self.w);
-        let first = s + 1 + t * w;
         let m = w.min(n - first);
-        if t == 0 {
-            let column = self.column(first, s, m);
-            *reflection = reflect(simd, column);
-        }
         if reflection.tau != 0.0 {
             self.two_sided(simd, first, reflection);
         }

@@ -5,20 +5,28 @@
 //! [`DenseSymmetric`] finds all of them of small matrices, [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
 //! and [`hutch_plus_plus`] estimate what all of them together are like.
 
+mod back;
 mod band;
 mod band_reduction;
+mod block;
 mod bulge;
+mod chased;
+mod conquer;
 mod deflation;
 mod dense;
 mod density;
 mod eigenpairs;
+mod eigh;
 mod factorisation;
 mod lanczos;
+mod lanes;
+mod merge;
 mod operator;
 mod orthogonal;
 mod preconditioned;
 mod scalar;
 mod scaling;
+mod secular;
 mod stored;
 mod tall;
 mod trace;
@@ -32,6 +40,7 @@ pub use deflation::Completed;
 pub use dense::{DenseSymmetric, FullSpectrum};
 pub use density::{Density, DensityOptions, density};
 pub use eigenpairs::{Eigenpairs, Solver, SpectrumError, StopReason, Which};
+pub use eigh::{Columns, Eigensystem, Panels, Vectors, eigh};
 pub use lanczos::{LanczosOptions, Progress, complete, lanczos, verified};
 pub use operator::{OperatorError, SymmetricOperator};
 pub use preconditioned::Preconditioned;

@@ -1,11 +1,15 @@
 use faer::traits::RealField;
 use faer::{Mat, MatMut, MatRef};
 
+use crate::lanes::Lanes;
+
 /// The precision in which a matrix or the vectors of a solver are stored: f32 or f64.
-pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
+pub trait Scalar: RealField + bytemuck::Pod + Lanes + Copy + Send + Sync + 'static {
     /// Numbers up to this, and down to its inverse, can be squared and divided by each other: about
     /// √(eps / smallest normal number).
     const SAFE: f64;
+    /// The distance of 1 to the next number.
+    const EPS: f64;
     /// What projecting out twice leaves of a vector of length 1 that lies in the span: some roundings.
     const LEFT: f64;
     /// Rows of tall matrices that are computed with at a time in double precision: all of them where they need not be
@@ -25,6 +29,7 @@ pub trait Scalar: RealField + bytemuck::Pod + Copy + Send + Sync + 'static {
 
 impl Scalar for f32 {
     const SAFE: f64 = 1e15;
+    const EPS: f64 = Self::EPSILON as f64;
     const LEFT: f64 = 10.0 * Self::EPSILON as f64;
     const STRIP: usize = 1024;
     const NAME: &'static str = "f32";
@@ -58,6 +63,7 @@ impl Scalar for f32 {
 
 impl Scalar for f64 {
     const SAFE: f64 = 1e145;
+    const EPS: f64 = Self::EPSILON;
     const LEFT: f64 = 100.0 * Self::EPSILON;
     const STRIP: usize = usize::MAX;
     const NAME: &'static str = "f64";

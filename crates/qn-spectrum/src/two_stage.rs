@@ -18,7 +18,7 @@ pub enum Stage {
     Tridiagonal(f64),
     /// Eigenvalues of the tridiagonal matrix.
     Eigenvalues,
-    /// Eigenvectors of the band matrix, and from there to the full one.
+    /// Eigenvectors of the tridiagonal or of the band matrix, and from there to the full one.
     Eigenvectors,
 }
 
@@ -84,7 +84,8 @@ impl<T: Scalar> Reduction<T> {
     ) -> Result<PartialSpectrum, SpectrumError> {
         while self.step() {}
         let (n, band) = (self.order(), self.band());
-        let tridiagonal = bulge::tridiagonalise(band.clone(), |done| observe(Stage::Tridiagonal(done)))?;
+        let tridiagonal =
+            bulge::tridiagonalise::<T, _>(band.clone(), None, |done| observe(Stage::Tridiagonal(done)))?;
         observe(Stage::Eigenvalues)?;
         let mut values = tridiagonal.eigenvalues()?;
         let chosen = ends(n, bottom, top);
