@@ -17,13 +17,15 @@ use crate::terminal::Terminal;
 
 /// Train a classifier with SGD or the quasi-Newton optimiser, logging class gradients.
 #[derive(Parser)]
-#[command(version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
+#[command(name = "qn-train", version, about = ABOUT, after_help = EXAMPLES, args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     train: TrainArgs,
 }
+
+const ABOUT: &str = "Trains classifiers with SGD or the quasi-Newton optimiser and logs class gradients";
 
 const EXAMPLES: &str = "Examples:
   qn-train --arch digits --data digits --optimizer qn --lr 0.01 --out runs/qn

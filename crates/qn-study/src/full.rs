@@ -181,7 +181,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         partial: &mut Partial<'_>,
         operator: &impl SymmetricOperator,
     ) -> Result<(Triangle<T>, Assembled)> {
-        let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
+        let (args, p) = (self.args, self.curvature.dim());
         let which = args.problem.operator.operator();
         let plan = self.curvature.assembly_plan(which);
         partial.announce(Assembly::<T>::bytes(p));

@@ -31,11 +31,13 @@ use crate::shell::ShellCommand;
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
 #[derive(Parser)]
-#[command(version, about, after_help = EXAMPLES)]
+#[command(name = "qn-analyse", version, about = ABOUT, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const ABOUT: &str = "Spectrum of a trained network's Hessian and its overlap with the class gradients";
 
 const EXAMPLES: &str = "Examples:
   qn-analyse reproduce digits

@@ -124,7 +124,7 @@ impl Directions {
             inside: self.inside.matrix()?,
             outside: self.outside,
         };
-        Stability::of(&step, &curvature)
+        Ok(Stability::of(&step, &curvature)?)
     }
 
     /// b g + Vᵀ M V g.

@@ -24,7 +24,7 @@ pub use averages::Averages;
 pub(crate) use curvatures::Curvatures;
 use directions::{Directions, NewtonStep, model_curvature, orthonormal_rows, unit_rows};
 use momentum::Momentum;
-use qn_spectrum::{Preconditioner, Stability};
+use qn_spectrum::Stability;
 
 /// SGD with momentum or the quasi-Newton method, acting on θ as one vector.
 pub struct Optimizer {
