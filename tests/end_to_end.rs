@@ -35,7 +35,7 @@ snapshot-every = 2
 
 #[test]
 fn committed_reference_and_schemas_are_fresh() {
-    for (name, text) in qn_analyse::cli::reference().unwrap() {
+    for (name, text) in qn_cli::analyse::reference().unwrap() {
         let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(&name);
         let words = "run `cargo run --bin qn-analyse -- reference` and commit";
         assert!(std::fs::read_to_string(committed).unwrap_or_default() == text, "{name}: {words}");

@@ -17,7 +17,7 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     std::fs::remove_file(&run).unwrap();
     let out = run.to_str().unwrap();
     let line = "qn-train --arch digits --data digits --samples 40 --steps 1 --threads 1 --quiet --out";
-    let _ = qn_train::cli::Cli::parse_from(line.split(' ').chain([out])).run();
+    let _ = qn_cli::train::Cli::parse_from(line.split(' ').chain([out])).run();
     qn_fuzz::analyse(&["eigen", out, "-q", "-k", "10"]).unwrap();
     std::fs::remove_file(run.join("reports/eigen.json")).unwrap();
     run

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser as _;
-use qn_train::Interrupt;
+use qn_cli::Interrupt;
 
 /// The bytes in a file of that name, in a folder of this process.
 pub fn written(name: &str, bytes: &[u8]) -> PathBuf {
@@ -16,5 +16,5 @@ pub fn written(name: &str, bytes: &[u8]) -> PathBuf {
 /// What `qn-analyse` makes of a command line, in this process.
 pub fn analyse(words: &[&str]) -> Option<u8> {
     let line = std::iter::once("qn-analyse").chain(words.iter().copied());
-    qn_analyse::cli::Cli::try_parse_from(line).ok()?.outcome(&Interrupt::default()).ok()
+    qn_cli::analyse::Cli::try_parse_from(line).ok()?.outcome(&Interrupt::default()).ok()
 }

@@ -1,6 +1,6 @@
 //! Running the programs in a folder of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) struct Sandbox(tempfile::TempDir);
@@ -56,9 +56,6 @@ impl Sandbox {
     }
 }
 
-/// Another package's program: cargo puts it beside ours when the whole workspace is tested.
 pub(crate) fn train_program() -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_qn-analyse")).with_file_name("qn-train");
-    assert!(program.is_file(), "run `cargo test --workspace`: these tests need qn-train as well");
-    program.to_str().unwrap().to_owned()
+    env!("CARGO_BIN_EXE_qn-train").to_owned()
 }

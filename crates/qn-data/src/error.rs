@@ -22,7 +22,7 @@ pub enum DataError {
         instead: String,
     },
     /// A file of one's own is not there.
-    #[error("the data file {path} is missing: give its path with --data")]
+    #[error("the data file {path} is missing: give its path with `data`")]
     NoFile {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum DataError {
         split: &'static str,
     },
     /// Mean and standard deviation make no sense.
-    #[error("--normalise {asked}: {reason}")]
+    #[error("`normalise` {asked}: {reason}")]
     Normalise {
         /// As asked.
         asked: String,
@@ -60,7 +60,7 @@ pub enum DataError {
         reason: String,
     },
     /// More samples were asked for than there are, or none.
-    #[error("--samples {asked}: the {split} split of {dataset} has {have} samples; ask for 1 to {have}")]
+    #[error("`samples` {asked}: the {split} split of {dataset} has {have} samples; ask for 1 to {have}")]
     Samples {
         /// As asked.
         asked: usize,
@@ -70,6 +70,24 @@ pub enum DataError {
         split: &'static str,
         /// Which data set.
         dataset: String,
+    },
+    /// A network or a loss that was asked for does not fit the data.
+    #[error(transparent)]
+    Misfit(#[from] qn_run::Invalid),
+    /// There is no such architecture, or it is none.
+    #[error(transparent)]
+    Architecture(#[from] qn_model::ModelError),
+    /// The data are not those that a run was begun with.
+    #[error(
+        "the {split} split of {dataset} has changed since {run} was begun: its SHA-256 is not the one in manifest.json"
+    )]
+    Changed {
+        /// Which part.
+        split: &'static str,
+        /// Which data.
+        dataset: String,
+        /// The run.
+        run: PathBuf,
     },
     /// The data set cannot be brought.
     #[error("cannot fetch {dataset}: {reason}")]

@@ -3,8 +3,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::source::Source;
 use crate::sources::cifar::Cifar;
 use crate::sources::digits::Digits;
@@ -26,26 +24,6 @@ pub enum DataName {
     Cifar100,
     /// `x` and `y` (and `x_test` and `y_test`) in a .npz or .safetensors file.
     File(PathBuf),
-}
-
-/// Which part of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// For fitting.
-    Train,
-    /// For measuring.
-    Test,
-}
-
-impl Split {
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        }
-    }
 }
 
 impl FromStr for DataName {

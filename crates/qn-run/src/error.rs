@@ -39,22 +39,22 @@ pub enum RunError {
     },
     /// The run exists and nothing was said about it.
     #[error(
-        "{0} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"
+        "{0} already holds a run: give `resume` to go on with it, `overwrite` to replace it, or another `out`"
     )]
     Exists(PathBuf),
     /// A folder without a run holds a file that a run would replace.
-    #[error("{0} is there, but no run that it could belong to: move it away, or give another --out")]
+    #[error("{0} is there, but no run that it could belong to: move it away, or give another `out`")]
     Foreign(PathBuf),
     /// There is no run.
     #[error("{0} is not a run directory (it has no config.toml)")]
     NotARun(PathBuf),
     /// A file where a run directory was expected.
     #[error(
-        "{0} is a file and not a run directory: a file of parameters is given with --checkpoint, --arch and --data"
+        "{0} is a file and not a run directory: a file of parameters is given with `checkpoint`, `arch` and `data`"
     )]
     IsAFile(PathBuf),
     /// Another process has the run.
-    #[error("{0} is in use by another process: wait for it to end, or give another --out")]
+    #[error("{0} is in use by another process: wait for it to end, or give another `out`")]
     InUse(PathBuf),
     /// The file belongs to another network.
     #[error(

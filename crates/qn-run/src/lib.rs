@@ -11,8 +11,10 @@ mod events;
 mod files;
 mod foreign;
 mod manifest;
+mod metric;
 mod metrics;
 mod normalisation;
+mod observe;
 mod options;
 mod pickle;
 mod snapshot;
@@ -28,8 +30,10 @@ pub use error::RunError;
 pub use files::write_whole;
 pub use foreign::{read_parameters, read_tensors};
 pub use manifest::{Manifest, Versions};
-pub use metrics::{Metric, MetricsLog, read_metrics};
+pub use metric::Metric;
+pub use metrics::{MetricsLog, read_metrics};
 pub use normalisation::Normalisation;
+pub use observe::{Invalid, Level, Observer, Stage, StopOnly, Unobserved, bytes};
 pub use options::{
     Augment, Basis, ClassStatistics, LambdaSource, LossKind, MomentumOn, Newton, NewtonScale, OptimizerKind,
     Projection, Schedule, Subspace,

@@ -1,7 +1,8 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the parameters are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent with momentum.
@@ -21,7 +22,7 @@ impl OptimizerKind {
 }
 
 /// What training minimises: the mean of PyTorch's loss of that name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
     /// Softmax cross-entropy.
@@ -49,7 +50,7 @@ impl LossKind {
 }
 
 /// What the momentum buffer accumulates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MomentumOn {
     /// The whole preconditioned update.
@@ -59,7 +60,7 @@ pub enum MomentumOn {
 }
 
 /// The vectors v_k along which Newton steps are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Basis {
     /// The normalised class gradients themselves, as in the paper.
@@ -70,7 +71,7 @@ pub enum Basis {
 
 /// The curvature that a Newton step along a class gradient divides by. p is the softmax, c_k a class gradient,
 /// v_k = c_k/|c_k|.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LambdaSource {
     /// Eq. (12) as printed: (1/|B|) Σ y_k p_k (1 − p_k) |c_k|².
@@ -97,7 +98,7 @@ impl LambdaSource {
 }
 
 /// How curvatures along the class gradients become a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Newton {
     /// Each direction for itself: 1/λ_k.
@@ -109,7 +110,7 @@ pub enum Newton {
 }
 
 /// What the Newton steps are multiplied by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NewtonScale {
     /// 1, as eq. (15) is printed: η g + Σ (1/λ_k − η) (v_k · g) v_k.
@@ -120,7 +121,7 @@ pub enum NewtonScale {
 }
 
 /// How the learning rate changes from step to step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// Not at all.
@@ -134,7 +135,7 @@ pub enum Schedule {
 }
 
 /// How training pictures are varied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Augment {
     /// Not at all.
@@ -145,7 +146,7 @@ pub enum Augment {
 }
 
 /// What SGD keeps of the gradient.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Projection {
     /// All of it.
@@ -158,7 +159,7 @@ pub enum Projection {
 }
 
 /// Which subspace a projection is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Subspace {
     /// The span of the averaged class gradients.
@@ -169,7 +170,7 @@ pub enum Subspace {
 }
 
 /// What class gradients take batch normalisation's statistics for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassStatistics {
     /// Functions of the whole batch, which they are: C + 1 backward passes.

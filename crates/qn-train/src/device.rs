@@ -10,12 +10,12 @@ pub fn parse_device(name: &str) -> Result<Device> {
         return Ok(Device::Cpu);
     }
     let Some(index) = name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) else {
-        bail!("--device {name}: give cpu or cuda:N");
+        bail!("`device` {name}: give cpu or cuda:N");
     };
     if !cfg!(feature = "cuda") {
         bail!(
-            "--device {name}: this build has no CUDA support; build with `--features cuda`, or use --device cpu"
+            "`device` {name}: this build has no CUDA support; build with the feature cuda, or use `device` cpu"
         );
     }
-    Device::new_cuda(index).with_context(|| format!("--device {name}: no such CUDA device"))
+    Device::new_cuda(index).with_context(|| format!("`device` {name}: no such CUDA device"))
 }

@@ -1,97 +1,21 @@
-//! What a training run is asked for, prepares, and ends with.
+//! What a training run prepares before its first step.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use candle_core::DType;
-use qn_data::{DataName, Dataset, Split};
+use qn_data::{DataName, Dataset, Split, check_loss, refuse_changed_data};
 use qn_model::{Graph, ParamLayout, initial_parameters};
 use qn_run::{
-    Augment, Checkpoint, LossKind, Manifest, MetricsLog, OptimizerKind, RunDirectory, Snapshot, TrainConfig,
-    Versions,
+    Augment, Checkpoint, Invalid, Level, LossKind, Manifest, MetricsLog, Observer, OptimizerKind,
+    RunDirectory, Snapshot, TrainConfig, Versions, bytes,
 };
 
+use crate::launch::{Launch, Outcome, TrainError};
 use crate::optim::keeps_averages;
 use crate::trainer::Trainer;
-use crate::ui::{Verbosity, bytes};
-use crate::{Interrupt, Optimizer, Usage, check_loss, model, parse_device};
-
-/// Why a run ended before its last step.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The loss, the parameters, or what the optimiser goes by is NaN or infinite.
-    #[error(
-        "{what} is {value} at step {step} with --lr {lr}: the run has diverged. {checkpoint}; try a smaller --lr or a larger --damping"
-    )]
-    Diverged {
-        /// What is not finite.
-        what: &'static str,
-        /// The value.
-        value: f64,
-        /// At which step.
-        step: u64,
-        /// Learning rate η.
-        lr: f64,
-        /// Where the last good parameters are, in words.
-        checkpoint: String,
-    },
-    /// A signal came; everything is saved.
-    #[error("interrupted after step {step}; go on with `qn-train --resume --out {out}`")]
-    Interrupted {
-        /// Steps taken.
-        step: u64,
-        /// The run.
-        out: PathBuf,
-        /// Exit code to end with.
-        code: u8,
-    },
-    /// The snapshots would not fit.
-    #[error(
-        "the snapshots and checkpoints need {need}, but {out} has {free} free: raise --snapshot-every, or give an --out on a larger disk"
-    )]
-    Disk {
-        /// Memory that the run needs, with its unit.
-        need: String,
-        /// Memory that is free, with its unit.
-        free: String,
-        /// The run.
-        out: PathBuf,
-    },
-}
-
-/// What [`train`] is asked for.
-pub struct Launch<'a> {
-    /// The run's configuration; a resumed run's own is read from its directory.
-    pub config: &'a TrainConfig,
-    /// Where the data sets are.
-    pub data_dir: &'a Path,
-    /// The run directory.
-    pub out: &'a Path,
-    /// Go on with the run that is there.
-    pub resume: bool,
-    /// Go on with other data than the run was begun with.
-    pub changed_data: bool,
-    /// Replace the run that is there.
-    pub overwrite: bool,
-    /// How much to say.
-    pub verbosity: Verbosity,
-    /// When to stop early.
-    pub interrupt: Interrupt,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Steps taken in all.
-    pub steps: u64,
-    /// Mean loss of the test split, where there is one.
-    pub val_loss: Option<f64>,
-    /// Accuracy on the test split, where there are classes too.
-    pub val_accuracy: Option<f64>,
-    /// Seconds of training, over all sittings.
-    pub seconds: f64,
-}
+use crate::{Optimizer, model, parse_device};
 
 /// Trains to the last step, or until interrupted or diverged.
 ///
@@ -119,7 +43,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         check_disk(launch, &graph)?;
         RunDirectory::create(launch.out, launch.overwrite)?
     };
-    let saved = if launch.resume { last_checkpoint(&run, &layout, launch.verbosity)? } else { None };
+    let saved = if launch.resume { last_checkpoint(&run, &layout, launch.observer)? } else { None };
     if !launch.resume {
         run.write_manifest(&manifest(config, &layout, &train_set, test_set.as_ref()))?;
     }
@@ -144,19 +68,22 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
         run.write_config(config)?;
         MetricsLog::create(&run.metrics_path(), events.as_deref())?
     };
-    launch.verbosity.say(format_args!(
-        "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
-        config.architecture.name,
-        layout.len(),
-        match config.optimizer {
-            OptimizerKind::Sgd => "SGD",
-            OptimizerKind::Qn => "quasi-Newton",
-        },
-        train_set.len(),
-        train_set.name(),
-        config.steps,
-    ));
-    say_of_data(launch.verbosity, config, &train_set);
+    launch.observer.say(
+        Level::Note,
+        format_args!(
+            "{}: {} parameters, {} on {} samples of {}, {} steps from step {step}",
+            config.architecture.name,
+            layout.len(),
+            match config.optimizer {
+                OptimizerKind::Sgd => "SGD",
+                OptimizerKind::Qn => "quasi-Newton",
+            },
+            train_set.len(),
+            train_set.name(),
+            config.steps,
+        ),
+    );
+    say_of_data(launch.observer, config, &train_set);
     let trainer = Trainer {
         config,
         launch,
@@ -182,7 +109,7 @@ fn load_data(config: &TrainConfig, data_dir: &Path) -> Result<(Dataset, Option<D
     let form = source.form();
     check_loss(Some(config.loss), &form)?;
     if !form.fits(config.architecture.classes) {
-        return Err(Usage(format!(
+        return Err(Invalid(format!(
             "the data ask for {} outputs and the network has {}: they are not those of this run",
             form.outputs(),
             config.architecture.classes
@@ -199,7 +126,7 @@ fn load_data(config: &TrainConfig, data_dir: &Path) -> Result<(Dataset, Option<D
     let train_set = load(Split::Train, config.samples)?;
     if config.augment != Augment::None && !train_set.can_be_varied() {
         return Err(
-            Usage("--augment crop-flip takes pictures whose pixels are normalised bytes".into()).into()
+            Invalid("`augment` crop-flip takes pictures whose pixels are normalised bytes".into()).into()
         );
     }
     let test_set = if source.samples(Split::Test)? > 0 { Some(load(Split::Test, None)?) } else { None };
@@ -207,31 +134,34 @@ fn load_data(config: &TrainConfig, data_dir: &Path) -> Result<(Dataset, Option<D
 }
 
 /// What may surprise about the data: how inputs of a file are normalised, and classes without samples.
-fn say_of_data(verbosity: Verbosity, config: &TrainConfig, set: &Dataset) {
+fn say_of_data(observer: &dyn Observer, config: &TrainConfig, set: &Dataset) {
     if let Ok(DataName::File(_)) = config.data.parse() {
         match (set.normalisation(), set.has_raw_bytes()) {
-            (Some(by), _) => verbosity.say(format_args!(
+            (Some(by), _) => observer.say(Level::Note, format_args!(
                 "inputs are (x - mean)/std with mean {} and std {}",
                 in_short(&by.mean),
                 in_short(&by.std)
             )),
-            (None, true) => verbosity.warn(
-                "inputs are bytes from 0 to 255, taken as they are: --normalise auto, or MEAN,STD, brings them to where \
+            (None, true) => observer.say(Level::Warning, format_args!(
+                "inputs are bytes from 0 to 255, taken as they are: `normalise` auto, or MEAN,STD, brings them to where \
                  networks learn well",
-            ),
-            (None, false) => verbosity.say("inputs are taken as they are (--normalise none)"),
+            )),
+            (None, false) => observer.say(Level::Note, format_args!("inputs are taken as they are (`normalise` none)")),
         }
     }
     let absent = set.absent_classes(config.architecture.classes);
     if config.loss == LossKind::CrossEntropy && !absent.is_empty() {
         let classes = config.architecture.classes;
         let list: Vec<String> = absent.iter().take(10).map(ToString::to_string).collect();
-        verbosity.warn(format_args!(
-            "{} of {classes} classes have no training samples: {}{}",
-            absent.len(),
-            list.join(", "),
-            if absent.len() > 10 { ", ..." } else { "" }
-        ));
+        observer.say(
+            Level::Warning,
+            format_args!(
+                "{} of {classes} classes have no training samples: {}{}",
+                absent.len(),
+                list.join(", "),
+                if absent.len() > 10 { ", ..." } else { "" }
+            ),
+        );
     }
 }
 
@@ -242,7 +172,7 @@ fn in_short(numbers: &[f64]) -> String {
 
 /// Refuses a run that would come to a batch of one sample where batch normalisation has one position a channel. The last
 /// snapshot takes the batch after the last step.
-fn check_batches(config: &TrainConfig, graph: &Graph, samples: usize) -> Result<(), Usage> {
+fn check_batches(config: &TrainConfig, graph: &Graph, samples: usize) -> Result<(), Invalid> {
     let Some(layer) = graph.batch_norm_of_one_position() else { return Ok(()) };
     let size = config.batch_size.unwrap_or(samples).clamp(1, samples);
     let before_last = (samples.div_ceil(size) - 1) as u64;
@@ -251,34 +181,17 @@ fn check_batches(config: &TrainConfig, graph: &Graph, samples: usize) -> Result<
     if samples - before_last as usize * size > 1 || config.steps < first {
         return Ok(());
     }
-    Err(Usage(format!(
+    Err(Invalid(format!(
         "{which} has one sample ({samples} samples in batches of {size}), which gives the batch normalisation '{layer}' \
-         one value a channel, and that has no variance: choose --batch-size or --samples so that two or more are left"
+         one value a channel, and that has no variance: choose `batch_size` or `samples` so that two or more are left"
     )))
-}
-
-/// Refuses data whose first `samples` have another SHA-256 than the run's manifest says.
-///
-/// # Errors
-/// They have.
-pub fn refuse_changed_data(run: &Path, data: &Dataset, samples: usize, expected: &str) -> Result<()> {
-    if data.sha256_of_first(samples).as_deref() == Some(expected) {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "the {} split of {} has changed since {} was begun: its SHA-256 is not the one in manifest.json; bring the data \
-         back (`qn-train fetch` checks them), or go on with --changed-data",
-        data.split().as_str(),
-        data.name(),
-        run.display()
-    )
 }
 
 /// The newest checkpoint that is whole, or none.
 fn last_checkpoint(
     run: &RunDirectory,
     layout: &ParamLayout,
-    verbosity: Verbosity,
+    observer: &dyn Observer,
 ) -> Result<Option<Checkpoint>> {
     let steps = run.checkpoint_steps()?;
     let mut damage = None;
@@ -286,7 +199,7 @@ fn last_checkpoint(
         match Checkpoint::read(&run.checkpoint_path(step), layout) {
             Ok(checkpoint) => return Ok(Some(checkpoint)),
             Err(e) => {
-                verbosity.warn(format_args!("{e}; trying the checkpoint before it"));
+                observer.say(Level::Warning, format_args!("{e}; trying the checkpoint before it"));
                 damage = Some(e);
             }
         }
@@ -324,14 +237,17 @@ fn check_disk(launch: &Launch<'_>, graph: &Graph) -> Result<()> {
     let of_checkpoint = Snapshot::size(classes, 2 * params, false);
     let need = snapshots.saturating_mul(each).saturating_add(checkpoints.saturating_mul(of_checkpoint));
     std::fs::create_dir_all(launch.out)
-        .with_context(|| format!("cannot make --out {}", launch.out.display()))?;
+        .with_context(|| format!("cannot make `out` {}", launch.out.display()))?;
     let free = fs4::available_space(launch.out).context("cannot tell the free disk space")?;
-    launch.verbosity.say(format_args!(
-        "{snapshots} snapshots of {} each: {} on disk in all, {} free",
-        bytes(each),
-        bytes(need),
-        bytes(free)
-    ));
+    launch.observer.say(
+        Level::Note,
+        format_args!(
+            "{snapshots} snapshots of {} each: {} on disk in all, {} free",
+            bytes(each),
+            bytes(need),
+            bytes(free)
+        ),
+    );
     if need > free {
         return Err(
             TrainError::Disk { need: bytes(need), free: bytes(free), out: launch.out.to_owned() }.into()

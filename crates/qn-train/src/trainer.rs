@@ -6,13 +6,12 @@ use anyhow::{Context as _, Result};
 use candle_core::{DType, Device, Tensor};
 use qn_curvature::Operator;
 use qn_data::{BatchTargets, Dataset, TargetForm, epoch_batches};
-use qn_run::{Augment, Checkpoint, LossKind, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
+use qn_run::{Augment, Checkpoint, Level, LossKind, Metric, MetricsLog, RunDirectory, Snapshot, TrainConfig};
+use qn_spectrum::Stability;
 
 use crate::model::to_f32s;
 use crate::optim::{Curvatures, keeps_averages};
-use crate::{
-    Batch, BatchTarget, ClassPass, Launch, Model, Optimizer, Outcome, PlainPass, Stability, TrainError,
-};
+use crate::{Batch, BatchTarget, ClassPass, Launch, Model, Optimizer, Outcome, PlainPass, TrainError};
 
 /// A run under way.
 pub(crate) struct Trainer<'a> {
@@ -35,8 +34,8 @@ pub(crate) struct Trainer<'a> {
 impl Trainer<'_> {
     /// Trains to the last step.
     pub(crate) fn run(mut self) -> Result<Outcome> {
-        let bar = self.launch.verbosity.bar(self.config.steps, "training");
-        bar.set_position(self.step);
+        let (observer, steps) = (self.launch.observer, self.config.steps);
+        observer.progress("training", self.step, steps);
         let per_epoch = self.steps_in_epoch();
         let mut order = (u64::MAX, Vec::new());
         let mut last = None;
@@ -57,32 +56,26 @@ impl Trainer<'_> {
                 if let Some((loss, accuracy)) = last {
                     let epoch = self.step.div_ceil(per_epoch);
                     let accuracy = accuracy.map(|a| format!("  test accuracy {:.2} %", 100.0 * a));
-                    bar.println(format!(
-                        "epoch {epoch:>3}  test loss {loss:.4}{}",
-                        accuracy.unwrap_or_default()
-                    ));
+                    observer.say(
+                        Level::Passing,
+                        format_args!("epoch {epoch:>3}  test loss {loss:.4}{}", accuracy.unwrap_or_default()),
+                    );
                 }
             }
             if let Some((loss, accuracy)) = seen {
                 let accuracy = accuracy.map(|a| format!("  accuracy {:.1} %", 100.0 * a));
-                bar.set_message(format!("loss {loss:.4}{}", accuracy.unwrap_or_default()));
+                observer.status(format_args!("loss {loss:.4}{}", accuracy.unwrap_or_default()));
             }
-            bar.set_position(self.step);
-            let interrupted = self.launch.interrupt.exit_code();
-            if done || interrupted.is_some() || self.step.is_multiple_of(self.config.checkpoint_every) {
+            observer.progress("training", self.step, steps);
+            let stopped = observer.should_stop();
+            if done || stopped || self.step.is_multiple_of(self.config.checkpoint_every) {
                 self.checkpoint()?;
             }
-            if let (Some(code), false) = (interrupted, done) {
-                bar.finish_and_clear();
-                return Err(TrainError::Interrupted {
-                    step: self.step,
-                    out: self.run.path().to_owned(),
-                    code,
-                }
-                .into());
+            if stopped && !done {
+                let out = self.run.path().to_owned();
+                return Err(TrainError::Interrupted { step: self.step, out }.into());
             }
         }
-        bar.finish_and_clear();
         if last.is_none() {
             // A run that was already complete when it was resumed.
             last = self.evaluate()?;
@@ -103,10 +96,13 @@ impl Trainer<'_> {
     fn warn_of_huge(&self, val_loss: f64) {
         let guess = (self.network.graph().classes() as f64).ln();
         if self.config.loss == LossKind::CrossEntropy && val_loss > 10.0 * guess {
-            self.launch.verbosity.warn(format_args!(
-                "the test loss, {val_loss:.4}, is far above {guess:.4}, which all classes being equally likely would give: \
-                 the run has come near to diverging; try a smaller --lr or a larger --damping"
-            ));
+            self.launch.observer.say(
+                Level::Warning,
+                format_args!(
+                    "the test loss, {val_loss:.4}, is far above {guess:.4}, which all classes being equally likely would \
+                     give: the run has come near to diverging; try a smaller `lr` or a larger `damping`"
+                ),
+            );
         }
     }
 

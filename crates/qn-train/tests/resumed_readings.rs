@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use qn_run::{RunDirectory, TensorFile, read_metrics};
-use qn_train::ui::Verbosity;
-use qn_train::{Interrupt, Launch, Settings, train};
+use qn_run::{RunDirectory, TensorFile, Unobserved, read_metrics};
+use qn_train::{Launch, Settings, train};
 
 const STEPS: u64 = 8;
 
@@ -17,8 +16,7 @@ fn run(settings: &Settings, out: &Path, resume: bool) {
         resume,
         changed_data: false,
         overwrite: false,
-        verbosity: Verbosity::Quiet,
-        interrupt: Interrupt::default(),
+        observer: &Unobserved,
     };
     assert_eq!(train(&launch).unwrap().steps, STEPS);
 }

@@ -1,9 +1,8 @@
 use anyhow::{Context as _, Result};
 use candle_core::{DType, Tensor};
 use faer::Mat;
-use qn_spectrum::FullSpectrum;
+use qn_spectrum::{FullSpectrum, Preconditioner, Stability};
 
-use super::stability::{Preconditioner, Stability};
 use crate::rows::squares;
 
 /// A step that treats a subspace in a way of its own: b g + Vᵀ M V g, V having the subspace's directions as rows.
@@ -125,7 +124,7 @@ impl Directions {
             inside: self.inside.matrix()?,
             outside: self.outside,
         };
-        Stability::of(&step, &curvature)
+        Ok(Stability::of(&step, &curvature)?)
     }
 
     /// b g + Vᵀ M V g.

@@ -8,7 +8,6 @@ mod averages;
 mod curvatures;
 mod directions;
 mod momentum;
-mod stability;
 
 use anyhow::{Context as _, Result, ensure};
 use candle_core::{DType, Tensor};
@@ -25,7 +24,7 @@ pub use averages::Averages;
 pub(crate) use curvatures::Curvatures;
 use directions::{Directions, NewtonStep, model_curvature, orthonormal_rows, unit_rows};
 use momentum::Momentum;
-pub use stability::{Preconditioner, Stability};
+use qn_spectrum::Stability;
 
 /// SGD with momentum or the quasi-Newton method, acting on θ as one vector.
 pub struct Optimizer {

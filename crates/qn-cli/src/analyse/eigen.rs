@@ -1,0 +1,75 @@
+use anyhow::Result;
+use clap::Args;
+use qn_spectrum::Which;
+use qn_study::{EigenRequest, Storage, Vectors, eigen};
+
+use super::problem::{ProblemArgs, show};
+use super::tables;
+use crate::interrupt::Interrupt;
+use crate::options::words;
+use crate::terminal::Terminal;
+
+/// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EigenArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Eigenpairs wanted.
+    #[arg(long, short, default_value_t = 10)]
+    k: usize,
+    /// From which end: LA (largest), SA (smallest), LM (largest magnitude) or BE (both ends).
+    #[arg(long, default_value = "LA")]
+    which: Which,
+    /// Build the whole matrix and find all eigenvalues; full_spectrum.json tells of them.
+    #[arg(long)]
+    full: bool,
+    /// With --full: the vectors of so many of the largest and of the smallest eigenvalues, or "all" [default: --k
+    /// of them at --which].
+    #[arg(long, value_name = "K|all", requires = "full", conflicts_with_all = ["k", "which"])]
+    vectors: Option<Vectors>,
+    /// With --full: seconds between saves of what is done, from which the same command goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "full")]
+    save_every: u64,
+    /// Residuals wanted, relative to the largest |eigenvalue| [default: 1e-6; 1e-5 with f32].
+    #[arg(long)]
+    tol: Option<f64>,
+    /// Largest dimension of the Lanczos basis [default: 2k + 3 blocks].
+    #[arg(long)]
+    ncv: Option<usize>,
+    /// Vectors multiplied at a time [default: 2].
+    #[arg(long)]
+    block: Option<usize>,
+    /// Precision of the Lanczos basis and of the eigenvectors.
+    #[arg(long, value_parser = words::<Storage>(), default_value = "auto", conflicts_with = "full")]
+    storage: Storage,
+    /// Most restarts of Lanczos.
+    #[arg(long, default_value_t = 300)]
+    maxiter: usize,
+    /// Project out what was found and compare the best pair of the rest with the worst that was accepted, until none is
+    /// better: no copy of a repeated eigenvalue is missed.
+    #[arg(long, conflicts_with = "full")]
+    verify: bool,
+}
+
+/// Runs the command; gives whether everything converged.
+pub(super) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<bool> {
+    let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let request = EigenRequest {
+        to: args.problem.place("eigen.json")?,
+        problem: args.problem.request(&terminal)?,
+        k: args.k,
+        which: args.which,
+        full: args.full,
+        vectors: args.vectors,
+        save_every: args.save_every,
+        tol: args.tol,
+        ncv: args.ncv,
+        block: args.block,
+        storage: args.storage,
+        maxiter: args.maxiter,
+        verify: args.verify,
+    };
+    let found = eigen(&request, &terminal)?;
+    show(&found.report, request.to.as_deref(), &terminal, || tables::print_findings(&found))?;
+    Ok(found.converged())
+}

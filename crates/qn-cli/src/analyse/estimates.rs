@@ -1,0 +1,94 @@
+//! `density`, `trace` and `decompose`.
+
+use anyhow::Result;
+use clap::Args;
+use qn_study::{DecomposeRequest, DensityRequest, Storage, TraceRequest, decompose, density, trace};
+
+use super::problem::{ProblemArgs, show};
+use super::tables;
+use crate::interrupt::Interrupt;
+use crate::options::words;
+use crate::terminal::Terminal;
+
+/// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DensityArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Random starting vectors; the standard error falls with their square root.
+    #[arg(long, default_value_t = 10)]
+    probes: usize,
+    /// Lanczos steps a probe; more resolve more of the spectrum.
+    #[arg(long, default_value_t = 80)]
+    steps: usize,
+    /// Points at which the density is given.
+    #[arg(long, default_value_t = 1000)]
+    points: usize,
+    /// Width of the Gaussian that stands for an eigenvalue [default: 1/100 of the spectrum's width].
+    #[arg(long)]
+    sigma: Option<f64>,
+    /// Precision of the Lanczos vectors, of which each probe keeps as many as steps.
+    #[arg(long, value_parser = words::<Storage>(), default_value = "auto")]
+    storage: Storage,
+}
+
+/// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TraceArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Products that each of the two estimators may use.
+    #[arg(long, default_value_t = 60)]
+    probes: usize,
+}
+
+/// How much of H is G and how much is F: the ratios of their norms.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DecomposeArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Random vectors, where the network is too large for all products.
+    #[arg(long, default_value_t = 60)]
+    probes: usize,
+    /// Up to how many parameters all products are computed, so that the ratios are exact.
+    #[arg(long, default_value_t = 3000)]
+    dense_up_to: usize,
+}
+
+pub(super) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
+    let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let request = DensityRequest {
+        to: args.problem.place("density.json")?,
+        problem: args.problem.request(&terminal)?,
+        probes: args.probes,
+        steps: args.steps,
+        points: args.points,
+        sigma: args.sigma,
+        storage: args.storage,
+    };
+    let report = density(&request, &terminal)?;
+    show(&report, request.to.as_deref(), &terminal, || tables::print_density(&report))
+}
+
+pub(super) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
+    let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let request = TraceRequest {
+        to: args.problem.place("trace.json")?,
+        problem: args.problem.request(&terminal)?,
+        probes: args.probes,
+    };
+    let report = trace(&request, &terminal)?;
+    show(&report, request.to.as_deref(), &terminal, || tables::print_trace(&report))
+}
+
+pub(super) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Result<()> {
+    let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let request = DecomposeRequest {
+        to: args.problem.place("decompose.json")?,
+        problem: args.problem.request(&terminal)?,
+        probes: args.probes,
+        dense_up_to: args.dense_up_to,
+    };
+    let report = decompose(&request, &terminal)?;
+    show(&report, request.to.as_deref(), &terminal, || tables::print_decompose(&report))
+}

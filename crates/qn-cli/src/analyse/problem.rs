@@ -1,0 +1,152 @@
+//! Options that all analyses of a curvature matrix share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use qn_data::Split;
+use qn_run::{Invalid, LossKind, RunDirectory};
+use qn_study::{Dtype, Matrix, ProblemRequest, Report};
+
+use crate::options::{named, words};
+use crate::stdout::print;
+use crate::talk::Talk;
+use crate::terminal::Terminal;
+use crate::train::set_threads;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ProblemArgs {
+    /// A run directory; a file of parameters is given with --checkpoint.
+    pub(super) run: Option<PathBuf>,
+    /// Which of the run's checkpoints: that of step N [default: the last].
+    #[arg(long, value_name = "N", requires = "run")]
+    step: Option<u64>,
+    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save.
+    #[arg(long, conflicts_with = "run", value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// With --checkpoint: a preset's name, or a .toml/.json file.
+    #[arg(long, conflicts_with = "run")]
+    arch: Option<String>,
+    /// With --checkpoint: digits, mnist, fashion-mnist, cifar10, cifar100, or a file of your own, FILE.npz or
+    /// FILE.safetensors with x, y and perhaps x_test, y_test. With a run: where its data are now.
+    #[arg(long)]
+    data: Option<String>,
+    /// none, auto (mean and deviation of the training split), or MEAN,STD, each one number or one a channel as
+    /// 0.49:0.48:0.45 [default: the run's; otherwise the data set's own, and a file's numbers as they are].
+    #[arg(long, value_name = "MEAN,STD|none|auto")]
+    normalise: Option<String>,
+    /// Where the data sets are kept.
+    #[arg(long, env = "QN_DATA", hide_env_values = true, default_value = "data")]
+    data_dir: PathBuf,
+    /// Which matrix.
+    #[arg(long, value_parser = words::<Matrix>(), default_value = "hessian")]
+    operator: Matrix,
+    /// The loss: the mean of PyTorch's loss of that name [default: the run's; otherwise cross-entropy of labels and soft
+    /// labels, mse of other vectors].
+    #[arg(long, value_parser = words::<LossKind>())]
+    loss: Option<LossKind>,
+    /// With cross-entropy: the share of each label that is spread over all classes.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    label_smoothing: f64,
+    /// L of a further term L/2 |theta|^2 of the loss: adds L to the diagonal of H and G.
+    #[arg(long, value_name = "L", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Only the parameters of these names, the others being constants: names or patterns as "conv1.*" and "*.bias",
+    /// separated by commas [default: all].
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Which samples the loss is taken over.
+    #[arg(long, value_parser = named::<Split>(&["train", "test"]), default_value = "train")]
+    split: Split,
+    /// The first N samples of the split [default: all].
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Go on although a run's data are not those that it was trained on.
+    #[arg(long, requires = "run")]
+    changed_data: bool,
+    /// Precision of the products.
+    #[arg(long, value_parser = words::<Dtype>(), default_value = "f64")]
+    dtype: Dtype,
+    /// Samples differentiated together [default: by cache size].
+    #[arg(long)]
+    microbatch: Option<usize>,
+    /// Memory for keeping forward passes between products, in GiB [default: half of what is free].
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+    /// Threads [default: all processors]. Results do not depend on it.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Seed of the random vectors.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the report goes, "-" for stdout [default: reports/ in the run; needed with --checkpoint]. What else is
+    /// written is beside it, as NAME.eigenvectors.safetensors; only older outputs of the same kind are replaced.
+    #[arg(long, value_name = "PATH|-")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) talk: Talk,
+}
+
+impl ProblemArgs {
+    /// What is asked about.
+    pub(super) fn request(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
+        Ok(ProblemRequest {
+            run: self.run.clone(),
+            step: self.step,
+            checkpoint: self.checkpoint.clone(),
+            arch: self.arch.clone(),
+            data: self.data.clone(),
+            normalise: self.normalise.clone(),
+            data_dir: self.data_dir.clone(),
+            operator: self.operator,
+            loss: self.loss,
+            label_smoothing: self.label_smoothing,
+            weight_decay: self.weight_decay,
+            only: self.only.clone(),
+            split: self.split,
+            samples: self.samples,
+            changed_data: self.changed_data,
+            dtype: self.dtype,
+            microbatch: self.microbatch,
+            memory: self.memory,
+            threads: set_threads(self.threads, terminal.verbosity)?,
+            seed: self.seed,
+        })
+    }
+
+    /// Where the report goes, `name` in the run's reports unless said otherwise; nowhere for stdout.
+    pub(super) fn place(&self, name: &str) -> Result<Option<PathBuf>> {
+        place(self.json.as_deref(), self.run.as_deref(), name)
+    }
+}
+
+/// Nowhere for `-`, which is stdout, else the path, else the run's report of that name.
+pub(super) fn place(json: Option<&Path>, run: Option<&Path>, name: &str) -> Result<Option<PathBuf>> {
+    match (json, run) {
+        (Some(path), _) if path.as_os_str() == "-" => Ok(None),
+        (Some(path), _) => Ok(Some(path.to_owned())),
+        (None, Some(run)) => Ok(Some(RunDirectory::open(run)?.report_path(name))),
+        (None, None) => bail!(Invalid(
+            "give a run directory, or --checkpoint with --arch, --data and --json (where the report goes)"
+                .into()
+        )),
+    }
+}
+
+/// Prints a report: as a table where it is in a file, as JSON where it is nowhere else.
+pub(super) fn show<R: Report>(
+    report: &R,
+    to: Option<&Path>,
+    terminal: &Terminal<'_>,
+    table: impl FnOnce(),
+) -> Result<()> {
+    terminal.clear();
+    match to {
+        None => print(format_args!("{}", qn_study::to_json(report)?)),
+        Some(path) => {
+            table();
+            terminal.note(format_args!("report: {}", path.display()));
+        }
+    }
+    Ok(())
+}

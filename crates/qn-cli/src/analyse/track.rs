@@ -1,0 +1,36 @@
+use anyhow::Result;
+use clap::Args;
+use qn_study::{TrackRequest, track};
+
+use super::problem::{ProblemArgs, show};
+use super::tables;
+use crate::interrupt::Interrupt;
+use crate::terminal::Terminal;
+
+/// At every checkpoint of a run: the Hessian's top eigenvalues against 2/eta, the curvature inside and outside the class
+/// gradients' span, eq. (12) against the true curvature, how large F is beside H, and where the gradient lies.
+///
+/// Checkpoints must have been kept: qn-train --keep-checkpoints 0 --checkpoint-every N.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TrackArgs {
+    #[command(flatten)]
+    problem: ProblemArgs,
+    /// Residuals wanted, relative to the largest eigenvalue.
+    #[arg(long, default_value_t = 1e-3)]
+    tol: f64,
+    /// Random vectors for the Frobenius norms.
+    #[arg(long, default_value_t = 20)]
+    probes: usize,
+}
+
+pub(super) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<()> {
+    let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let request = TrackRequest {
+        to: args.problem.place("track.json")?,
+        problem: args.problem.request(&terminal)?,
+        tol: args.tol,
+        probes: args.probes,
+    };
+    let report = track(&request, &terminal)?;
+    show(&report, request.to.as_deref(), &terminal, || tables::print_track(&report))
+}

@@ -1,0 +1,357 @@
+//! Some eigenpairs of a network's curvature matrix, or all of its eigenvalues.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use qn_curvature::LossAndGradient;
+use qn_run::{Invalid, Level, Observer, Stage, Tensor, TensorFile};
+use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, Which, complete, lanczos};
+use serde_json::json;
+
+use crate::full;
+use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::{self, Output, beside};
+use crate::problem::Problem;
+use crate::report::{EigenReport, FullSpectrumReport, Subject};
+use crate::request::{Dtype, ProblemRequest, check_tol};
+use crate::storage::{Storage, Stored};
+
+/// Asks for eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
+#[derive(Clone, Debug)]
+pub struct EigenRequest {
+    /// Of what.
+    pub problem: ProblemRequest,
+    /// Eigenpairs wanted.
+    pub k: usize,
+    /// From which end.
+    pub which: Which,
+    /// Build the whole matrix and find all eigenvalues.
+    pub full: bool,
+    /// With `full`: which vectors; `k` of them at `which` where absent.
+    pub vectors: Option<Vectors>,
+    /// With `full`: seconds between saves of what is done, from which the same request goes on.
+    pub save_every: u64,
+    /// Residuals wanted, relative to the largest |eigenvalue|; 1e-6, and 1e-5 with single precision, where absent.
+    pub tol: Option<f64>,
+    /// Largest dimension of the Lanczos basis; 2k + 3 blocks where absent.
+    pub ncv: Option<usize>,
+    /// Vectors multiplied at a time; 2 where absent.
+    pub block: Option<usize>,
+    /// Precision of the Lanczos basis and of the eigenvectors.
+    pub storage: Storage,
+    /// Most restarts of Lanczos.
+    pub maxiter: usize,
+    /// Project out what was found and compare the best pair of the rest with the worst that was accepted, until none is
+    /// better: no copy of a repeated eigenvalue is missed.
+    pub verify: bool,
+    /// Where the report goes, with eigenvectors and what else belongs to it beside it; nothing is written where absent.
+    pub to: Option<PathBuf>,
+}
+
+impl Default for EigenRequest {
+    /// Ten of the largest.
+    fn default() -> Self {
+        Self {
+            problem: ProblemRequest::default(),
+            k: 10,
+            which: Which::La,
+            full: false,
+            vectors: None,
+            save_every: 900,
+            tol: None,
+            ncv: None,
+            block: None,
+            storage: Storage::Auto,
+            maxiter: 300,
+            verify: false,
+            to: None,
+        }
+    }
+}
+
+impl EigenRequest {
+    /// With `vectors` put into words of `k` and `which`, for a matrix of order p.
+    fn resolved(&self, p: usize) -> Self {
+        let (k, which) = match self.vectors {
+            None => (self.k, self.which),
+            Some(Vectors::All) => (p, Which::La),
+            Some(Vectors::Ends(k)) => (p.min(2 * k), Which::Be),
+        };
+        Self { k, which, ..self.clone() }
+    }
+}
+
+/// How many eigenvectors of a full spectrum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// At each end.
+    Ends(usize),
+    /// Of all eigenvalues.
+    All,
+}
+
+impl FromStr for Vectors {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(k) => Ok(Self::Ends(k)),
+            Err(_) if text == "all" => Ok(Self::All),
+            Err(_) => Err("give a number or \"all\"".into()),
+        }
+    }
+}
+
+/// One vector at a time is hardly faster (LeNet, ten pairs: 3.74 s against 3.77 s) and cannot see that an
+/// eigenvalue is double; wider blocks need more products.
+const DEFAULT_BLOCK: usize = 2;
+
+/// Eigenvalues that a report lists; more make it slow to read.
+const LISTED_UP_TO: usize = 10_000;
+
+/// Single precision cannot give residuals below a few hundred roundings of 6e-8.
+const F32_FLOOR: f64 = 3e-6;
+
+/// What [`eigen`] has found.
+#[derive(Clone, Debug)]
+pub struct EigenFindings {
+    /// The pairs.
+    pub report: EigenReport,
+    /// All eigenvalues, where they were asked for.
+    pub spectrum: Option<FullSpectrumReport>,
+}
+
+impl EigenFindings {
+    /// Whether all pairs are within the tolerance, and verified where that was asked.
+    pub fn converged(&self) -> bool {
+        let report = &self.report;
+        report.converged == report.eigenvalues.len() && report.verified != Some(false)
+    }
+}
+
+/// Finds the eigenpairs and writes them down.
+///
+/// # Errors
+/// The request makes no sense, something else stands where its answer is to go, or the observer wishes to stop.
+pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFindings> {
+    let started = Instant::now();
+    request.tol.map_or(Ok(()), check_tol)?;
+    output::claim::<EigenReport>(request.to.as_deref())?;
+    let companions = request.to.as_deref().map(|to| Companions::claim(to, request.full)).transpose()?;
+    let problem = Problem::load(&request.problem, observer, |p| check(&request.resolved(p), p))?;
+    let request = &request.resolved(problem.derivatives.dim());
+    let single = request.problem.dtype == Dtype::F32;
+    let tol = request.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
+    if single && tol < F32_FLOOR {
+        observer.say(
+            Level::Warning,
+            format_args!(
+                "`tol` {tol:e} is below what f32 products can give (about {F32_FLOOR:e}); use `dtype` f64"
+            ),
+        );
+    }
+    let start = problem.derivatives.loss_and_gradient()?;
+    let block = request.block.unwrap_or(DEFAULT_BLOCK);
+    let search = Search { request, problem: &problem, started, start, tol, block, observer, companions };
+    if request.full {
+        let (pairs, spectrum) = full::solve(request, &problem, tol, observer)?;
+        search.tell(Found { pairs, verified: None, spectrum: Some(spectrum) })
+    } else if request.storage.is_single(problem.derivatives.dim()) {
+        search.tell(search.iterate::<f32>()?)
+    } else {
+        search.tell(search.iterate::<f64>()?)
+    }
+}
+
+/// What is asked, at a point of which the loss is known, and where the answer goes.
+struct Search<'a> {
+    request: &'a EigenRequest,
+    problem: &'a Problem,
+    started: Instant,
+    start: LossAndGradient,
+    tol: f64,
+    block: usize,
+    observer: &'a dyn Observer,
+    companions: Option<Companions>,
+}
+
+/// The wanted pairs, whether deflation has found nothing better where that was asked, and all eigenvalues where they are
+/// known.
+struct Found<S> {
+    pairs: Eigenpairs<S>,
+    verified: Option<bool>,
+    spectrum: Option<FullSpectrumReport>,
+}
+
+impl Search<'_> {
+    /// Writes what was found.
+    fn tell<S: Stored>(&self, found: Found<S>) -> Result<EigenFindings> {
+        let Found { pairs, verified, mut spectrum } = found;
+        if let (Some(files), Some(spectrum)) = (&self.companions, &mut spectrum) {
+            write_values(&files.values, spectrum, self.request.problem.dtype)?;
+            if spectrum.eigenvalues.len() > LISTED_UP_TO {
+                spectrum.eigenvalues.clear();
+            }
+        }
+        let vectors = S::rows(&pairs.vectors);
+        let report = self.report(pairs, verified, spectrum.as_ref());
+        if let Some(files) = &self.companions {
+            let values = Tensor::f64(&[report.k], &report.eigenvalues);
+            let tensors = [("eigenvectors", vectors), ("eigenvalues", values)];
+            write_tensors(&files.vectors, &report.subject, "eigenvectors", tensors)?;
+            if let Some(spectrum) = &spectrum {
+                output::write(spectrum, Some(&files.spectrum))?;
+            }
+        }
+        output::write(&report, self.request.to.as_deref())?;
+        Ok(EigenFindings { report, spectrum })
+    }
+
+    fn report<S: Stored>(
+        &self,
+        pairs: Eigenpairs<S>,
+        verified: Option<bool>,
+        spectrum: Option<&FullSpectrumReport>,
+    ) -> EigenReport {
+        let dense = pairs.solver == Solver::Dense || spectrum.is_some();
+        EigenReport {
+            subject: self.problem.subject(&self.request.problem),
+            method: if dense { "dense" } else { "lanczos" }.into(),
+            k: self.request.k,
+            which: self.request.which.as_str().into(),
+            block: self.block,
+            storage: S::NAME.into(),
+            tol: self.tol,
+            eigenvalues: pairs.values,
+            residuals: pairs.residuals,
+            converged: pairs.converged,
+            matvecs: pairs.matvecs,
+            iterations: pairs.iterations,
+            stop_reason: pairs.stop_reason,
+            verified,
+            full_spectrum: spectrum
+                .filter(|s| !s.eigenvalues.is_empty())
+                .map(|s| s.eigenvalues.iter().rev().copied().collect()),
+            seconds: self.started.elapsed().as_secs_f64(),
+            loss: self.start.loss,
+            accuracy: self.start.accuracy,
+            gradient_norm: qn_curvature::norm_l2(&self.start.gradient),
+        }
+    }
+
+    /// The pairs by Lanczos, with vectors in one precision.
+    fn iterate<S: Stored>(&self) -> Result<Found<S>> {
+        let (args, problem) = (self.request, self.problem);
+        let stage = Stage::begin(self.observer, "products", 0);
+        let operator =
+            CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
+        let watched = Watched::new(operator, &stage);
+        let options = LanczosOptions {
+            k: args.k,
+            which: args.which,
+            block: self.block,
+            ncv: args.ncv,
+            tol: self.tol,
+            maxiter: args.maxiter,
+            seed: args.problem.seed,
+        };
+        let observe = |p: &Progress| {
+            stage.status(format_args!(
+                "{} of {} pairs, worst residual {:.1e}",
+                p.converged, args.k, p.worst_residual
+            ));
+        };
+        let pairs = lanczos::<S>(&watched, &options, observe).map_err(explain)?;
+        if pairs.solver == Solver::Dense {
+            self.observer.say(
+                Level::Note,
+                format_args!(
+                    "solved densely: a product with each of {} unit vectors costs less than the restarts would",
+                    problem.derivatives.dim()
+                ),
+            );
+        }
+        if !args.verify {
+            return Ok(Found { pairs, verified: None, spectrum: None });
+        }
+        let looked = complete(&watched, pairs, &options, observe).map_err(explain)?;
+        if looked.recovered > 0 {
+            self.observer.say(
+                Level::Warning,
+                format_args!(
+                    "{} eigenvalues had been missed; they are among those that follow",
+                    looked.recovered
+                ),
+            );
+        }
+        Ok(Found { pairs: looked.pairs, verified: Some(looked.agreed), spectrum: None })
+    }
+}
+
+/// The files that belong to a report in a file.
+struct Companions {
+    vectors: PathBuf,
+    /// Of all eigenvalues: the report, and the numbers.
+    spectrum: PathBuf,
+    values: PathBuf,
+}
+
+impl Companions {
+    /// Refuses a place where something else stands; those of all eigenvalues only with `full`.
+    fn claim(report: &Path, full: bool) -> Result<Self> {
+        let vectors = beside(report, "eigenvectors.safetensors");
+        let spectrum = beside(report, "full_spectrum.json");
+        let values = beside(report, "full_spectrum.safetensors");
+        Output::Tensors("eigenvectors").claim(&vectors)?;
+        if full {
+            Output::report::<FullSpectrumReport>().claim(&spectrum)?;
+            Output::Tensors("eigenvalues").claim(&values)?;
+        }
+        Ok(Self { vectors, spectrum, values })
+    }
+}
+
+/// What can be refused knowing only P.
+fn check(args: &EigenRequest, p: usize) -> Result<()> {
+    if args.k == 0 || args.k > p {
+        let field = if args.vectors.is_some() { "vectors" } else { "k" };
+        bail!(Invalid(format!(
+            "`{field}` {}: the network has {p} parameters; ask for 1 to {p} eigenpairs",
+            args.k
+        )));
+    }
+    if args.block == Some(0) {
+        bail!(Invalid("`block` 0: give at least 1".into()));
+    }
+    if args.full { full::refuse_if_too_large(p, args.k, args.problem.dtype) } else { Ok(()) }
+}
+
+/// All eigenvalues, which are too many for a report of a large network.
+fn write_values(path: &Path, spectrum: &FullSpectrumReport, dtype: Dtype) -> Result<()> {
+    let values = &spectrum.eigenvalues;
+    let tensor = if dtype == Dtype::F32 {
+        Tensor::f32(&[values.len()], &values.iter().map(|&v| v as f32).collect::<Vec<_>>())
+    } else {
+        Tensor::f64(&[values.len()], values)
+    };
+    write_tensors(path, &spectrum.subject, "eigenvalues", [("eigenvalues", tensor)])
+}
+
+fn write_tensors<const N: usize>(
+    path: &Path,
+    subject: &Subject,
+    kind: &str,
+    tensors: [(&str, Tensor); N],
+) -> Result<()> {
+    let mut meta = json!({"kind": kind, "layout_hash": subject.layout_hash, "step": subject.step});
+    if !subject.only.is_empty() {
+        meta["only"] = json!(subject.only);
+    }
+    let file = TensorFile {
+        meta,
+        tensors: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
+    };
+    file.write(path).with_context(|| format!("cannot write the {kind}"))
+}

@@ -1,0 +1,183 @@
+//! Figures of runs and reports, as .svg or .png.
+
+mod draw;
+mod overlaps;
+mod panel;
+mod source;
+mod spectra;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use qn_run::{Invalid, write_whole};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use draw::Theme;
+use panel::Panel;
+pub(crate) use source::Source;
+
+use crate::output::{MARK, Output};
+
+/// Asks for a figure.
+#[derive(Clone, Debug)]
+pub struct FigureRequest {
+    /// Which.
+    pub name: FigureName,
+    /// Run directories, or the reports themselves.
+    pub sources: Vec<PathBuf>,
+    /// The file: .svg or .png.
+    pub output: PathBuf,
+    /// For cosines: the snapshot of step N; the last where absent.
+    pub step: Option<u64>,
+    /// For training: only these runs of experiment.json, as the recipe calls them.
+    pub only: Vec<String>,
+    /// Light on dark.
+    pub dark: bool,
+    /// Pixels of a .png to a unit of the .svg, which is 560 wide.
+    pub scale: f32,
+}
+
+/// Figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FigureName {
+    /// The eigenvalues of eigen.json, C marked.
+    Eigenvalues,
+    /// Counts of all eigenvalues of full_spectrum.json.
+    Spectrum,
+    /// The smoothed density of density.json.
+    Density,
+    /// Class gradients against eigenvectors, of overlap.json, at one step.
+    Cosines,
+    /// Assigned cosine, overlap and rank over the steps.
+    Overlap,
+    /// Principal angles at the last step.
+    Angles,
+    /// Singular values of [V, E] with the rank's tolerance.
+    Singular,
+    /// Training loss and test accuracy, of runs or of experiment.json.
+    Training,
+    /// lambda_k and |c_k| over the steps of a quasi-Newton run.
+    Lambda,
+    /// rho against its limit, and the preconditioner's smallest eigenvalue, over the steps of a quasi-Newton run.
+    Stability,
+    /// Curvature along training, of track.json.
+    Track,
+}
+
+impl FigureName {
+    /// Whether a run has the numbers.
+    pub(crate) fn can_draw(self, run: &Source) -> bool {
+        match self {
+            Self::Eigenvalues => run.has("eigen.json"),
+            Self::Spectrum => run.has("full_spectrum.json"),
+            Self::Density => run.has("density.json"),
+            Self::Cosines | Self::Overlap | Self::Angles | Self::Singular => run.has("overlap.json"),
+            Self::Training => true,
+            Self::Lambda => run.keeps_averages(),
+            Self::Stability => run.takes_newton_steps(),
+            Self::Track => run.has("track.json"),
+        }
+    }
+}
+
+/// Draws a figure and writes it.
+///
+/// # Errors
+/// The numbers are not there, or something else stands where it is to go.
+pub fn figure(args: &FigureRequest) -> Result<()> {
+    if !(args.scale > 0.0 && args.scale <= 20.0) {
+        bail!(Invalid(format!("`scale` {}: give a number above 0 and up to 20", args.scale)));
+    }
+    Output::Marked.claim(&args.output)?;
+    let sources: Vec<Source> = args.sources.iter().map(|path| Source::new(path)).collect();
+    let theme = if args.dark { Theme::Dark } else { Theme::Light };
+    let choice = Choice { step: args.step, only: &args.only };
+    let svg = draw::svg(&panels(args.name, &sources, choice)?, theme)?;
+    let bytes = match args.output.extension().and_then(|e| e.to_str()) {
+        Some("svg") => svg.replacen("</svg>", &format!("<!-- {MARK} --></svg>"), 1).into_bytes(),
+        Some("png") => png(&svg, args.scale)?,
+        _ => bail!(Invalid(format!("`output` {}: give a .svg or a .png", args.output.display()))),
+    };
+    make_folder(&args.output)?;
+    Ok(write_whole(&args.output, &bytes)?)
+}
+
+/// A figure as SVG, light and dark.
+pub(crate) fn both_themes(name: FigureName, sources: &[Source]) -> Result<[String; 2]> {
+    let panels = panels(name, sources, Choice::default())?;
+    Ok([draw::svg(&panels, Theme::Light)?, draw::svg(&panels, Theme::Dark)?])
+}
+
+fn make_folder(file: &Path) -> Result<()> {
+    match file.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What of a report is drawn.
+#[derive(Clone, Copy, Default)]
+struct Choice<'a> {
+    step: Option<u64>,
+    /// Runs of an experiment; all where it is empty.
+    only: &'a [String],
+}
+
+fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_>) -> Result<Vec<Panel>> {
+    match name {
+        FigureName::Eigenvalues => spectra::eigenvalues(sources),
+        FigureName::Spectrum => spectra::spectrum(sources),
+        FigureName::Density => spectra::density(sources),
+        FigureName::Cosines => overlaps::cosines(sources, step),
+        FigureName::Overlap => overlaps::overlap(sources),
+        FigureName::Angles => overlaps::angles(sources),
+        FigureName::Singular => overlaps::singular(sources),
+        FigureName::Training => training::training(sources, only),
+        FigureName::Lambda => training::lambda(sources),
+        FigureName::Stability => training::stability(sources),
+        FigureName::Track => training::track(sources),
+    }
+}
+
+/// Fonts looked for by name, before any other.
+const SANS_SERIF: [&str; 5] = ["DejaVu Sans", "Liberation Sans", "Noto Sans", "Arial", "Helvetica"];
+
+/// The SVG in pixels, with the system's fonts.
+fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
+    use resvg::{tiny_skia, usvg};
+    let mut options = usvg::Options::default();
+    options.fontdb_mut().load_system_fonts();
+    let families: Vec<String> =
+        options.fontdb.faces().filter_map(|face| Some(face.families.first()?.0.clone())).collect();
+    let known = SANS_SERIF.iter().find(|known| families.iter().any(|family| family == *known));
+    let Some(family) = known.map(|name| (*name).to_owned()).or_else(|| families.first().cloned()) else {
+        bail!(
+            "there is no font on this system: install one (for example fonts-dejavu-core), or write an .svg"
+        );
+    };
+    options.fontdb_mut().set_sans_serif_family(family);
+    let tree = usvg::Tree::from_str(svg, &options).context("cannot read the figure back")?;
+    let size = tree.size().to_int_size().scale_by(scale).context("the scale is too small")?;
+    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("the scale is too large")?;
+    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
+    encoded(pixels).context("cannot write the PNG")
+}
+
+/// A PNG with [`MARK`] as its text.
+fn encoded(pixels: resvg::tiny_skia::Pixmap) -> Result<Vec<u8>> {
+    let (width, height) = (pixels.width(), pixels.height());
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.add_text_chunk("Software".into(), MARK.into())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(&pixels.take_demultiplied())?;
+    writer.finish()?;
+    Ok(bytes)
+}

@@ -1,0 +1,283 @@
+//! All eigenvalues, from the matrix itself.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use faer::Mat;
+use qn_curvature::{Curvature, Derivatives, Real, norm_l2};
+use qn_run::{Level, Observer, Stage as Progress, StopOnly, bytes};
+use qn_spectrum::{
+    BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
+    Which, verified, wants_library,
+};
+
+use crate::StudyError;
+use crate::assembling::{Assembly, CHECKS, disagreement};
+use crate::eigen::EigenRequest;
+use crate::memory::{free_memory, peak_memory};
+use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::output::beside;
+use crate::partial::{Assembled, Begun, Partial};
+use crate::problem::Problem;
+use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
+use crate::request::Dtype;
+
+/// Who finds the eigenvalues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Library,
+    TwoStage,
+}
+
+impl Method {
+    /// For k vectors of a matrix of order p.
+    fn of(p: usize, k: usize) -> Self {
+        if wants_library(p, k) { Self::Library } else { Self::TwoStage }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::TwoStage => "two_stage",
+        }
+    }
+}
+
+/// Agreement asked for, relative: roundings of a sum over samples in the products' precision.
+const AGREEMENT: [f64; 2] = [1e-9, 1e-3];
+
+/// Assembles the matrix and solves it. Beside the report a long computation keeps what it has done.
+pub(crate) fn solve(
+    args: &EigenRequest,
+    problem: &Problem,
+    tol: f64,
+    observer: &dyn Observer,
+) -> Result<(Eigenpairs, FullSpectrumReport)> {
+    let partial = match &args.to {
+        Some(report) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
+            Partial::at(beside(report, "full_spectrum.partial"), problem, args, observer)
+        }
+        _ => Partial::nowhere(observer),
+    };
+    match &problem.derivatives {
+        Derivatives::Double(c) => Full { args, problem, curvature: c, tol, observer }.solve(partial),
+        Derivatives::Single(c) => Full { args, problem, curvature: c, tol, observer }.solve(partial),
+    }
+}
+
+/// Refuses what does not fit, with the numbers.
+pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
+    let need = match (Method::of(p, k), dtype) {
+        (Method::Library, _) => (4 * p * p * size_of::<f64>()) as u64,
+        (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p),
+        (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p),
+    };
+    match free_memory() {
+        Some(free) if need > free => bail!(StudyError::Refused(format!(
+            "`full` needs {} for the matrix of {p} parameters and {k} vectors, and {} is free; ask for fewer, or for a few pairs without `full`{}",
+            bytes(need),
+            bytes(free),
+            if dtype == Dtype::F64 { ", or halve it with `dtype` f32" } else { "" },
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A full spectrum that was asked for.
+struct Full<'a, T: Real> {
+    args: &'a EigenRequest,
+    problem: &'a Problem,
+    curvature: &'a Curvature<T>,
+    tol: f64,
+    observer: &'a dyn Observer,
+}
+
+impl<T: Real + Scalar> Full<'_, T> {
+    fn solve(&self, partial: Partial<'_>) -> Result<(Eigenpairs, FullSpectrumReport)> {
+        let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
+        let stop = StopOnly(self.observer);
+        let unseen = Progress::begin(&stop, "products", 0);
+        let operator =
+            CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
+        let watched = Watched::new(operator, &unseen);
+        let begun = partial.load::<T>(p)?;
+        // The products with which an earlier sitting compared matrix and operator.
+        let earlier = if matches!(begun, Some(Begun::Reduction(..))) { CHECKS } else { 0 };
+        let (mut pairs, values, assembled) = match begun {
+            Some(Begun::Reduction(begun)) => {
+                let (assembled, reduction) = *begun;
+                self.note(format_args!(
+                    "going on with a reduction of which {:.0} % are done",
+                    100.0 * reduction.done()
+                ));
+                self.two_stages(reduction, assembled, partial, &watched)?
+            }
+            Some(Begun::Assembly(begun)) => {
+                self.note(format_args!("going on with a matrix of which {} parts are there", begun.parts));
+                self.solve_matrix(begun, partial, &watched)?
+            }
+            None => self.solve_matrix(Assembly::new(p, 1.0 / self.curvature.scale()), partial, &watched)?,
+        };
+        pairs.matvecs = assembled.products + earlier + watched.products();
+        Ok((pairs, self.report(values, assembled)))
+    }
+
+    fn note(&self, words: std::fmt::Arguments<'_>) {
+        self.observer.say(Level::Note, words);
+    }
+
+    fn report(&self, values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+        let (args, p) = (self.args, values.len());
+        let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        let threshold = (p as f64).sqrt() * eps * assembled.frobenius;
+        let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
+        FullSpectrumReport {
+            subject: self.problem.subject(&args.problem),
+            method: Method::of(p, args.k).as_str().into(),
+            positive: count(&|v| v > threshold),
+            near_zero: count(&|v| v.abs() <= threshold),
+            negative: count(&|v| v < -threshold),
+            threshold,
+            largest: values.last().copied().unwrap_or(0.0),
+            smallest: values.first().copied().unwrap_or(0.0),
+            trace: assembled.trace,
+            trace_of_eigenvalues: values.iter().sum(),
+            frobenius: assembled.frobenius,
+            frobenius_of_eigenvalues: norm_l2(&values),
+            assembly_products: assembled.products,
+            assembly_block_multiply_adds: assembled.block_multiply_adds,
+            assembly_error: assembled.error,
+            histogram: Histogram::symlog(&values, threshold),
+            seconds: assembled.seconds,
+            peak_memory: peak_memory(),
+            eigenvalues: values,
+        }
+    }
+
+    /// From the matrix on, or from some parts of it.
+    fn solve_matrix(
+        &self,
+        begun: Assembly<T>,
+        mut partial: Partial<'_>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
+        let (args, p) = (self.args, self.curvature.dim());
+        let (triangle, mut assembled) = self.assembled(begun, &mut partial, operator)?;
+        if Method::of(p, args.k) == Method::TwoStage {
+            return self.two_stages(Reduction::new(triangle, BAND)?, assembled, partial, operator);
+        }
+        let mut clock = Clock::start();
+        let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
+        clock.lap(&mut assembled.seconds.eigenvalues);
+        let pairs = all.pairs(operator, args.k, args.which, self.tol).map_err(explain)?;
+        clock.lap(&mut assembled.seconds.vectors);
+        Ok((pairs, all.values, assembled))
+    }
+
+    /// The matrix, compared with the operator.
+    fn assembled(
+        &self,
+        begun: Assembly<T>,
+        partial: &mut Partial<'_>,
+        operator: &impl SymmetricOperator,
+    ) -> Result<(Triangle<T>, Assembled)> {
+        let (args, p) = (self.args, self.curvature.dim());
+        let which = args.problem.operator.operator();
+        let plan = self.curvature.assembly_plan(which);
+        partial.announce(Assembly::<T>::bytes(p));
+        self.note(format_args!(
+            "assembling {p} x {p} from {} products and blocks of {:.1e} multiply-adds; {} for the matrix, {} beside it",
+            plan.products,
+            plan.block_products,
+            bytes(Assembly::<T>::bytes(p)),
+            bytes(plan.bytes as u64),
+        ));
+        let Assembly { triangle, seconds, .. } =
+            begun.finish(self.curvature, which, partial, self.observer)?;
+        let mut seconds = StageSeconds { assembly: seconds, ..StageSeconds::default() };
+        let mut clock = Clock::start();
+        let error = disagreement(operator, &triangle, args.problem.seed)?;
+        let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
+        if error > allowed {
+            let remedy = match args.problem.dtype {
+                Dtype::F32 => "`dtype` f64 has more digits",
+                Dtype::F64 => "please report it with the command",
+            };
+            bail!(StudyError::Refused(format!(
+                "the assembled matrix and the products differ by {error:.1e} of their size, more than {allowed:.0e}, so that neither is to be trusted: {remedy}"
+            )));
+        }
+        self.note(format_args!(
+            "assembled in {:.0} s; agrees with the products to {error:.1e}; finding {p} eigenvalues",
+            seconds.assembly
+        ));
+        let (trace, frobenius) = (triangle.trace(), triangle.norm_l2());
+        clock.lap(&mut seconds.check);
+        let (products, block_multiply_adds) = (plan.products, plan.block_products);
+        Ok((triangle, Assembled { products, block_multiply_adds, error, trace, frobenius, seconds }))
+    }
+
+    fn two_stages(
+        &self,
+        mut reduction: Reduction<T>,
+        mut assembled: Assembled,
+        mut partial: Partial<'_>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
+        let (k, which) = (self.args.k, self.args.which);
+        let ends = match which {
+            Which::La => (0, k),
+            Which::Sa => (k, 0),
+            Which::Lm | Which::Be => (k, k),
+        };
+        let mut clock = Clock::start();
+        let permille = |stage: &str, share: f64| self.observer.progress(stage, (1000.0 * share) as u64, 1000);
+        while reduction.step() {
+            permille("full to band", reduction.done());
+            clock.lap(&mut assembled.seconds.band);
+            partial.keep(|partial| partial.save_reduction(&assembled, &reduction))?;
+        }
+        clock.lap(&mut assembled.seconds.band);
+        let seconds = &mut assembled.seconds;
+        let found = reduction.eigen(ends, |stage| {
+            match stage {
+                Stage::Band(_) => {}
+                Stage::Tridiagonal(done) => permille("band to tridiagonal", done),
+                Stage::Eigenvalues => {
+                    clock.lap(&mut seconds.tridiagonal);
+                    permille("eigenvalues", 0.0);
+                }
+                Stage::Eigenvectors => {
+                    clock.lap(&mut seconds.eigenvalues);
+                    permille("eigenvectors", 0.0);
+                }
+            }
+            operator.check_stop().map_err(SpectrumError::Operator)
+        });
+        let found = found.map_err(explain)?;
+        let chosen = which.choose(&found.values, k);
+        let column = |i: usize| found.chosen.iter().position(|&c| c == i).unwrap_or(0);
+        let vectors = Mat::from_fn(found.vectors.nrows(), k, |i, j| found.vectors[(i, column(chosen[j]))]);
+        let scale = found.values.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let values = chosen.iter().map(|&i| found.values[i]).collect();
+        let pairs = verified(operator, values, vectors, self.tol, scale).map_err(explain)?;
+        clock.lap(&mut assembled.seconds.vectors);
+        partial.remove();
+        Ok((pairs, found.values, assembled))
+    }
+}
+
+/// Adds the seconds since the last lap to a sum.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self, sum: &mut f64) {
+        let now = Instant::now();
+        *sum += (now - self.0).as_secs_f64();
+        self.0 = now;
+    }
+}

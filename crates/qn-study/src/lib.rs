@@ -1,0 +1,66 @@
+//! Studies of a trained network: a request becomes a report.
+//!
+//! Numbers come from `qn-curvature` and `qn-spectrum`; this crate chooses what is computed, writes it down as reports, and
+//! draws them. It prints nothing, reads no command line and catches no signals: an [`Observer`](qn_run::Observer) follows a
+//! study and may stop it. What is wrong with a request is told in terms of its fields.
+//!
+//! # Examples
+//! ```no_run
+//! use qn_run::Unobserved;
+//! use qn_study::{EigenRequest, ProblemRequest, eigen};
+//!
+//! let problem = ProblemRequest { samples: Some(500), ..ProblemRequest::of_run("runs/lenet") };
+//! let found = eigen(&EigenRequest { problem, k: 10, ..EigenRequest::default() }, &Unobserved)?;
+//! println!("{:?}", found.report.eigenvalues);
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+mod assembling;
+mod batches;
+mod chance;
+mod eigen;
+mod error;
+mod estimates;
+mod experiment;
+mod export;
+mod figure;
+mod full;
+mod memory;
+mod operator;
+mod output;
+mod overlap;
+mod page;
+mod partial;
+mod problem;
+mod recipe;
+mod report;
+mod request;
+mod statistics;
+mod storage;
+mod subspace;
+mod target;
+mod track;
+
+pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
+pub use chance::RandomAssigned;
+pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
+pub use error::StudyError;
+pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, density, trace};
+pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Summary, Validation};
+pub use export::{ExportRequest, Exported, export};
+pub use figure::{FigureName, FigureRequest, figure};
+pub use output::{Report, claim, to_json, write};
+pub use overlap::{Gradients, OverlapRequest, overlap};
+pub use page::{PageRequest, claim_page, page, write_page};
+pub use recipe::{EigenRecipe, PaperNumbers, Recipe, RecipeRun, TrackRecipe};
+pub use report::{
+    Blocks, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, Histogram, OverlapReport,
+    SnapshotOverlap, StageSeconds, Subject, TraceReport, read as read_report,
+};
+pub use request::{Dtype, Matrix, ProblemRequest};
+pub use statistics::{Spread, median};
+pub use storage::Storage;
+pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};
+pub use track::{TrackPoint, TrackReport, TrackRequest, track};

@@ -1,0 +1,131 @@
+//! Between a network's derivatives, which know no solver, and the solvers, which know no network.
+
+use std::cell::Cell;
+
+use faer::prelude::ReborrowMut as _;
+use faer::{MatMut, MatRef};
+use qn_curvature::{Derivatives, Operator, Real};
+use qn_run::{Invalid, Stage};
+use qn_spectrum::{OperatorError, SpectrumError, SymmetricOperator};
+
+use crate::StudyError;
+
+/// H, G, F or the empirical Fisher matrix of a network at one point, for vectors in either precision.
+pub(crate) struct CurvatureOperator<'a> {
+    pub(crate) derivatives: &'a Derivatives,
+    pub(crate) which: Operator,
+}
+
+impl<S: Real> SymmetricOperator<S> for CurvatureOperator<'_> {
+    fn dim(&self) -> usize {
+        self.derivatives.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
+        Ok(self.derivatives.product(self.which, x, y)?)
+    }
+}
+
+/// An operator that counts its products, moves a stage on and stops when whoever follows it says so.
+pub(crate) struct Watched<'a, A> {
+    inner: A,
+    stage: &'a Stage<'a>,
+    products: Cell<usize>,
+}
+
+impl<'a, A> Watched<'a, A> {
+    pub(crate) fn new(inner: A, stage: &'a Stage<'a>) -> Self {
+        Self { inner, stage, products: Cell::new(0) }
+    }
+
+    /// Refuses to go on where that is wished.
+    pub(crate) fn check_stop(&self) -> Result<(), OperatorError> {
+        if self.stage.should_stop() { Err(Box::new(StudyError::Stopped)) } else { Ok(()) }
+    }
+
+    /// Products with single vectors so far.
+    pub(crate) fn products(&self) -> usize {
+        self.products.get()
+    }
+}
+
+impl<S, A: SymmetricOperator<S>> SymmetricOperator<S> for Watched<'_, A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), OperatorError> {
+        self.check_stop()?;
+        let b = x.ncols();
+        self.inner.apply(x, y)?;
+        self.products.set(self.products.get() + b);
+        self.stage.advance(b as u64);
+        Ok(())
+    }
+}
+
+/// P A P, P being the projection on the complement of orthonormal columns Q: what curvature there is outside their span.
+pub(crate) struct Outside<'a, A> {
+    pub(crate) inner: A,
+    pub(crate) q: MatRef<'a, f64>,
+}
+
+impl<A> Outside<'_, A> {
+    fn project(&self, mut x: MatMut<'_, f64>) {
+        // Once is not enough: the second time takes away the first one's rounding.
+        for _ in 0..2 {
+            let along = self.q.transpose() * x.as_ref();
+            let inside = self.q * along;
+            x -= inside;
+        }
+    }
+}
+
+impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        let mut outside = x.to_owned();
+        self.project(outside.as_mut());
+        self.inner.apply(outside.as_ref(), y.rb_mut())?;
+        self.project(y);
+        Ok(())
+    }
+}
+
+/// An interruption on its way through a solver comes out as itself, a wrong number as wrong usage.
+pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
+    match error {
+        SpectrumError::Operator(inner) => match inner.downcast::<StudyError>() {
+            Ok(stopped) => anyhow::Error::new(*stopped),
+            Err(other) => anyhow::anyhow!(other),
+        },
+        SpectrumError::Count { .. }
+        | SpectrumError::Basis { .. }
+        | SpectrumError::Probes { .. }
+        | SpectrumError::Sigma { .. } => anyhow::Error::new(Invalid(error.to_string())),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faer::Mat;
+    use qn_spectrum::DenseSymmetric;
+
+    /// diag(4, 3, 2, 1) outside (e_1 + e_2)/√2 and e_4: what is left is (e_1 − e_2)/√2 with 3.5, and e_3 with 2.
+    #[test]
+    fn outside_a_span() {
+        let diagonal = Mat::from_fn(4, 4, |i, j| if i == j { 4.0 - i as f64 } else { 0.0 });
+        let s = 0.5f64.sqrt();
+        let q = Mat::from_fn(4, 2, |i, j| [[s, s, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]][j][i]);
+        let outside = Outside { inner: DenseSymmetric::new(diagonal).unwrap(), q: q.as_ref() };
+        let found = DenseSymmetric::assemble(&outside, |_| ()).unwrap().eigen().unwrap().values;
+        for (f, e) in found.iter().zip([0.0, 0.0, 2.0, 3.5]) {
+            assert!((f - e).abs() < 1e-14, "{found:?}");
+        }
+    }
+}

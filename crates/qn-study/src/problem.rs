@@ -1,0 +1,155 @@
+//! A network at a point, ready to be differentiated.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
+use qn_curvature::{Curvature, Derivatives, Options, Real, Samples};
+use qn_data::check_loss;
+use qn_run::{Invalid, Level, LossKind, Observer, Versions, bytes};
+
+use crate::memory::free_memory;
+use crate::report::{SCHEMA_VERSION, Subject};
+use crate::request::{Dtype, ProblemRequest};
+use crate::target::{Target, fingerprint};
+
+fn loss_of(kind: LossKind, label_smoothing: f64) -> Arc<dyn Loss> {
+    match kind {
+        LossKind::CrossEntropy => Arc::new(CrossEntropy { label_smoothing, ..CrossEntropy::default() }),
+        LossKind::Mse => Arc::new(MeanSquaredError::default()),
+        LossKind::Bce => Arc::new(BinaryCrossEntropy::default()),
+    }
+}
+
+/// A network's derivatives over some of the samples, in the precision that was asked for.
+fn derivatives(target: &Target, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Derivatives> {
+    Ok(match dtype {
+        Dtype::F64 => Derivatives::Double(curvature(target, indices, options)?),
+        Dtype::F32 => Derivatives::Single(curvature(target, indices, options)?),
+    })
+}
+
+/// A network at a point, ready to be differentiated.
+pub(crate) struct Problem {
+    pub(crate) target: Target,
+    pub(crate) derivatives: Derivatives,
+    options: Options,
+    loss: LossKind,
+}
+
+impl Problem {
+    /// Reads parameters and data; `check` may refuse before the data is differentiated, knowing P.
+    pub(crate) fn load(
+        args: &ProblemRequest,
+        observer: &dyn Observer,
+        check: impl FnOnce(usize) -> Result<()>,
+    ) -> Result<Self> {
+        args.check()?;
+        let target = Target::load(args)?;
+        target.notes.iter().for_each(|note| observer.say(Level::Note, format_args!("{note}")));
+        let loss = check_loss(args.loss.or(target.loss), target.data.form())?;
+        if args.label_smoothing > 0.0 && loss != LossKind::CrossEntropy {
+            let loss = loss.as_str();
+            bail!(Invalid(format!("`label_smoothing` belongs to cross-entropy, not to `loss` {loss}")));
+        }
+        let all = target.graph.layout();
+        let params = match args.only.as_slice() {
+            [] => all.len(),
+            only => all.only(only).map_err(|e| Invalid(format!("`only`: {e}")))?.len(),
+        };
+        check(params)?;
+        let memory = match args.memory {
+            Some(gib) => (gib * (1u64 << 30) as f64) as usize,
+            None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
+        };
+        let threads = args.threads;
+        let options = Options {
+            threads,
+            microbatch: args.microbatch,
+            memory,
+            loss: loss_of(loss, args.label_smoothing),
+            weight_decay: args.weight_decay,
+            only: args.only.clone(),
+            ..Options::default()
+        };
+        let all: Vec<usize> = (0..target.data.len()).collect();
+        let derivatives = derivatives(&target, &all, args.dtype, &options)?;
+        observer.say(
+            Level::Note,
+            format_args!(
+                "{}: {params}{} parameters, {} of {} samples, {threads} threads",
+                target.arch,
+                if args.only.is_empty() {
+                    String::new()
+                } else {
+                    format!(" of {}", target.graph.layout().len())
+                },
+                args.operator.as_str(),
+                target.data.len(),
+            ),
+        );
+        observer.say(
+            Level::Detail,
+            format_args!(
+                "{}: microbatches of {} samples in {}, up to {} for kept forward passes",
+                target.checkpoint.display(),
+                derivatives.microbatch(),
+                args.dtype.as_str(),
+                bytes(memory as u64),
+            ),
+        );
+        Ok(Self { target, derivatives, options, loss })
+    }
+
+    /// Derivatives of this network over some of the samples.
+    pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
+        derivatives(&self.target, indices, dtype, &self.options)
+    }
+
+    /// The head of a report.
+    pub(crate) fn subject(&self, args: &ProblemRequest) -> Subject {
+        let (target, layout) = (&self.target, self.derivatives.layout());
+        let names = layout.params().iter().map(|p| p.name.clone());
+        Subject {
+            schema_version: SCHEMA_VERSION,
+            operator: args.operator.as_str().into(),
+            loss_function: self.loss.as_str().into(),
+            label_smoothing: args.label_smoothing,
+            weight_decay: args.weight_decay,
+            only: if args.only.is_empty() { Vec::new() } else { names.collect() },
+            arch: target.arch.clone(),
+            data: target.data.name().into(),
+            normalisation: target.data.normalisation().cloned(),
+            outputs: Some(target.graph.classes()),
+            split: target.data.split().as_str().into(),
+            samples: target.data.len(),
+            data_sha256: target.data.sha256(),
+            checkpoint: target.checkpoint.display().to_string(),
+            step: target.step,
+            parameters_sha256: Some(fingerprint(&target.theta, &target.buffers)),
+            params: self.derivatives.dim(),
+            dtype: args.dtype.as_str().into(),
+            microbatch: self.derivatives.microbatch(),
+            layout_hash: layout.hash(),
+            seed: args.seed,
+            versions: Versions::current(),
+        }
+    }
+}
+
+fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
+    let data = &target.data;
+    let images = indices.iter().flat_map(|&i| data.sample(i));
+    let width = data.form().outputs();
+    let targets = match (data.labels(), data.values()) {
+        (Some(labels), _) => Targets::Classes(indices.iter().map(|&i| labels[i]).collect()),
+        (_, values) => {
+            let rows = values.unwrap_or_default();
+            Targets::Values(
+                indices.iter().flat_map(|&i| &rows[i * width..(i + 1) * width]).copied().collect(),
+            )
+        }
+    };
+    let samples = Samples::with_targets([data.sample_len(), indices.len()], images, targets)?;
+    Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
+}

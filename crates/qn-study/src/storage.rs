@@ -1,0 +1,77 @@
+//! The precision in which solvers keep vectors.
+
+use faer::Mat;
+use qn_curvature::Real;
+use qn_run::Tensor;
+use qn_spectrum::Scalar;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A precision, or what suits the number of parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// Single from 10,000,000 parameters on, where the memory is what counts; double below.
+    #[default]
+    Auto,
+    /// Double.
+    F64,
+    /// Single; sums are double all the same.
+    F32,
+}
+
+/// Parameters from which on vectors are stored in single precision if nothing is said: a basis of 26 takes 1 GB then.
+const SINGLE_FROM: usize = 10_000_000;
+
+impl Storage {
+    /// Whether vectors of n numbers are kept in single precision.
+    pub(crate) fn is_single(self, n: usize) -> bool {
+        match self {
+            Self::Auto => n >= SINGLE_FROM,
+            Self::F64 => false,
+            Self::F32 => true,
+        }
+    }
+}
+
+/// A precision in which vectors are stored and written.
+pub(crate) trait Stored: Scalar + Real {
+    /// The columns of a matrix as the rows of a tensor.
+    fn rows(columns: &Mat<Self>) -> Tensor;
+}
+
+/// The columns one behind the other.
+fn flat<S: Copy>(columns: &Mat<S>) -> ([usize; 2], Vec<S>) {
+    let numbers = columns.col_iter().flat_map(|column| column.iter().copied());
+    ([columns.ncols(), columns.nrows()], numbers.collect())
+}
+
+impl Stored for f64 {
+    fn rows(columns: &Mat<Self>) -> Tensor {
+        let (shape, numbers) = flat(columns);
+        Tensor::f64(&shape, &numbers)
+    }
+}
+
+impl Stored for f32 {
+    fn rows(columns: &Mat<Self>) -> Tensor {
+        let (shape, numbers) = flat(columns);
+        Tensor::f32(&shape, &numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_networks_are_stored_in_single_precision() {
+        let cases = [
+            (Storage::Auto, SINGLE_FROM - 1, false),
+            (Storage::Auto, SINGLE_FROM, true),
+            (Storage::F32, 10, true),
+            (Storage::F64, SINGLE_FROM, false),
+        ];
+        cases.iter().for_each(|(storage, n, single)| assert_eq!(storage.is_single(*n), *single));
+    }
+}
