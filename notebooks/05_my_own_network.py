@@ -89,7 +89,7 @@ print(f"{sum(p.numel() for p in resnet.parameters()):,} parameters, loss {np.mea
 # module goes through `torch.export` into the Rust engine; the loss and some gradients are compared with PyTorch's there.
 
 # %%
-data = images[:500], labels[:500]
+data = images[:300], labels[:300]
 H = qn.hessian(resnet, nn.CrossEntropyLoss(), data)
 H
 
@@ -134,29 +134,29 @@ pd.Series(shares, name="share of the first eigenvector").sort_values(ascending=F
 # ## Layer by layer
 #
 # `restrict` is the block of some parameters. The trace of the Gauss-Newton part is the sum of its curvatures, an
-# estimate here, with its standard error.
+# estimate here, with its standard error. Single precision is enough for it.
 
 # %%
-G = H.with_operator("ggn")
+single = qn.hessian(resnet, nn.CrossEntropyLoss(), data, dtype="float32")
+G = single.with_operator("ggn")
 rows = {}
 for pattern in ["conv1.*", "bn1.*", "layer1.*", "layer2.*", "layer3.*", "fc.*"]:
     block = G.restrict(pattern)
-    trace = block.trace(products=60)
+    trace = block.trace(products=30)
     rows[pattern] = {"parameters": block.shape[0], "trace": trace.value, "± standard error": trace.standard_error}
-whole = G.trace(products=60)
+whole = G.trace(products=30)
 rows["all"] = {"parameters": G.shape[0], "trace": whole.value, "± standard error": whole.standard_error}
 blocks = pd.DataFrame(rows).T
 missing = whole.value - blocks["trace"].iloc[:-1].sum()
-assert abs(missing) < 6 * np.sqrt((blocks["± standard error"] ** 2).sum()) + 1e-9 * whole.value
+assert abs(missing) < 6 * np.sqrt((blocks["± standard error"] ** 2).sum()) + 1e-3 * whole.value
 blocks.round(3)
 
 # %% [markdown]
 # ## All eigenvalues, smoothed
 #
-# Stochastic Lanczos quadrature, in single precision: a bulk around zero, and a few outliers.
+# Stochastic Lanczos quadrature: a bulk around zero, and a few outliers.
 
 # %%
-single = qn.hessian(resnet, nn.CrossEntropyLoss(), data, dtype="float32")
 density = single.density(probes=4, steps=40)
 axes = density.plot()
 for value in top.values:
