@@ -6,13 +6,13 @@
 # were kept on the way.
 
 # %%
-import json
 import pathlib
 import tomllib
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import qn
 from safetensors.numpy import load_file
 
 root = next(p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "Cargo.toml").exists())
@@ -27,7 +27,7 @@ pd.DataFrame(config).loc[["optimizer", "lr", "momentum", "damping", "batch_size"
 # `metrics.jsonl` has a line for each logged step and one for each epoch.
 
 # %%
-metrics = {name: pd.read_json(path / "metrics.jsonl", lines=True) for name, path in runs.items()}
+metrics = {name: qn.run(path).metrics() for name, path in runs.items()}
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
 for name, lines in metrics.items():
     steps, epochs = lines.dropna(subset=["loss"]), lines.dropna(subset=["val_accuracy"])
@@ -62,9 +62,9 @@ snapshots = {
     name: {int(p.stem.split("-")[1]): load_file(p) for p in sorted((path / "snapshots").glob("*.safetensors"))}
     for name, path in runs.items()
 }
-manifest = json.loads((runs["sgd"] / "manifest.json").read_text())
+manifest = qn.run(runs["sgd"]).manifest
 first = snapshots["sgd"][0]
-assert first["class_gradients"].shape == (10, manifest["params"])
+assert first["class_gradients"].shape == (10, manifest.params)
 {key: value.shape for key, value in first.items()}
 
 # %% [markdown]

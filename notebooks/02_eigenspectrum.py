@@ -5,19 +5,19 @@
 # the whole matrix can be had, so nothing here is an estimate.
 
 # %%
-import json
 import pathlib
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import qn
 from safetensors.numpy import load_file
 
 root = next(p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "Cargo.toml").exists())
 runs = {name: root / "runs" / "digits" / name / "reports" for name in ["sgd", "quasi-newton"]}
 assert all(path.is_dir() for path in runs.values()), "run `qn-analyse reproduce digits` first"
-eigen = {name: json.loads((path / "eigen.json").read_text()) for name, path in runs.items()}
-full = {name: json.loads((path / "full_spectrum.json").read_text()) for name, path in runs.items()}
+reports = {name: qn.run(path.parent).reports for name, path in runs.items()}
+eigen, full = ({name: found[kind].raw for name, found in reports.items()} for kind in ["eigen", "full_spectrum"])
 pd.DataFrame(eigen).loc[["operator", "params", "samples", "loss", "accuracy", "gradient_norm", "method", "tol"]]
 
 # %% [markdown]

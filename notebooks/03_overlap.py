@@ -6,18 +6,18 @@
 # are.
 
 # %%
-import json
 import pathlib
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import qn
 from safetensors.numpy import load_file
 
 root = next(p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "Cargo.toml").exists())
 runs = {name: root / "runs" / "digits" / name for name in ["sgd", "quasi-newton"]}
 assert all(path.is_dir() for path in runs.values()), "run `qn-analyse reproduce digits` first"
-overlap = {name: json.loads((path / "reports" / "overlap.json").read_text()) for name, path in runs.items()}
+overlap = {name: qn.run(path).reports["overlap"].raw for name, path in runs.items()}
 C = overlap["sgd"]["classes"]
 
 # %% [markdown]
@@ -61,6 +61,7 @@ Q = np.linalg.qr(V.T)[0]
 cosines = np.linalg.svd(Q.T @ E.T)[1]
 np.testing.assert_allclose(np.abs(V @ E.T), report["cosines"], atol=1e-6)
 np.testing.assert_allclose((cosines**2).mean(), report["subspace_overlap"], rtol=1e-6)
+np.testing.assert_allclose(qn.overlap(V.T, E.T).subspace, report["subspace_overlap"], rtol=1e-6)
 np.testing.assert_allclose(cosines, np.cos(report["principal_angles"]), atol=1e-6)
 pd.Series(np.degrees(report["principal_angles"]), name="principal angles (degrees)").round(1)
 

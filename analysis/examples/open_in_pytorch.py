@@ -3,10 +3,11 @@
     cargo run --release --bin qn-analyse -- reproduce digits
     target/release/qn-analyse export parameters runs/digits/sgd -o runs/digits/sgd.safetensors
     target/release/qn-analyse export eigenvectors runs/digits/sgd -o runs/digits/vectors.safetensors
-    pip install torch safetensors curvlinops-for-pytorch
+    pip install torch==2.15.0 safetensors curvlinops-for-pytorch==3.0.1
     python analysis/examples/open_in_pytorch.py
 """
 
+import inspect
 from collections import OrderedDict
 
 import numpy as np
@@ -27,11 +28,15 @@ records = torch.from_numpy(np.fromfile("crates/qn-data/assets/digits.bin", np.ui
 pixels = records[:, :64].double() / 16
 images = ((pixels - pixels.mean()) / pixels.std(correction=0)).reshape(-1, 1, 8, 8)
 names, params = zip(*net.named_parameters())
-hessian = HessianLinearOperator(net, nn.CrossEntropyLoss(), list(params), [(images, records[:, 64].long())])
+# Releases after 3.0.1 may take the parameters as a dict by name.
+annotation = str(inspect.signature(HessianLinearOperator).parameters["params"].annotation).lower()
+params = dict(zip(names, params)) if "dict" in annotation or "mapping" in annotation else list(params)
+hessian = HessianLinearOperator(net, nn.CrossEntropyLoss(), params, [(images, records[:, 64].long())])
 
 found = load_file("runs/digits/vectors.safetensors")
 value, vector = found["eigenvalues"][0], [found[name][0] for name in names]
 product = hessian @ vector
+product = [product[name] for name in names] if isinstance(product, dict) else product
 residual = sum(((hv - value * v) ** 2).sum() for hv, v in zip(product, vector)).sqrt()
 print(f"lambda_1 = {value:.6f}, |H v - lambda v| / lambda = {residual / value:.1e}")
 assert residual < 1e-6 * value

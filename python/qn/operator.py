@@ -159,7 +159,7 @@ class Operator:
 
     # Solvers.
 
-    def eigsh(self, k=10, *, which="LA", tol=None, ncv=None, maxiter=None, block=1, seed=0, check=True):
+    def eigsh(self, k=10, *, which="LA", tol=None, ncv=None, maxiter=None, block=2, seed=0, check=True):
         """k eigenpairs; see `qn.eigsh`."""
         options = {"ncv": ncv, "maxiter": maxiter, "block": block, "seed": seed, "check": check}
         return solvers.eigsh(self, k, which=which, tol=tol, **options)

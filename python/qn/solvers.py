@@ -67,14 +67,14 @@ def _real(a):
     return a
 
 
-def eigsh(A, k=6, *, which="LM", tol=None, ncv=None, maxiter=None, block=1, seed=0, n=None, check=True):
+def eigsh(A, k=6, *, which="LM", tol=None, ncv=None, maxiter=None, block=2, seed=0, n=None, check=True):
     """k eigenpairs by thick-restart block Lanczos with full reorthogonalisation.
 
     `which` is LM (largest magnitude), LA, SA (largest, smallest) or BE (both ends). A pair is converged when the residual
     |A v - value v| of a fresh product is at most `tol` times the largest |value| seen (1e-6, and for operators in single
     precision 1e-5). `ncv` is the largest dimension of the basis, 64 or more where memory is not short. `block` is the number of
-    vectors multiplied at a time: one needs the fewest products, and as many as there are copies of an eigenvalue are
-    needed to be sure of all of them. `maxiter` is the number of restarts, `seed` that of the start. Operators of dtype float32
+    vectors multiplied at a time: one needs the fewest products, but may pass over one of two eigenvalues that are
+    close to each other or equal where `tol` is loose. `maxiter` is the number of restarts, `seed` that of the start. Operators of dtype float32
     are multiplied by float32 blocks, and the vectors are float32.
 
     Raises `NotConverged`, with the pairs in `result`, unless all k are converged or `check` is false.
