@@ -117,15 +117,22 @@ impl<T: Scalar> Reduction<T> {
     fn many(
         self,
         (bottom, top): (usize, usize),
-        observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
+        mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
     ) -> Result<PartialSpectrum, SpectrumError> {
         let n = self.order();
         let chosen = ends(n, bottom, top);
         if chosen.len() == n {
-            let Eigensystem { values, vectors } = self.eigh(Vectors::All, observe)?;
+            // Both ways back are one stage here.
+            let mut first = true;
+            let once = |stage| match stage {
+                Stage::Eigenvectors if !std::mem::take(&mut first) => Ok(()),
+                stage => observe(stage),
+            };
+            let Eigensystem { values, vectors } = self.eigh(Vectors::All, once)?;
             return Ok(PartialSpectrum { values, chosen, vectors: wide(&[vectors]) });
         }
-        let panels = self.panels(observe)?;
+        let panels = self.panels(&mut observe)?;
+        observe(Stage::Eigenvectors)?;
         let vectors = [panels.vectors(0..bottom), panels.vectors(n - top..n)];
         Ok(PartialSpectrum { values: panels.values().to_vec(), chosen, vectors: wide(&vectors) })
     }
