@@ -108,8 +108,11 @@ fn a_closed_terminal_saves_and_nohup_goes_on() {
     let sandbox = Sandbox::new();
     let program = train_program();
     let start = |prepare: &str, out: &str| {
-        let line =
-            format!("{prepare} exec {program} --arch digits --data digits --steps 100000 -q --out {out}");
+        let line = format!(
+            "{prepare} exec env {signal} {program} --arch digits --data digits --steps 100000 -q --out {out}",
+            // Whoever runs the tests may ignore SIGHUP, and a shell cannot take that back.
+            signal = if prepare.is_empty() { "--default-signal=HUP" } else { "" },
+        );
         let mut command = Command::new("bash");
         command.args(["-c", &line]).current_dir(sandbox.path("")).stderr(Stdio::piped());
         let running = command.spawn().unwrap();

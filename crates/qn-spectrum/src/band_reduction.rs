@@ -127,7 +127,10 @@ impl<T: Scalar> Reduction<T> {
         for (row, column) in self.triangle.trailing_mut(start) {
             self.pending.below(0).apply(row, row, column);
         }
-        self.pending.rows = 0;
+        // What the steps needed is not needed any more.
+        self.pending = Update::none(0, 0);
+        self.next = Update::none(0, 0);
+        self.sums = Vec::new();
         Band::of(&self.triangle, self.width)
     }
 

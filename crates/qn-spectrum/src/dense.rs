@@ -7,7 +7,9 @@ use faer::{Accum, Mat, MatMut, MatRef, Par};
 use crate::lanczos::verified;
 use crate::operator::multiply;
 use crate::scaling::safe_power;
-use crate::{Eigenpairs, OperatorError, Scalar, Solver, SpectrumError, SymmetricOperator, Which};
+use crate::{
+    Eigenpairs, OperatorError, Scalar, Solver, SpectrumError, SymmetricOperator, Which, wants_library,
+};
 
 /// A symmetric matrix in memory.
 #[derive(Clone, Debug)]
@@ -87,10 +89,10 @@ impl DenseSymmetric {
         self.matrix.as_ref()
     }
 
-    /// All eigenvalues and vectors, by faer's divide and conquer.
+    /// All eigenvalues and vectors, in the way of [`FullSpectrum::of`].
     ///
     /// # Errors
-    /// It does not converge, which is not known to happen.
+    /// The iteration does not converge, which is not known to happen.
     pub fn eigen(&self) -> Result<FullSpectrum, SpectrumError> {
         FullSpectrum::of(self.matrix())
     }
@@ -98,12 +100,15 @@ impl DenseSymmetric {
 
 impl FullSpectrum {
     /// All eigenvalues and vectors of a symmetric matrix, of which the lower triangle is read, by faer's divide and
-    /// conquer. Results do not depend on the number of threads.
+    /// conquer, or above the order at which that is faster by the two stages of [`eigh`](crate::eigh()). Results do not depend on the number of threads.
     ///
     /// # Errors
     /// An entry is not finite, or the iteration does not converge, which is not known to happen.
     pub fn of(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
         let power = safe_power::<f64>(finite_norm_max(matrix)?);
+        if !wants_library(matrix.nrows(), matrix.nrows()) {
+            return Self::by_two_stages(matrix);
+        }
         if power == 1.0 {
             return Self::of_safe(matrix);
         }

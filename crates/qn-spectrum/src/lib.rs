@@ -2,7 +2,7 @@
 //!
 //! An operator is anything that can multiply a block of vectors ([`SymmetricOperator`]), in double or in single
 //! precision; nothing here knows about networks. [`lanczos`] finds a few extremal pairs and says how good they are;
-//! [`DenseSymmetric`] finds all of them of small matrices, [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
+//! [`DenseSymmetric`] finds all of them of small matrices, [`eigh`](eigh()) and [`symmetric_eigen`] of those that fill the memory; [`density`], [`hutchinson`]
 //! and [`hutch_plus_plus`] estimate what all of them together are like.
 
 mod back;
@@ -50,4 +50,6 @@ pub use stability::{Preconditioner, Stability};
 pub use trace::{Estimate, TraceEstimate, hutch_plus_plus, hutchinson, random_signs};
 pub use triangle::Triangle;
 pub use tridiagonal::Tridiagonal;
-pub use two_stage::{BAND, PartialSpectrum, STORAGE_WIDTH, Stage, symmetric_eigen, wants_library};
+pub use two_stage::{
+    BAND, PartialSpectrum, STORAGE_WIDTH, Stage, symmetric_eigen, wants_library, workspace_bytes,
+};

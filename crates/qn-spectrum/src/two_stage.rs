@@ -1,13 +1,16 @@
 //! All eigenvalues, and some eigenvectors, of a matrix that fills the memory.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, Par};
+use faer::{Accum, Mat, MatRef, Par};
 
 use crate::band::band_eigenvectors;
 use crate::band_reduction::Reduction;
 use crate::eigenpairs::fix_signs;
 use crate::orthogonal::orthonormalise;
-use crate::{FullSpectrum, Scalar, SpectrumError, SymmetricOperator as _, Triangle, bulge};
+use crate::{
+    Columns, Eigensystem, FullSpectrum, Scalar, SpectrumError, SymmetricOperator as _, Triangle, Vectors,
+    bulge, eigh,
+};
 
 /// How far [`symmetric_eigen`] is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,16 +32,24 @@ pub const BAND: usize = 64;
 /// Columns of a [`Triangle`] that are best stored together: the matrix products of the first stage are of this width.
 pub const STORAGE_WIDTH: usize = 256;
 
-/// Orders up to which the library's solver is used, which gives every vector. Above it is slower than
-/// the two stages are (n = 2,000: 0.9 s against 0.7 s).
+/// Orders up to which the library's solver is faster, with vectors (n = 1,000: 0.3 s against 0.4 s; n = 2,000: 1.5 s
+/// against 1.6 s, in a quarter of the memory beside the result).
 const LIBRARY_UP_TO: usize = 2000;
-/// Above that the library's solver, whose vectors come all at once, is used for more than one vector in so many.
+/// Inverse iteration on the band matrix gives up to one vector in so many; more come from the tridiagonal matrix.
 const MANY_VECTORS: usize = 20;
 
 /// Whether [`FullSpectrum::of`] is the better way to all eigenvalues of a matrix of order n and to so many of its vectors,
 /// and not [`symmetric_eigen`].
-pub fn wants_library(n: usize, vectors: usize) -> bool {
-    n <= LIBRARY_UP_TO || vectors > n / MANY_VECTORS
+pub fn wants_library(n: usize, _vectors: usize) -> bool {
+    n <= LIBRARY_UP_TO
+}
+
+/// Bytes that [`symmetric_eigen`] holds at most beside a triangle of order n, for so many vectors.
+pub fn workspace_bytes<T: Scalar>(n: usize, vectors: usize) -> usize {
+    let given = n * vectors * size_of::<f64>();
+    // The reflections, the halves of the tridiagonal matrix's vectors, and the vectors before they are given.
+    let made = if vectors > n / MANY_VECTORS { n * (n + vectors) * size_of::<T>() } else { given };
+    given + made + 4 * n * BAND * size_of::<f64>()
 }
 
 /// All eigenvalues and some eigenvectors.
@@ -83,7 +94,11 @@ impl<T: Scalar> Reduction<T> {
         mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
     ) -> Result<PartialSpectrum, SpectrumError> {
         while self.step() {}
-        let (n, band) = (self.order(), self.band());
+        let n = self.order();
+        if bottom + top > n / MANY_VECTORS {
+            return self.many((bottom, top), observe);
+        }
+        let band = self.band();
         let tridiagonal =
             bulge::tridiagonalise::<T, _>(band.clone(), None, |done| observe(Stage::Tridiagonal(done)))?;
         observe(Stage::Eigenvalues)?;
@@ -97,6 +112,37 @@ impl<T: Scalar> Reduction<T> {
         values.iter_mut().for_each(|v| *v /= self.power());
         Ok(PartialSpectrum { values, chosen, vectors })
     }
+
+    /// [`Self::eigen`] by divide and conquer.
+    fn many(
+        self,
+        (bottom, top): (usize, usize),
+        mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
+    ) -> Result<PartialSpectrum, SpectrumError> {
+        let n = self.order();
+        let chosen = ends(n, bottom, top);
+        if chosen.len() == n {
+            // Both ways back are one stage here.
+            let mut first = true;
+            let once = |stage| match stage {
+                Stage::Eigenvectors if !std::mem::take(&mut first) => Ok(()),
+                stage => observe(stage),
+            };
+            let Eigensystem { values, vectors } = self.eigh(Vectors::All, once)?;
+            return Ok(PartialSpectrum { values, chosen, vectors: wide(&[vectors]) });
+        }
+        let panels = self.panels(&mut observe)?;
+        observe(Stage::Eigenvectors)?;
+        let vectors = [panels.vectors(0..bottom), panels.vectors(n - top..n)];
+        Ok(PartialSpectrum { values: panels.values().to_vec(), chosen, vectors: wide(&vectors) })
+    }
+}
+
+/// Matrices beside each other, in double precision.
+fn wide<T: Scalar>(parts: &[Columns<T>]) -> Mat<f64> {
+    let columns: Vec<_> = parts.iter().flat_map(|part| part.as_ref().col_iter()).collect();
+    let rows = columns.first().map_or(0, |column| column.nrows());
+    Mat::from_fn(rows, columns.len(), |i, j| columns[j][i].f64())
 }
 
 /// The `bottom` smallest and the `top` largest of n indices.
@@ -133,4 +179,16 @@ fn rayleigh_ritz(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<
     let mut ritz_vectors = Mat::zeros(n, k);
     matmul(ritz_vectors.as_mut(), Accum::Replace, vectors.as_ref(), eigen.vectors.as_ref(), 1.0, Par::Seq);
     Ok(ritz_vectors)
+}
+
+impl FullSpectrum {
+    /// By two stages, of a matrix whose lower triangle is read.
+    ///
+    /// # Errors
+    /// An entry is not finite.
+    pub(crate) fn by_two_stages(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
+        let triangle = Triangle::<f64>::from_fn(matrix.nrows(), STORAGE_WIDTH, |i, j| matrix[(i, j)]);
+        let Eigensystem { values, vectors } = eigh(triangle, Vectors::All, |_| Ok(()))?;
+        Ok(Self { values, vectors: wide(&[vectors]) })
+    }
 }

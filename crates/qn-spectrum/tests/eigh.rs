@@ -1,7 +1,7 @@
 //! All eigenvectors from the two-stage solver: residuals and orthogonality, in both precisions.
 
 use faer::Mat;
-use qn_spectrum::{Columns, Eigensystem, Scalar, SpectrumError, Triangle, Vectors, eigh};
+use qn_spectrum::{Columns, Eigensystem, FullSpectrum, Scalar, SpectrumError, Triangle, Vectors, eigh};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -107,6 +107,10 @@ fn rank_9_of_order_2110() {
     let found = check::<f64>("rank 9", &a, 256);
     let bound = n as f64 * f64::EPSILON * found.values[n - 1];
     assert!(found.values[..n - rank].iter().all(|v| v.abs() < bound) && found.values[n - rank] > 1.0);
+    // At this order the two stages are behind the full spectrum of a matrix, too.
+    let full = FullSpectrum::of(a.as_ref()).unwrap();
+    assert_eq!(full.values, found.values);
+    assert_eq!(full.vectors.as_ref(), found.vectors.as_ref());
 }
 
 /// Vectors sin(i k π / (n + 1)) of the second difference matrix.

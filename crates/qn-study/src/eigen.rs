@@ -35,7 +35,7 @@ pub struct EigenRequest {
     pub save_every: u64,
     /// Residuals wanted, relative to the largest |eigenvalue|; 1e-6, and 1e-5 with single precision, where absent.
     pub tol: Option<f64>,
-    /// Largest dimension of the Lanczos basis; 2k + 3 blocks where absent.
+    /// Largest dimension of the Lanczos basis; 64, or 4k if that is more, where absent, and less where memory is short.
     pub ncv: Option<usize>,
     /// Vectors multiplied at a time; 2 where absent.
     pub block: Option<usize>,

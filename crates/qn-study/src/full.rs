@@ -8,7 +8,7 @@ use qn_curvature::{Curvature, Derivatives, Real, norm_l2};
 use qn_run::{Level, Observer, Stage as Progress, StopOnly, bytes};
 use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
-    Which, verified, wants_library,
+    Which, verified, wants_library, workspace_bytes,
 };
 
 use crate::StudyError;
@@ -69,8 +69,8 @@ pub(crate) fn solve(
 pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
     let need = match (Method::of(p, k), dtype) {
         (Method::Library, _) => (4 * p * p * size_of::<f64>()) as u64,
-        (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p),
-        (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p),
+        (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p) + workspace_bytes::<f64>(p, k) as u64,
+        (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p) + workspace_bytes::<f32>(p, k) as u64,
     };
     match free_memory() {
         Some(free) if need > free => bail!(StudyError::Refused(format!(

@@ -33,7 +33,7 @@ pub(super) struct EigenArgs {
     /// Residuals wanted, relative to the largest |eigenvalue| [default: 1e-6; 1e-5 with f32].
     #[arg(long)]
     tol: Option<f64>,
-    /// Largest dimension of the Lanczos basis [default: 2k + 3 blocks].
+    /// Largest dimension of the Lanczos basis [default: 64, or 4k if that is more; less where memory is short].
     #[arg(long)]
     ncv: Option<usize>,
     /// Vectors multiplied at a time [default: 2].
