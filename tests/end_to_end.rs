@@ -40,6 +40,9 @@ fn committed_reference_and_schemas_are_fresh() {
         let words = "run `cargo run --bin qn-analyse -- reference` and commit";
         assert!(std::fs::read_to_string(committed).unwrap_or_default() == text, "{name}: {words}");
     }
+    let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats.md");
+    let table = qn_study::markdown_table();
+    assert!(std::fs::read_to_string(formats).unwrap().contains(&table), "docs/formats.md: run it as well");
 }
 
 /// Everything but times: what must repeat bit for bit.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use faer::Mat;
 use qn_curvature::LossAndGradient;
 use qn_run::{Invalid, Level, Observer, Stage, Tensor, TensorFile};
 use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, Which, complete, lanczos};
@@ -189,6 +190,7 @@ impl Search<'_> {
     /// Writes what was found.
     fn tell<S: Stored>(&self, found: Found<S>) -> Result<EigenFindings> {
         let Found { pairs, verified, mut spectrum } = found;
+        let pairs = descending(pairs);
         if let (Some(files), Some(spectrum)) = (&self.companions, &mut spectrum) {
             write_values(&files.values, spectrum, self.request.problem.dtype)?;
             if spectrum.eigenvalues.len() > LISTED_UP_TO {
@@ -231,9 +233,7 @@ impl Search<'_> {
             iterations: pairs.iterations,
             stop_reason: pairs.stop_reason,
             verified,
-            full_spectrum: spectrum
-                .filter(|s| !s.eigenvalues.is_empty())
-                .map(|s| s.eigenvalues.iter().rev().copied().collect()),
+            full_spectrum: spectrum.filter(|s| !s.eigenvalues.is_empty()).map(|s| s.eigenvalues.clone()),
             seconds: self.started.elapsed().as_secs_f64(),
             loss: self.start.loss,
             accuracy: self.start.accuracy,
@@ -287,6 +287,20 @@ impl Search<'_> {
             );
         }
         Ok(Found { pairs: looked.pairs, verified: Some(looked.agreed), spectrum: None })
+    }
+}
+
+/// Pairs from the largest eigenvalue down, whatever end they were wanted from.
+fn descending<S: Stored>(pairs: Eigenpairs<S>) -> Eigenpairs<S> {
+    let mut order: Vec<usize> = (0..pairs.values.len()).collect();
+    order.sort_by(|&i, &j| pairs.values[j].total_cmp(&pairs.values[i]));
+    let vectors = Mat::from_fn(pairs.vectors.nrows(), order.len(), |i, j| pairs.vectors[(i, order[j])]);
+    let (values, residuals) = (&pairs.values, &pairs.residuals);
+    Eigenpairs {
+        values: order.iter().map(|&i| values[i]).collect(),
+        residuals: order.iter().map(|&i| residuals[i]).collect(),
+        vectors,
+        ..pairs
     }
 }
 

@@ -126,7 +126,9 @@ impl<T: Real + Scalar> Full<'_, T> {
         self.observer.say(Level::Note, words);
     }
 
-    fn report(&self, values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+    /// Of all eigenvalues, ascending as the solvers give them.
+    fn report(&self, mut values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+        values.reverse();
         let (args, p) = (self.args, values.len());
         let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let threshold = (p as f64).sqrt() * eps * assembled.frobenius;
@@ -138,8 +140,8 @@ impl<T: Real + Scalar> Full<'_, T> {
             near_zero: count(&|v| v.abs() <= threshold),
             negative: count(&|v| v < -threshold),
             threshold,
-            largest: values.last().copied().unwrap_or(0.0),
-            smallest: values.first().copied().unwrap_or(0.0),
+            largest: values.first().copied().unwrap_or(0.0),
+            smallest: values.last().copied().unwrap_or(0.0),
             trace: assembled.trace,
             trace_of_eigenvalues: values.iter().sum(),
             frobenius: assembled.frobenius,

@@ -7,7 +7,7 @@ use super::source::Source;
 use crate::report::{OverlapReport, SnapshotOverlap};
 
 fn read(source: &Source) -> Result<OverlapReport> {
-    source.report("overlap.json")
+    source.report()
 }
 
 fn last(report: &OverlapReport) -> Result<&SnapshotOverlap> {

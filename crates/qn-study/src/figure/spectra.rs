@@ -12,7 +12,7 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut series = Vec::new();
     let (mut subject, mut classes) = (String::new(), 0);
     for source in sources {
-        let report: EigenReport = source.report("eigen.json")?;
+        let report: EigenReport = source.report()?;
         let s = &report.subject;
         subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
         classes = s.outputs.unwrap_or(10);
@@ -39,7 +39,7 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
 /// Counts of all eigenvalues.
 pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
     let panel = |source: &Source| -> Result<Panel> {
-        let report: FullSpectrumReport = source.report("full_spectrum.json")?;
+        let report: FullSpectrumReport = source.report()?;
         let histogram = match source.beside("full_spectrum.json", "full_spectrum.safetensors") {
             // Finer than the report's where the eigenvalues are there.
             Some(path) => {
@@ -76,7 +76,7 @@ pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
 pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut series = Vec::new();
     for source in sources {
-        let report: DensityReport = source.report("density.json")?;
+        let report: DensityReport = source.report()?;
         // What the estimate does not know is not drawn.
         let floor = report.density.iter().copied().fold(0.0, f64::max) * 1e-8;
         let known = report.grid.iter().zip(&report.density).filter(|(_, d)| **d > floor);

@@ -2,6 +2,7 @@
 
 mod picture;
 mod run;
+pub(crate) mod sections;
 
 use std::path::{Path, PathBuf};
 
@@ -71,7 +72,7 @@ pub fn write_page(
     }
     let caption = "Means over windows; accuracy at the end of every epoch.";
     let mut together = vec![picture(FigureName::Training, &sources, caption)?];
-    if sources.len() > 1 && sources.iter().all(|s| FigureName::Overlap.can_draw(s)) {
+    if sources.len() > 1 && sources.iter().all(|s| s.report_file("overlap.json").is_some()) {
         let caption = "Every snapshot against the last network's top eigenvectors.";
         together.push(picture(FigureName::Overlap, &sources, caption)?);
     }
