@@ -5,6 +5,7 @@ mod overlaps;
 mod panel;
 mod source;
 mod spectra;
+mod ticks;
 mod training;
 
 use std::path::{Path, PathBuf};
