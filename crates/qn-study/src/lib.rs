@@ -17,7 +17,6 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod assembling;
 mod batches;
 mod chance;
 mod eigen;
@@ -32,7 +31,6 @@ mod operator;
 mod output;
 mod overlap;
 mod page;
-mod partial;
 mod problem;
 mod recipe;
 mod registry;
