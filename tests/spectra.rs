@@ -1,11 +1,8 @@
 //! Lanczos, all eigenvalues and the estimates of them, each against the others, by the programs.
 
-mod common;
-mod reports;
-mod wide;
-
-use common::Sandbox;
-use reports::{json, numbers, satisfies_its_schema};
+use crate::common::Sandbox;
+use crate::reports::{json, numbers, satisfies_its_schema};
+use crate::wide;
 use serde_json::Value;
 
 #[test]
