@@ -34,9 +34,13 @@ fn step(low: f64, high: f64) -> Option<f64> {
 fn multiples(low: f64, high: f64) -> Vec<Tick> {
     let Some(step) = step(low, high) else { return Vec::new() };
     let first = (low / step).ceil();
-    let values = (0..=MOST).map(|i| (first + i as f64) * step).take_while(|value| *value <= high);
+    // A multiple may be above the end by a rounding.
+    let end = high + 1e-9 * step;
+    let mut values: Vec<f64> =
+        (0..=MOST).map(|i| (first + i as f64) * step).take_while(|value| *value <= end).collect();
+    values.dedup();
     let size = low.abs().max(high.abs());
-    values.map(|value| (value, label(value, step, size))).collect()
+    values.into_iter().map(|value| (value, label(value, step, size))).collect()
 }
 
 /// A number with as many digits as tell it from the next one, `step` away; `size` is the largest of them.
