@@ -31,6 +31,9 @@ pub enum TrainError {
         /// The run.
         out: PathBuf,
     },
+    /// The device is none, or not there.
+    #[error("{0}")]
+    Device(String),
     /// The snapshots would not fit.
     #[error(
         "the snapshots and checkpoints need {need}, but {out} has {free} free: raise `snapshot_every`, or give an `out` on a larger disk"

@@ -236,8 +236,7 @@ fn check_disk(launch: &Launch<'_>, graph: &Graph) -> Result<()> {
     };
     let of_checkpoint = Snapshot::size(classes, 2 * params, false);
     let need = snapshots.saturating_mul(each).saturating_add(checkpoints.saturating_mul(of_checkpoint));
-    std::fs::create_dir_all(launch.out)
-        .with_context(|| format!("cannot make `out` {}", launch.out.display()))?;
+    std::fs::create_dir_all(launch.out).with_context(|| format!("cannot make {}", launch.out.display()))?;
     let free = fs4::available_space(launch.out).context("cannot tell the free disk space")?;
     launch.observer.say(
         Level::Note,
