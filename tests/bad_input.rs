@@ -1,8 +1,6 @@
 //! Bad input: one line that says what is wrong and what to do, the right exit code, nothing written.
 
-mod common;
-
-use common::{Output, Sandbox};
+use crate::common::{Output, Sandbox};
 
 /// The exit code, and words that the one-line message must have.
 fn refused(out: &Output, code: i32, words: &[&str]) {

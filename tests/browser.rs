@@ -93,11 +93,9 @@ fn look(sandbox: &Sandbox, browser: &str, page: &str, width: u32) -> Value {
 }
 
 #[test]
+#[cfg_attr(not(feature = "browser"), ignore = "takes Chromium: --features qn-cli/browser")]
 fn the_page_works_in_a_browser_and_on_a_phone() {
-    let Some(browser) = chromium() else {
-        eprintln!("no Chromium: the page is not looked at (install it, or set CHROMIUM)");
-        return;
-    };
+    let browser = chromium().expect("install Chromium, or set CHROMIUM");
     let sandbox = Sandbox::new();
     sandbox.write("tiny.toml", RECIPE);
     let out = sandbox.analyse(&["reproduce", "tiny.toml", "--quiet"]);

@@ -1,12 +1,9 @@
 //! The programs as a user runs them: train, eigen, overlap, and what they leave.
 
-mod common;
-mod reports;
-
 use std::path::Path;
 
-use common::Sandbox;
-use reports::{json, numbers, satisfies_its_schema};
+use crate::common::Sandbox;
+use crate::reports::{json, numbers, satisfies_its_schema};
 use serde_json::Value;
 
 const RECIPE: &str = r#"
@@ -40,6 +37,9 @@ fn committed_reference_and_schemas_are_fresh() {
         let words = "run `cargo run --bin qn-analyse -- reference` and commit";
         assert!(std::fs::read_to_string(committed).unwrap_or_default() == text, "{name}: {words}");
     }
+    let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats.md");
+    let table = qn_study::markdown_table();
+    assert!(std::fs::read_to_string(formats).unwrap().contains(&table), "docs/formats.md: run it as well");
 }
 
 /// Everything but times: what must repeat bit for bit.
@@ -216,15 +216,13 @@ fn not_converging_is_told_and_written() {
     assert_ne!(json(&sandbox.path("run/reports/eigen.json"))["stop_reason"], "converged");
 }
 
-/// On the real data set where it has been fetched: `QN_DATA`, or data/ in the repository.
+/// On the real data set, fetched into `QN_DATA`, or data/ in the repository.
 #[test]
-fn real_data_where_it_is() {
+#[cfg_attr(not(feature = "slow"), ignore = "takes CIFAR-10, fetched: --features qn-cli/slow")]
+fn real_data() {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
     let dir = std::env::var_os("QN_DATA").map_or(default, Into::into);
-    if !dir.join("cifar10/test_batch.bin").is_file() {
-        eprintln!("CIFAR-10 has not been fetched; nothing to do");
-        return;
-    }
+    assert!(dir.join("cifar10/test_batch.bin").is_file(), "run `qn-train fetch cifar10` first");
     let sandbox = Sandbox::new();
     let dir = dir.canonicalize().unwrap();
     let dir = dir.to_str().unwrap();

@@ -1,9 +1,6 @@
 //! Figures and the page, of a small recipe on the digits.
 
-mod browser;
-mod common;
-
-use common::Sandbox;
+use crate::common::Sandbox;
 
 const RECIPE: &str = r#"
 name = "tiny"

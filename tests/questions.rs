@@ -1,10 +1,7 @@
 //! The analyses behind docs/findings.md, on the digits: against each other, and against what must hold.
 
-mod common;
-mod reports;
-
-use common::Sandbox;
-use reports::{json, numbers, satisfies_its_schema};
+use crate::common::Sandbox;
+use crate::reports::{json, numbers, satisfies_its_schema};
 use serde_json::Value;
 
 const RECIPE: &str = r#"

@@ -1,11 +1,8 @@
 //! Lanczos, all eigenvalues and the estimates of them, each against the others, by the programs.
 
-mod common;
-mod reports;
-mod wide;
-
-use common::Sandbox;
-use reports::{json, numbers, satisfies_its_schema};
+use crate::common::Sandbox;
+use crate::reports::{json, numbers, satisfies_its_schema};
+use crate::wide;
 use serde_json::Value;
 
 #[test]
@@ -32,7 +29,7 @@ fn lanczos_and_the_full_matrix_agree() {
         assert!((a - b).abs() <= 1e-5 * all[0], "{a} {b}");
     }
     let bottom = run(&["--which", "SA", "--k", "3", "--tol", "1e-8"]);
-    for (a, b) in all.iter().rev().zip(numbers(&bottom["eigenvalues"])) {
+    for (a, b) in all[1895..].iter().zip(numbers(&bottom["eigenvalues"])) {
         assert!((a - b).abs() <= 1e-8 * all[0], "{a} {b}");
     }
     // G has no negative eigenvalues beyond rounding, and with F makes up H.
@@ -69,7 +66,7 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
         assert_eq!(spectrum["method"], "two_stage");
         let all = numbers(&spectrum["eigenvalues"]);
         assert_eq!(all.len(), 2959);
-        let largest = *all.last().unwrap();
+        let largest = all[0];
         for (a, b) in numbers(&full["eigenvalues"]).iter().zip(numbers(&lanczos["eigenvalues"])) {
             assert!((a - b).abs() <= tolerance * largest, "{dtype}: {a} {b}");
         }
@@ -92,7 +89,7 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
         assert_eq!(json(&sandbox.path("run/reports/full_spectrum.json"))["method"], "library");
         assert_eq!(whole["converged"], 2959);
         let values = numbers(&whole["eigenvalues"]);
-        for (a, b) in all.iter().rev().zip(values) {
+        for (a, b) in all.iter().zip(values) {
             assert!((a - b).abs() <= tolerance * largest, "{dtype}: {a} {b}");
         }
     }

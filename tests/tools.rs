@@ -1,8 +1,6 @@
 //! What is around the numbers: inspect, export, TensorBoard, completions, man pages, talk.
 
-mod common;
-
-use common::Sandbox;
+use crate::common::Sandbox;
 use qn_run::{TensorFile, read_metrics};
 
 #[test]

@@ -1,8 +1,8 @@
 """Opens what `qn-analyse export` wrote in PyTorch, and checks the top eigenpair with curvlinops.
 
     cargo run --release --bin qn-analyse -- reproduce digits
-    target/release/qn-analyse export parameters runs/digits/sgd -o runs/digits/sgd.safetensors
-    target/release/qn-analyse export eigenvectors runs/digits/sgd -o runs/digits/vectors.safetensors
+    qn-analyse export parameters runs/digits/sgd -o runs/digits/sgd.safetensors
+    qn-analyse export eigenvectors runs/digits/sgd -o runs/digits/vectors.safetensors
     pip install torch==2.15.0 safetensors curvlinops-for-pytorch==3.0.1
     python analysis/examples/open_in_pytorch.py
 """

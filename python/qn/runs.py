@@ -28,6 +28,21 @@ class Report:
         return f"Report({', '.join(self.raw)})"
 
 
+# Of the reports' format; eigenvalues descend.
+SCHEMA_VERSION = 2
+
+
+def _report(path):
+    raw = json.loads(path.read_text())
+    version = raw.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} is of version {version} of the reports' format, and version {SCHEMA_VERSION} is read here: "
+            f"make it again with qn-analyse {raw.get('kind', path.stem)}"
+        )
+    return Report(raw)
+
+
 def _wrapped(x):
     return Report(x) if isinstance(x, dict) else x
 
@@ -43,7 +58,7 @@ class Run:
         config = self.path / "config.toml"
         self.config = config.read_text() if config.is_file() else ""
         reports = sorted((self.path / "reports").glob("*.json"))
-        self.reports = {p.stem: Report(json.loads(p.read_text())) for p in reports}
+        self.reports = {p.stem: _report(p) for p in reports}
 
     @property
     def log(self):

@@ -73,6 +73,7 @@ pub struct BatchEnds {
 
 impl Report for BatchesReport {
     const KIND: &'static str = "batches";
+    const STUDY: &'static str = "batches";
 }
 
 /// Finds them and writes them down.

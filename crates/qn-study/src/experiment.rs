@@ -152,6 +152,7 @@ const WINDOWS: u64 = 50;
 
 impl Report for ExperimentReport {
     const KIND: &'static str = "experiment";
+    const STUDY: &'static str = "reproduce";
 }
 
 impl ExperimentReport {

@@ -17,7 +17,6 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-mod assembling;
 mod batches;
 mod chance;
 mod eigen;
@@ -32,9 +31,9 @@ mod operator;
 mod output;
 mod overlap;
 mod page;
-mod partial;
 mod problem;
 mod recipe;
+mod registry;
 mod report;
 mod request;
 mod statistics;
@@ -54,10 +53,11 @@ pub use figure::{FigureName, FigureRequest, figure};
 pub use output::{Report, claim, to_json, write};
 pub use overlap::{Gradients, OverlapRequest, overlap};
 pub use page::{PageRequest, claim_page, page, write_page};
-pub use recipe::{EigenRecipe, PaperNumbers, Recipe, RecipeRun, TrackRecipe};
+pub use recipe::{EMBEDDED_NETWORKS, EigenRecipe, PaperNumbers, Recipe, RecipeRun, TrackRecipe};
+pub use registry::{AnyReport, KINDS, ReportKind, markdown_table};
 pub use report::{
     Blocks, DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, Histogram, OverlapReport,
-    SnapshotOverlap, StageSeconds, Subject, TraceReport, read as read_report,
+    SnapshotOverlap, StageSeconds, Subject, TraceReport, read as read_report, read_any,
 };
 pub use request::{Dtype, Matrix, ProblemRequest};
 pub use statistics::{Spread, median};

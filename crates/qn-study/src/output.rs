@@ -17,8 +17,12 @@ pub(crate) const MARK: &str = "made by qn-analyse";
 
 /// A report that is written as JSON.
 pub trait Report: Serialize + DeserializeOwned {
-    /// Its `kind` in the file.
+    /// Its `kind` in the file, and the file's name in a run's reports, without the ending.
     const KIND: &'static str;
+    /// The study that makes it.
+    const STUDY: &'static str;
+    /// Fields of the study's request without which it does not.
+    const WITH: &'static [&'static str] = &[];
 }
 
 /// A kind of output.

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use qn_run::{Invalid, folder_name};
@@ -108,31 +107,41 @@ struct Written {
     compare: Vec<(String, String)>,
 }
 
-/// Where recipes are looked for by name.
-const FOLDER: &str = "analysis/recipes";
+macro_rules! embedded {
+    ($($name:literal)*) => {
+        [$(($name, include_str!(concat!("../../../analysis/recipes/", $name, ".toml")))),*]
+    };
+}
+
+/// Recipes that are part of the program, by name.
+const EMBEDDED: [(&str, &str); 10] = embedded! {
+    "along" "digits" "fig1" "fig1-cpu" "fig2" "fig3" "fig4" "project" "tuned-mnist" "variants"
+};
+
+/// Architectures that these recipes name by their files.
+pub const EMBEDDED_NETWORKS: [(&str, &str); 1] = [(
+    "analysis/networks/resnet9-w16-16px.toml",
+    include_str!("../../../analysis/networks/resnet9-w16-16px.toml"),
+)];
 
 impl Recipe {
-    /// A recipe by name or by its file.
+    /// A recipe by name, or by its .toml file.
     ///
     /// # Errors
     /// It is not there, or not valid.
     pub fn find(name: &str) -> Result<Self> {
-        let path = if name.ends_with(".toml") {
-            PathBuf::from(name)
+        let text = if name.ends_with(".toml") {
+            std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?
         } else {
-            Path::new(FOLDER).join(format!("{name}.toml"))
+            match EMBEDDED.iter().find(|(known, _)| *known == name) {
+                Some((_, text)) => (*text).to_owned(),
+                None => {
+                    let known = EMBEDDED.map(|(name, _)| name).join(", ");
+                    bail!(Invalid(format!("no recipe '{name}': there are {known}, or give a .toml file")));
+                }
+            }
         };
-        if !path.is_file() {
-            let known = known_names().join(", ");
-            bail!(Invalid(format!(
-                "no recipe '{name}': {} is not there (recipes here: {known})",
-                path.display()
-            )));
-        }
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text)
-            .map_err(|reason| Invalid(format!("{} is not a valid recipe: {reason}", path.display())).into())
+        Self::parse(&text).map_err(|reason| Invalid(format!("{name} is not a valid recipe: {reason}")).into())
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -171,20 +180,6 @@ impl Recipe {
         }
         Ok(Self { name, description, runs, eigen, track, paper, compare })
     }
-}
-
-fn known_names() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(FOLDER)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".toml")?.to_owned()))
-        .collect();
-    names.sort();
-    if names.is_empty() {
-        names.push("none; run from the repository, or give a .toml file".into());
-    }
-    names
 }
 
 #[cfg(test)]
@@ -233,5 +228,22 @@ val-accuracy = 0.9
         assert!(message("[runs.a]", "[runs.\"../a\"]").contains("[runs.a]"), "compare names it");
         assert!(message("name = \"x\"", "name = \"../x\"").contains("'../x'"));
         assert!(message("[runs.b]", "[runs.b]\n[runs.\"c/d\"]").contains("'c/d'"));
+    }
+
+    /// The program has every recipe of the repository, as it is there.
+    #[test]
+    fn all_recipes_are_embedded() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../analysis/recipes");
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        let mut embedded: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+        embedded.sort_unstable();
+        assert_eq!(names, embedded);
+        for (name, _) in EMBEDDED {
+            assert_eq!(Recipe::find(name).unwrap().name, name);
+        }
     }
 }

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use qn_run::{Normalisation, Versions};
 use qn_spectrum::{Estimate, StopReason};
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::StudyError;
 use crate::chance::RandomAssigned;
 use crate::output::Report;
 
-/// Version of the formats below.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+/// Version of the reports' formats. Version 1 had eigenvalues in the order of `which`, all of them ascending, and `kind` only of late.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What was analysed, at the head of every report on a curvature matrix.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -102,7 +103,7 @@ pub struct EigenReport {
     pub storage: String,
     /// Residuals asked for, relative to the largest |eigenvalue|.
     pub tol: f64,
-    /// The k eigenvalues, in the order that `which` says.
+    /// The k eigenvalues, descending.
     pub eigenvalues: Vec<f64>,
     /// |A v − λ v| of each, from fresh products.
     pub residuals: Vec<f64>,
@@ -132,11 +133,12 @@ pub struct EigenReport {
 }
 
 impl EigenReport {
-    /// The eigenvalues from the largest down; none where the report is about the other end.
+    /// The largest eigenvalues without a gap; none where the report is about the other end.
     pub fn top(&self) -> &[f64] {
         let n = match self.which.as_str() {
-            "LA" | "LM" => self.eigenvalues.len(),
-            // The largest come first.
+            "LA" => self.eigenvalues.len(),
+            // Behind the positive ones of large magnitude come those of the other end.
+            "LM" => self.eigenvalues.partition_point(|&v| v > 0.0),
             "BE" => self.eigenvalues.len().div_ceil(2),
             _ => 0,
         };
@@ -186,7 +188,7 @@ pub struct FullSpectrumReport {
     pub seconds: StageSeconds,
     /// The most memory that the process has had, in bytes, where the system tells.
     pub peak_memory: Option<u64>,
-    /// All of them, ascending; absent where there are more than 10,000. They are in
+    /// All of them, descending; absent where there are more than 10,000. They are in
     /// `full_spectrum.safetensors` too, as `eigenvalues` [P] in the matrix's precision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eigenvalues: Vec<f64>,
@@ -409,27 +411,59 @@ impl SnapshotOverlap {
 }
 
 macro_rules! reports {
-    ($($report:ty: $kind:literal),* $(,)?) => {
+    ($($report:ty: $kind:literal of $study:literal $(with $field:literal)?;)*) => {
         $(impl Report for $report {
             const KIND: &'static str = $kind;
+            const STUDY: &'static str = $study;
+            $(const WITH: &'static [&'static str] = &[$field];)?
         })*
     };
 }
 
 reports! {
-    EigenReport: "eigen",
-    FullSpectrumReport: "full_spectrum",
-    DensityReport: "density",
-    TraceReport: "trace",
-    DecomposeReport: "decompose",
-    OverlapReport: "overlap",
+    EigenReport: "eigen" of "eigen";
+    FullSpectrumReport: "full_spectrum" of "eigen" with "full";
+    DensityReport: "density" of "density";
+    TraceReport: "trace" of "trace";
+    DecomposeReport: "decompose" of "decompose";
+    OverlapReport: "overlap" of "overlap";
 }
 
 /// Reads a report back.
 ///
 /// # Errors
-/// It is not there, or is none.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// It is not there, is none, is of another kind, or of another version of the format.
+pub fn read<R: Report>(path: &Path) -> Result<R> {
+    let value = read_any(path)?;
+    let kind = value.get("kind").and_then(Value::as_str).unwrap_or("none");
+    let file = path.display();
+    if kind != R::KIND && value.get("kind").is_some() {
+        bail!(StudyError::Refused(format!("{file} is a report of kind '{kind}', not '{}'", R::KIND)));
+    }
+    check_version::<R>(&value, path)?;
+    R::deserialize(value).with_context(|| format!("{file} is not a valid report"))
+}
+
+/// Reads what may be a report.
+///
+/// # Errors
+/// It is not there, or no JSON.
+pub fn read_any(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is not a valid report", path.display()))
+}
+
+/// Refuses another version of the format.
+pub(crate) fn check_version<R: Report>(value: &Value, path: &Path) -> Result<()> {
+    let found = value.get("schema_version").and_then(Value::as_u64);
+    if found == Some(u64::from(SCHEMA_VERSION)) {
+        return Ok(());
+    }
+    let of = found.map_or("of no version".into(), |found| format!("of version {found}"));
+    let words = format!(
+        "{} is a report {of} of the format, and version {SCHEMA_VERSION} is read here",
+        path.display()
+    );
+    let fields = R::WITH.iter().map(|field| (*field, Some(String::new()))).collect();
+    bail!(StudyError::Needs { words, study: R::STUDY, run: None, fields })
 }

@@ -145,6 +145,7 @@ pub struct TrackPoint {
 
 impl Report for TrackReport {
     const KIND: &'static str = "track";
+    const STUDY: &'static str = "track";
 }
 
 /// Follows the run and writes down what is found.

@@ -1,6 +1,6 @@
 use anyhow::Result;
 use clap::Args;
-use qn_study::{BatchesRequest, batches};
+use qn_study::{BatchesReport, BatchesRequest, batches};
 
 use super::problem::{ProblemArgs, show};
 use super::tables;
@@ -26,7 +26,7 @@ pub(super) struct BatchesArgs {
 pub(super) fn run(args: &BatchesArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = BatchesRequest {
-        to: args.problem.place("batches.json")?,
+        to: args.problem.place::<BatchesReport>()?,
         problem: args.problem.request(&terminal)?,
         sizes: args.sizes.clone(),
         draws: args.draws,

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use clap::Args;
 use qn_spectrum::Which;
-use qn_study::{EigenRequest, Storage, Vectors, eigen};
+use qn_study::{EigenReport, EigenRequest, Storage, Vectors, eigen};
 
 use super::problem::{ProblemArgs, show};
 use super::tables;
@@ -55,7 +55,7 @@ pub(super) struct EigenArgs {
 pub(super) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<bool> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = EigenRequest {
-        to: args.problem.place("eigen.json")?,
+        to: args.problem.place::<EigenReport>()?,
         problem: args.problem.request(&terminal)?,
         k: args.k,
         which: args.which,

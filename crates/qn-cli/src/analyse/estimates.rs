@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
-use qn_study::{DecomposeRequest, DensityRequest, Storage, TraceRequest, decompose, density, trace};
+use qn_study::{
+    DecomposeReport, DecomposeRequest, DensityReport, DensityRequest, Storage, TraceReport, TraceRequest,
+    decompose, density, trace,
+};
 
 use super::problem::{ProblemArgs, show};
 use super::tables;
@@ -58,7 +61,7 @@ pub(super) struct DecomposeArgs {
 pub(super) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = DensityRequest {
-        to: args.problem.place("density.json")?,
+        to: args.problem.place::<DensityReport>()?,
         problem: args.problem.request(&terminal)?,
         probes: args.probes,
         steps: args.steps,
@@ -73,7 +76,7 @@ pub(super) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
 pub(super) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = TraceRequest {
-        to: args.problem.place("trace.json")?,
+        to: args.problem.place::<TraceReport>()?,
         problem: args.problem.request(&terminal)?,
         probes: args.probes,
     };
@@ -84,7 +87,7 @@ pub(super) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
 pub(super) fn run_decompose(args: &DecomposeArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = DecomposeRequest {
-        to: args.problem.place("decompose.json")?,
+        to: args.problem.place::<DecomposeReport>()?,
         problem: args.problem.request(&terminal)?,
         probes: args.probes,
         dense_up_to: args.dense_up_to,

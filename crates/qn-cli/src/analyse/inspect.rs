@@ -8,7 +8,7 @@ use qn_model::{Architecture, Graph};
 use qn_run::{
     Invalid, Metric, RunDirectory, RunError, TensorFile, TrainConfig, bytes, read_metrics, read_tensors,
 };
-use qn_study::{EigenReport, OverlapReport, Recipe, read_report};
+use qn_study::{AnyReport, Recipe, ReportKind, read_any};
 use qn_train::Settings;
 use serde_json::Value;
 
@@ -190,13 +190,10 @@ fn tensors(path: &Path) -> Result<()> {
 }
 
 fn json(path: &Path) -> Result<()> {
-    let value: Value = read_report(path)?;
-    if let Ok(eigen) = serde_json::from_value::<EigenReport>(value.clone()) {
-        outln!("{}: eigenvalues", path.display());
-        tables::print_eigen(&eigen);
-    } else if let Ok(overlap) = serde_json::from_value::<OverlapReport>(value.clone()) {
-        outln!("{}: class gradients against eigenvectors", path.display());
-        tables::print_overlap(&overlap);
+    let value = read_any(path)?;
+    if let Some(kind) = ReportKind::of(&value) {
+        outln!("{}: {} report: {}", path.display(), kind.name, plain(kind.about));
+        tables::print_any(&AnyReport::read(path)?);
     } else if let Value::Object(fields) = &value {
         outln!("{}: {} fields", path.display(), fields.len());
         for (name, field) in fields {
@@ -206,6 +203,11 @@ fn json(path: &Path) -> Result<()> {
         outln!("{}: {}", path.display(), summary(&value));
     }
     Ok(())
+}
+
+/// Markdown as plain text.
+fn plain(markdown: &str) -> String {
+    markdown.replace('`', "").replace("&#124;", "|")
 }
 
 /// A value on one line.

@@ -84,7 +84,7 @@ enum Command {
   qn-analyse overlap runs/lenet
   qn-analyse overlap runs/lenet --gradients batch --json -")]
     Overlap(OverlapArgs),
-    /// Run an experiment of analysis/recipes.
+    /// Run an experiment: train, analyse, and compare with the paper.
     #[command(after_help = "Examples:
   qn-analyse reproduce digits
   qn-analyse reproduce fig4 --data-dir data")]

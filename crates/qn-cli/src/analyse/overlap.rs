@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use qn_study::{Gradients, OverlapRequest, overlap};
+use qn_study::{Gradients, OverlapReport, OverlapRequest, overlap};
 
 use super::problem::{place, show};
 use super::tables;
@@ -32,7 +32,7 @@ pub(super) struct OverlapArgs {
 pub(super) fn run(args: &OverlapArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.talk, interrupt);
     let request = OverlapRequest {
-        to: place(args.json.as_deref(), Some(&args.run), "overlap.json")?,
+        to: place::<OverlapReport>(args.json.as_deref(), Some(&args.run))?,
         run: args.run.clone(),
         k: args.k,
         gradients: args.gradients,

@@ -114,18 +114,18 @@ impl ProblemArgs {
         })
     }
 
-    /// Where the report goes, `name` in the run's reports unless said otherwise; nowhere for stdout.
-    pub(super) fn place(&self, name: &str) -> Result<Option<PathBuf>> {
-        place(self.json.as_deref(), self.run.as_deref(), name)
+    /// Where the report goes, the run's reports unless said otherwise; nowhere for stdout.
+    pub(super) fn place<R: Report>(&self) -> Result<Option<PathBuf>> {
+        place::<R>(self.json.as_deref(), self.run.as_deref())
     }
 }
 
-/// Nowhere for `-`, which is stdout, else the path, else the run's report of that name.
-pub(super) fn place(json: Option<&Path>, run: Option<&Path>, name: &str) -> Result<Option<PathBuf>> {
+/// Nowhere for `-`, which is stdout, else the path, else the run's report of that kind.
+pub(super) fn place<R: Report>(json: Option<&Path>, run: Option<&Path>) -> Result<Option<PathBuf>> {
     match (json, run) {
         (Some(path), _) if path.as_os_str() == "-" => Ok(None),
         (Some(path), _) => Ok(Some(path.to_owned())),
-        (None, Some(run)) => Ok(Some(RunDirectory::open(run)?.report_path(name))),
+        (None, Some(run)) => Ok(Some(RunDirectory::open(run)?.report_path(&format!("{}.json", R::KIND)))),
         (None, None) => bail!(Invalid(
             "give a run directory, or --checkpoint with --arch, --data and --json (where the report goes)"
                 .into()

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use qn_run::{Invalid, Metric, Observer, RunDirectory, read_metrics};
+use qn_run::{Invalid, Metric, Observer, RunDirectory, read_metrics, write_whole};
 use qn_study::{
-    Dtype, EigenRecipe, EigenReport, EigenRequest, ExperimentReport, OverlapReport, OverlapRequest,
-    ProblemRequest, Recipe, RunSummary, TrackRecipe, TrackReport, TrackRequest, claim, claim_page, eigen,
-    overlap, read_report, track, write, write_page,
+    Dtype, EMBEDDED_NETWORKS, EigenRecipe, EigenReport, EigenRequest, ExperimentReport, OverlapReport,
+    OverlapRequest, ProblemRequest, Recipe, RunSummary, TrackRecipe, TrackReport, TrackRequest, claim,
+    claim_page, eigen, overlap, read_report, track, write, write_page,
 };
 use qn_train::{Launch, Settings, TrainError, train};
 
@@ -20,11 +20,11 @@ use crate::talk::Talk;
 use crate::terminal::Terminal;
 use crate::train::set_threads;
 
-/// Run an experiment of analysis/recipes: train each of its runs, analyse them as it says, and compare with the paper.
+/// Run an experiment: train each of a recipe's runs, analyse them as it says, and compare with the paper.
 /// What is done is kept, what was broken off goes on; experiment.json tells of all runs.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReproduceArgs {
-    /// A recipe of analysis/recipes by name, or a .toml file.
+    /// A recipe by name, or a .toml file.
     recipe: String,
     /// Where the runs go: OUT/RECIPE/RUN.
     #[arg(long, default_value = "runs")]
@@ -69,14 +69,29 @@ pub(super) fn settings(recipe: &Recipe) -> Result<Vec<Settings>, Invalid> {
     recipe.runs.iter().map(read).collect()
 }
 
+/// Options with the architecture in a file of the experiment's folder, where they name one of the repository's files and it
+/// is not there, but in the program.
+fn with_network(mut settings: Settings, folder: &Path) -> Result<Settings> {
+    let known =
+        EMBEDDED_NETWORKS.iter().find(|(path, _)| *path == settings.arch && !Path::new(path).is_file());
+    if let Some((path, text)) = known {
+        let file = folder.join(Path::new(path).file_name().unwrap_or_default());
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write_whole(&file, text.as_bytes())?;
+        settings.arch = file.display().to_string();
+    }
+    Ok(settings)
+}
+
 /// Runs the command; gives whether every eigenpair converged.
 pub(super) fn run(args: &ReproduceArgs, interrupt: &Interrupt) -> Result<bool> {
     let terminal = &Terminal::new(&args.talk, interrupt);
     let threads = set_threads(args.threads, terminal.verbosity)?;
     let recipe = Recipe::find(&args.recipe)?;
-    let settings = settings(&recipe)?;
-    terminal.note(format_args!("{}: {}", recipe.name, recipe.description));
     let folder = args.out.join(&recipe.name);
+    let settings =
+        settings(&recipe)?.into_iter().map(|one| with_network(one, &folder)).collect::<Result<Vec<_>>>()?;
+    terminal.note(format_args!("{}: {}", recipe.name, recipe.description));
     let (report, page) = (folder.join("experiment.json"), folder.join("report.html"));
     claim::<ExperimentReport>(Some(&report))?;
     claim_page(&page)?;
@@ -183,8 +198,10 @@ impl Experiment<'_> {
             to: Some(file.clone()),
             ..usual
         };
-        if !self.args.overwrite && file.is_file() {
-            let there: TrackReport = read_report(&file)?;
+        // One that cannot be read, as of another version, is made again.
+        if !self.args.overwrite
+            && let Ok(there) = read_report::<TrackReport>(&file)
+        {
             let steps: Vec<u64> = there.points.iter().map(|p| p.step).collect();
             if steps == run.checkpoint_steps()?
                 && there.tol == request.tol
@@ -212,8 +229,10 @@ impl Experiment<'_> {
             to: Some(file.clone()),
             ..EigenRequest::default()
         };
-        if !self.args.overwrite && file.is_file() && run.report_path("eigen.safetensors").is_file() {
-            let there: EigenReport = read_report(&file)?;
+        if !self.args.overwrite
+            && run.report_path("eigen.safetensors").is_file()
+            && let Ok(there) = read_report::<EigenReport>(&file)
+        {
             let same = there.subject.step == run.checkpoint_steps()?.last().copied()
                 && there.subject.operator == request.problem.operator.as_str()
                 && there.k == recipe.k

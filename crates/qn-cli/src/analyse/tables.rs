@@ -2,12 +2,27 @@
 
 use qn_spectrum::{Estimate, StopReason};
 use qn_study::{
-    BatchesReport, DecomposeReport, DensityReport, EigenFindings, EigenReport, ExperimentReport,
+    AnyReport, BatchesReport, DecomposeReport, DensityReport, EigenFindings, EigenReport, ExperimentReport,
     FullSpectrumReport, OverlapReport, RandomAssigned, RunSummary, SnapshotOverlap, Spread, TraceReport,
     TrackReport, Validation, median,
 };
 
 use crate::stdout::outln;
+
+/// A report of any kind.
+pub(super) fn print_any(report: &AnyReport) {
+    match report {
+        AnyReport::Eigen(report) => print_eigen(report),
+        AnyReport::FullSpectrum(report) => print_full_spectrum(report),
+        AnyReport::Overlap(report) => print_overlap(report),
+        AnyReport::Density(report) => print_density(report),
+        AnyReport::Trace(report) => print_trace(report),
+        AnyReport::Decompose(report) => print_decompose(report),
+        AnyReport::Track(report) => print_track(report),
+        AnyReport::Batches(report) => print_batches(report),
+        AnyReport::Experiment(report) => print_experiment(report),
+    }
+}
 
 /// Eigenvalues, and of all of them their signs where they are known.
 pub(super) fn print_findings(found: &EigenFindings) {

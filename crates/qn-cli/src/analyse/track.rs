@@ -1,6 +1,6 @@
 use anyhow::Result;
 use clap::Args;
-use qn_study::{TrackRequest, track};
+use qn_study::{TrackReport, TrackRequest, track};
 
 use super::problem::{ProblemArgs, show};
 use super::tables;
@@ -26,7 +26,7 @@ pub(super) struct TrackArgs {
 pub(super) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
     let request = TrackRequest {
-        to: args.problem.place("track.json")?,
+        to: args.problem.place::<TrackReport>()?,
         problem: args.problem.request(&terminal)?,
         tol: args.tol,
         probes: args.probes,

@@ -5,6 +5,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::panel::{At, Chart, Mark, Matrix, Panel, Scale};
+use super::ticks::{Tick, ticks};
 
 /// Colours of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +75,14 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 struct Entry<'a> {
     name: &'a str,
     color: RGBColor,
-    dashed: bool,
+    dashes: Option<Dashes>,
 }
+
+/// A dash and the gap behind it, in pixels.
+type Dashes = (u32, u32);
+
+/// What tells one reference line from the next.
+const DASHES: [Dashes; 3] = [(6, 4), (2, 4), (12, 4)];
 
 /// The title and a legend in as many rows as it needs; what is left of the area.
 fn draw_head<'a>(area: &Area<'a>, title: &str, entries: &[Entry<'_>], ink: RGBColor) -> Result<Area<'a>> {
@@ -88,9 +95,15 @@ fn draw_head<'a>(area: &Area<'a>, title: &str, entries: &[Entry<'_>], ink: RGBCo
         if i > 0 && x + width > WIDTH as i32 {
             (x, y) = (left, y + row);
         }
-        let stretches = if entry.dashed { vec![(0, 5), (8, 13), (16, 18)] } else { vec![(0, sample)] };
+        let stretches: Vec<(i32, i32)> = match entry.dashes {
+            None => vec![(0, sample)],
+            Some((dash, gap)) => (0..sample)
+                .step_by((dash + gap) as usize)
+                .map(|from| (from, sample.min(from + dash as i32)))
+                .collect(),
+        };
         for (from, to) in stretches {
-            let stroke = entry.color.stroke_width(if entry.dashed { 1 } else { 3 });
+            let stroke = entry.color.stroke_width(if entry.dashes.is_some() { 1 } else { 3 });
             area.draw(&PathElement::new(vec![(x + from, y), (x + to, y)], stroke)).map_err(failed)?;
         }
         let at = (x + sample + 6, y - 6);
@@ -106,27 +119,35 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
     let (ink, grid) = (theme.ink(), theme.grid());
     let text = |size: u32| (FONT, size).into_font().color(&ink);
     let colors = || SERIES.iter().copied().cycle();
+    let dashes = || DASHES.iter().copied().cycle();
     let named = chart.series.iter().zip(colors()).filter(|(series, _)| !series.name.is_empty());
     let mut entries: Vec<Entry<'_>> =
-        named.map(|(series, color)| Entry { name: &series.name, color, dashed: false }).collect();
-    entries.extend(chart.references.iter().map(|r| Entry { name: &r.name, color: ink, dashed: true }));
+        named.map(|(series, color)| Entry { name: &series.name, color, dashes: None }).collect();
+    entries.extend(chart.references.iter().zip(dashes()).map(|(r, dashes)| Entry {
+        name: &r.name,
+        color: ink,
+        dashes: Some(dashes),
+    }));
     let area = draw_head(area, &chart.title, &entries, ink)?;
+    let (xs, ys) = (chart.x.scale, chart.y.scale);
+    let (x_ticks, y_ticks) = (ticks(xs, (x0, x1)), ticks(ys, (y0, y1)));
+    let places = |ticks: &[Tick]| ticks.iter().map(|(place, _)| *place).collect::<Vec<f64>>();
     let mut context = ChartBuilder::on(&area)
         .margin(8)
         .margin_right(24)
         .x_label_area_size(40)
         .y_label_area_size(68)
-        .build_cartesian_2d(x0..x1, y0..y1)
+        .build_cartesian_2d(
+            (x0..x1).with_key_points(places(&x_ticks)),
+            (y0..y1).with_key_points(places(&y_ticks)),
+        )
         .map_err(failed)?;
-    let (xs, ys) = (chart.x.scale, chart.y.scale);
     context
         .configure_mesh()
         .x_desc(&chart.x.label)
         .y_desc(&chart.y.label)
-        .x_label_formatter(&|place| tick(xs, *place))
-        .y_label_formatter(&|place| tick(ys, *place))
-        .x_labels(7)
-        .y_labels(7)
+        .x_label_formatter(&|place| called(&x_ticks, *place))
+        .y_label_formatter(&|place| called(&y_ticks, *place))
         .label_style(text(12))
         .axis_desc_style(text(13))
         .axis_style(ink)
@@ -141,6 +162,10 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
         match series.mark {
             Mark::Line | Mark::Dots => {
                 context.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))
+            }
+            Mark::Broad => {
+                let pale = color.mix(0.4).stroke_width(8);
+                context.draw_series(LineSeries::new(points.iter().copied(), pale))
             }
             Mark::Stems => context.draw_series(
                 points
@@ -159,13 +184,13 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
             context.draw_series(dots).map_err(failed)?;
         }
     }
-    for reference in &chart.references {
+    for (reference, (dash, gap)) in chart.references.iter().zip(dashes()) {
         let ends = match reference.at {
             At::X(x) => xs.place(x).map(|x| [(x, y0), (x, y1)]),
             At::Y(y) => ys.place(y).map(|y| [(x0, y), (x1, y)]),
         };
         let Some(ends) = ends else { continue };
-        context.draw_series(DashedLineSeries::new(ends, 6, 4, ink.stroke_width(1))).map_err(failed)?;
+        context.draw_series(DashedLineSeries::new(ends, dash, gap, ink.stroke_width(1))).map_err(failed)?;
     }
     Ok(())
 }
@@ -238,34 +263,15 @@ fn shade(value: f64) -> RGBColor {
     RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
 }
 
-/// A number as short as its place allows.
-fn tick(scale: Scale, place: f64) -> String {
-    let value = scale.value(place);
-    let size = value.abs();
-    if scale == Scale::Linear && size < 1e-9 {
-        return "0".into();
-    }
-    if size != 0.0 && !(1e-3..1e5).contains(&size) {
-        return format!("{value:.0e}");
-    }
-    let digits =
-        if scale == Scale::Linear { 4 } else { (1.0 - size.log10().floor()).clamp(0.0, 4.0) as usize };
-    let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+/// The label of the tick at a place.
+fn called(ticks: &[Tick], place: f64) -> String {
+    ticks.iter().find(|(at, _)| *at == place).map_or_else(String::new, |(_, label)| label.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::figure::panel::{Axis, Series};
-
-    #[test]
-    fn ticks_are_short() {
-        let linear = |x| tick(Scale::Linear, x);
-        assert_eq!([linear(0.0), linear(0.25), linear(40.0), linear(2e6)], ["0", "0.25", "40", "2e6"]);
-        let log = |x| tick(Scale::Log, x);
-        assert_eq!([log(-4.0), log(-1.0), log(0.5), log(3.0)], ["1e-4", "0.1", "3.2", "1000"]);
-    }
 
     #[test]
     fn numbers_of_any_size_are_drawn_or_refused() {

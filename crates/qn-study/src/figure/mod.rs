@@ -5,6 +5,7 @@ mod overlaps;
 mod panel;
 mod source;
 mod spectra;
+mod ticks;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -65,22 +66,6 @@ pub enum FigureName {
     Stability,
     /// Curvature along training, of track.json.
     Track,
-}
-
-impl FigureName {
-    /// Whether a run has the numbers.
-    pub(crate) fn can_draw(self, run: &Source) -> bool {
-        match self {
-            Self::Eigenvalues => run.has("eigen.json"),
-            Self::Spectrum => run.has("full_spectrum.json"),
-            Self::Density => run.has("density.json"),
-            Self::Cosines | Self::Overlap | Self::Angles | Self::Singular => run.has("overlap.json"),
-            Self::Training => true,
-            Self::Lambda => run.keeps_averages(),
-            Self::Stability => run.takes_newton_steps(),
-            Self::Track => run.has("track.json"),
-        }
-    }
 }
 
 /// Draws a figure and writes it.

@@ -7,7 +7,7 @@ use super::source::Source;
 use crate::report::{OverlapReport, SnapshotOverlap};
 
 fn read(source: &Source) -> Result<OverlapReport> {
-    source.report("overlap.json")
+    source.report()
 }
 
 fn last(report: &OverlapReport) -> Result<&SnapshotOverlap> {
@@ -41,45 +41,50 @@ pub(super) fn cosines(sources: &[Source], step: Option<u64>) -> Result<Vec<Panel
 
 /// Assigned cosine and subspace overlap, step by step, and the ranks below.
 pub(super) fn overlap(sources: &[Source]) -> Result<Vec<Panel>> {
-    let (mut cosines, mut ranks) = (Vec::new(), Vec::new());
-    let (mut baseline, mut classes) = (0.0, 0);
+    let (mut cosines, mut broad, mut ranks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut random, mut spaces) = (Vec::new(), Vec::new());
     for source in sources {
         let report = read(source)?;
-        (baseline, classes) = (report.random_assigned().mean, report.classes);
-        let add = |to: &mut Vec<Series>, name: &str, value: fn(&SnapshotOverlap) -> f64| {
-            to.push(Series {
-                name: format!("{}: {name}", source.label),
-                points: report.snapshots.iter().map(|s| (s.step as f64, value(s))).collect(),
-                mark: Mark::Line,
-            });
+        let series = |name: &str, mark: Mark, value: fn(&SnapshotOverlap) -> f64| Series {
+            name: format!("{}: {name}", source.label),
+            points: report.snapshots.iter().map(|s| (s.step as f64, value(s))).collect(),
+            mark,
         };
-        add(&mut cosines, "assigned |cos|", |s| s.mean_assigned_cosine);
-        add(&mut cosines, "overlap", |s| s.subspace_overlap);
-        add(&mut ranks, "unit columns", |s| s.rank as f64);
-        add(&mut ranks, "as they are", |s| s.rank_raw as f64);
+        cosines.push(series("assigned |cos|", Mark::Line, |s| s.mean_assigned_cosine));
+        cosines.push(series("overlap", Mark::Line, |s| s.subspace_overlap));
+        // Where both ranks are equal, both can be seen.
+        broad.push(series("unit columns", Mark::Broad, |s| s.rank as f64));
+        ranks.push(series("as they are", Mark::Line, |s| s.rank_raw as f64));
+        let baseline = report.random_assigned().mean;
+        once(&mut random, format!("random directions, assigned |cos| {baseline:.4}"), baseline);
+        let (equal, disjoint) = (report.k, report.k + report.classes);
+        once(&mut spaces, format!("equal spaces ({equal})"), equal as f64);
+        once(&mut spaces, format!("disjoint spaces ({disjoint})"), disjoint as f64);
     }
-    let (one, two) = (classes as f64, 2.0 * classes as f64);
+    broad.append(&mut ranks);
     Ok(vec![
         Panel::Chart(Chart {
             title: "Class gradients against the top eigenvectors".into(),
             x: Axis::linear("step"),
             y: Axis::linear("cosine; overlap"),
             series: cosines,
-            references: vec![Reference {
-                name: format!("random directions, assigned |cos| {baseline:.4}"),
-                at: At::Y(baseline),
-            }],
+            references: random,
         }),
         Panel::Chart(Chart {
             title: "Rank of [V, E]".into(),
             x: Axis::linear("step"),
             y: Axis::linear("rank"),
-            series: ranks,
-            references: [(one, "equal spaces"), (two, "disjoint spaces")]
-                .map(|(at, name)| Reference { name: name.into(), at: At::Y(at) })
-                .into(),
+            series: broad,
+            references: spaces,
         }),
     ])
+}
+
+/// Adds a line across the chart, unless there is one of that name.
+fn once(references: &mut Vec<Reference>, name: String, y: f64) {
+    if references.iter().all(|r| r.name != name) {
+        references.push(Reference { name, at: At::Y(y) });
+    }
 }
 
 /// Principal angles at the last snapshot.

@@ -63,6 +63,8 @@ pub(crate) struct Series {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mark {
     Line,
+    /// A broad pale line, on which another one can be seen.
+    Broad,
     /// A line, and a dot at every point.
     Dots,
     /// A dot on a stem from the axis.

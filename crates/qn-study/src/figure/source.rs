@@ -2,8 +2,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use qn_run::{Metric, RunDirectory, read_metrics};
-use serde::de::DeserializeOwned;
 
+use crate::output::Report;
 use crate::{StudyError, report};
 
 /// Where a figure's numbers come from: a run directory, or a report.
@@ -30,29 +30,24 @@ impl Source {
         self.path.is_file()
     }
 
-    /// The report itself, or the run's of that name.
-    pub(crate) fn report<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+    /// The report itself, or the run's of that kind.
+    pub(crate) fn report<R: Report>(&self) -> Result<R> {
         if self.is_file() {
             return report::read(&self.path);
         }
-        let path = RunDirectory::open(&self.path)?.report_path(name);
+        let path = RunDirectory::open(&self.path)?.report_path(&format!("{}.json", R::KIND));
         if !path.is_file() {
-            let (study, fields) = match name.split('.').next() {
-                Some("full_spectrum") => ("eigen", vec![("full", Some(String::new()))]),
-                Some("density") => ("density", Vec::new()),
-                Some("overlap") => ("overlap", Vec::new()),
-                Some("track") => ("track", Vec::new()),
-                _ => ("eigen", Vec::new()),
-            };
             let words = format!("{} is missing", path.display());
-            bail!(StudyError::Needs { words, study, run: None, fields });
+            let fields = R::WITH.iter().map(|field| (*field, Some(String::new()))).collect();
+            bail!(StudyError::Needs { words, study: R::STUDY, run: None, fields });
         }
         report::read(&path)
     }
 
-    /// Whether the run has that report.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        RunDirectory::open(&self.path).is_ok_and(|run| run.report_path(name).is_file())
+    /// The run's file of that name among its reports, if it is there.
+    pub(crate) fn report_file(&self, name: &str) -> Option<PathBuf> {
+        let path = RunDirectory::open(&self.path).ok()?.report_path(name);
+        path.is_file().then_some(path)
     }
 
     /// Whether the run's log has averages of the class gradients.

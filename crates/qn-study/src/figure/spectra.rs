@@ -9,37 +9,46 @@ use crate::report::{DensityReport, EigenReport, FullSpectrumReport, Histogram};
 
 /// The eigenvalues that `eigen` found, in their order, with C marked.
 pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
-    let mut series = Vec::new();
-    let (mut subject, mut classes) = (String::new(), 0);
-    for source in sources {
-        let report: EigenReport = source.report("eigen.json")?;
+    let reports: Vec<EigenReport> = sources.iter().map(Source::report).collect::<Result<_>>()?;
+    let subject = |report: &EigenReport| {
         let s = &report.subject;
-        subject = format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data);
-        classes = s.outputs.unwrap_or(10);
+        format!("{} of {}, {} samples of {}", s.operator, s.arch, s.samples, s.data)
+    };
+    let of_one = reports.windows(2).all(|pair| subject(&pair[0]) == subject(&pair[1]));
+    let (mut series, mut references): (Vec<Series>, Vec<Reference>) = (Vec::new(), Vec::new());
+    for (source, report) in sources.iter().zip(&reports) {
         // Of both ends the lower one is far away in order.
         let shown = if report.top().is_empty() { &report.eigenvalues } else { report.top() };
         series.push(Series {
-            name: source.label.clone(),
+            name: if of_one {
+                source.label.clone()
+            } else {
+                format!("{}: {}", source.label, subject(report))
+            },
             points: shown.iter().enumerate().map(|(i, &v)| (i as f64 + 1.0, v)).collect(),
             mark: if sources.len() == 1 { Mark::Stems } else { Mark::Dots },
         });
+        let classes = report.subject.outputs.unwrap_or(10);
+        let name = format!("C = {classes} classes");
+        if references.iter().all(|r| r.name != name) {
+            references.push(Reference { name, at: At::X(classes as f64 + 0.5) });
+        }
     }
+    let of =
+        reports.first().filter(|_| of_one).map_or(String::new(), |report| format!(": {}", subject(report)));
     Ok(vec![Panel::Chart(Chart {
-        title: format!("Eigenvalues: {subject}"),
+        title: format!("Eigenvalues{of}"),
         x: Axis::linear("index"),
         y: Axis::linear("eigenvalue"),
         series,
-        references: vec![Reference {
-            name: format!("C = {classes} classes"),
-            at: At::X(classes as f64 + 0.5),
-        }],
+        references,
     })])
 }
 
 /// Counts of all eigenvalues.
 pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
     let panel = |source: &Source| -> Result<Panel> {
-        let report: FullSpectrumReport = source.report("full_spectrum.json")?;
+        let report: FullSpectrumReport = source.report()?;
         let histogram = match source.beside("full_spectrum.json", "full_spectrum.safetensors") {
             // Finer than the report's where the eigenvalues are there.
             Some(path) => {
@@ -76,7 +85,7 @@ pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
 pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut series = Vec::new();
     for source in sources {
-        let report: DensityReport = source.report("density.json")?;
+        let report: DensityReport = source.report()?;
         // What the estimate does not know is not drawn.
         let floor = report.density.iter().copied().fold(0.0, f64::max) * 1e-8;
         let known = report.grid.iter().zip(&report.density).filter(|(_, d)| **d > floor);

@@ -25,7 +25,7 @@ pub(super) fn training(sources: &[Source], only: &[String]) -> Result<Vec<Panel>
     };
     for source in sources {
         if source.is_file() {
-            let report: ExperimentReport = source.report("experiment.json")?;
+            let report: ExperimentReport = source.report()?;
             for (name, runs) in groups(&report, only)? {
                 add(&name, mean_over(&runs, curve), mean_over(&runs, accuracy));
             }
@@ -176,7 +176,7 @@ pub(super) fn stability(sources: &[Source]) -> Result<Vec<Panel>> {
 /// ρ, against its limit.
 pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
     let panels = |source: &Source| -> Result<Vec<Panel>> {
-        let report: TrackReport = source.report("track.json")?;
+        let report: TrackReport = source.report()?;
         let of = |name: &str, value: &dyn Fn(&TrackPoint) -> f64| Series {
             name: name.into(),
             points: report

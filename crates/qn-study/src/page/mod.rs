@@ -2,6 +2,7 @@
 
 mod picture;
 mod run;
+pub(crate) mod sections;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use qn_run::{Invalid, write_whole};
 
 use picture::picture;
 
-use crate::experiment::{ExperimentReport, RunSummary};
+use crate::experiment::{ExperimentReport, RunSummary, Validation};
 use crate::figure::{FigureName, Source};
 use crate::output::{MARK, Output};
 
@@ -71,7 +72,7 @@ pub fn write_page(
     }
     let caption = "Means over windows; accuracy at the end of every epoch.";
     let mut together = vec![picture(FigureName::Training, &sources, caption)?];
-    if sources.len() > 1 && sources.iter().all(|s| FigureName::Overlap.can_draw(s)) {
+    if sources.len() > 1 && sources.iter().all(|s| s.report_file("overlap.json").is_some()) {
         let caption = "Every snapshot against the last network's top eigenvectors.";
         together.push(picture(FigureName::Overlap, &sources, caption)?);
     }
@@ -101,35 +102,44 @@ pub fn write_page(
 
 /// What the runs of an experiment came to.
 fn overview(experiment: &ExperimentReport) -> Markup {
-    let last = |run: &RunSummary, f: fn(&crate::Validation) -> String| run.last().map_or("-".into(), f);
+    let columns = filled_columns(&experiment.runs);
     html! {
         p { (experiment.description) }
         p class="faint" { code { (experiment.command) } ", commit " (experiment.versions.commit) }
         div class="wide" {
             table class="sortable" {
-                thead {
-                    tr {
-                        @for head in ["run", "optimizer", "learning rate", "damping", "seed", "steps", "test accuracy / %",
-                            "test loss", "seconds", "failed at", "paper: accuracy / %", "paper: loss"] { th { (head) } }
-                    }
-                }
+                thead { tr { @for (head, _) in &columns { th { (head) } } } }
                 tbody {
-                    @for run in &experiment.runs {
-                        @let paper = run.paper.unwrap_or_default();
-                        tr {
-                            td { (run.name) } td { (run.optimizer) } td { (run.lr) } td { (run.damping) } td { (run.seed) }
-                            td { (run.steps) }
-                            td { (last(run, |v| format!("{:.2}", 100.0 * v.accuracy))) }
-                            td { (last(run, |v| format!("{:.4}", v.loss))) }
-                            td { (format!("{:.1}", run.seconds)) }
-                            td { (run.failed_at().map_or(String::new(), |s| s.to_string())) }
-                            td { (paper.val_accuracy.map_or(String::new(), |a| format!("{:.0}", 100.0 * a))) }
-                            td { (paper.val_loss.map_or(String::new(), |l| l.to_string())) }
-                        }
+                    @for row in 0..experiment.runs.len() {
+                        tr { @for (_, cells) in &columns { td { (cells[row]) } } }
                     }
                 }
             }
         }
         @for summary in &experiment.summaries { p { (summary.words()) "." } }
     }
+}
+
+/// Heads and cells of the columns in which there is something of some run.
+fn filled_columns(runs: &[RunSummary]) -> Vec<(&'static str, Vec<String>)> {
+    let some = |text: Option<String>| text.unwrap_or_default();
+    let last = |run: &RunSummary, of: fn(&Validation) -> String| run.last().map_or("-".into(), of);
+    let paper = |run: &RunSummary| run.paper.unwrap_or_default();
+    type Cell<'a> = &'a dyn Fn(&RunSummary) -> String;
+    let all: [(&'static str, Cell<'_>); 12] = [
+        ("run", &|r| r.name.clone()),
+        ("optimizer", &|r| r.optimizer.clone()),
+        ("learning rate", &|r| r.lr.to_string()),
+        ("damping", &|r| r.damping.to_string()),
+        ("seed", &|r| r.seed.to_string()),
+        ("steps", &|r| r.steps.to_string()),
+        ("test accuracy / %", &|r| last(r, |v| format!("{:.2}", 100.0 * v.accuracy))),
+        ("test loss", &|r| last(r, |v| format!("{:.4}", v.loss))),
+        ("seconds", &|r| format!("{:.1}", r.seconds)),
+        ("failed at", &|r| some(r.failed_at().map(|step| step.to_string()))),
+        ("paper: accuracy / %", &|r| some(paper(r).val_accuracy.map(|a| format!("{:.0}", 100.0 * a)))),
+        ("paper: loss", &|r| some(paper(r).val_loss.map(|loss| loss.to_string()))),
+    ];
+    let columns = all.iter().map(|(head, cell)| (*head, runs.iter().map(cell).collect::<Vec<String>>()));
+    columns.filter(|(_, cells)| cells.iter().any(|cell| !cell.is_empty())).collect()
 }

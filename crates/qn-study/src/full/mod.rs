@@ -1,4 +1,8 @@
-//! All eigenvalues, from the matrix itself.
+//! All eigenvalues, from the matrix itself: assembled, reduced, solved; see [`state`] for what is kept on the way.
+
+mod assembling;
+mod state;
+mod store;
 
 use std::time::Instant;
 
@@ -11,13 +15,15 @@ use qn_spectrum::{
     Which, verified, wants_library, workspace_bytes,
 };
 
+use assembling::{CHECKS, disagreement};
+use state::{Assembled, Assembly, Reducing, State};
+use store::Store;
+
 use crate::StudyError;
-use crate::assembling::{Assembly, CHECKS, disagreement};
-use crate::eigen::EigenRequest;
+use crate::eigen::request::EigenRequest;
 use crate::memory::{free_memory, peak_memory};
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::beside;
-use crate::partial::{Assembled, Begun, Partial};
 use crate::problem::Problem;
 use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
 use crate::request::Dtype;
@@ -53,15 +59,15 @@ pub(crate) fn solve(
     tol: f64,
     observer: &dyn Observer,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
-    let partial = match &args.to {
+    let store = match &args.to {
         Some(report) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
-            Partial::at(beside(report, "full_spectrum.partial"), problem, args, observer)
+            Store::at(beside(report, "full_spectrum.partial"), problem, args, observer)
         }
-        _ => Partial::nowhere(observer),
+        _ => Store::nowhere(observer),
     };
     match &problem.derivatives {
-        Derivatives::Double(c) => Full { args, problem, curvature: c, tol, observer }.solve(partial),
-        Derivatives::Single(c) => Full { args, problem, curvature: c, tol, observer }.solve(partial),
+        Derivatives::Double(c) => Full { args, problem, curvature: c, tol, observer }.solve(store),
+        Derivatives::Single(c) => Full { args, problem, curvature: c, tol, observer }.solve(store),
     }
 }
 
@@ -93,40 +99,56 @@ struct Full<'a, T: Real> {
 }
 
 impl<T: Real + Scalar> Full<'_, T> {
-    fn solve(&self, partial: Partial<'_>) -> Result<(Eigenpairs, FullSpectrumReport)> {
+    fn solve(&self, mut store: Store<'_>) -> Result<(Eigenpairs, FullSpectrumReport)> {
         let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
         let stop = StopOnly(self.observer);
         let unseen = Progress::begin(&stop, "products", 0);
         let operator =
             CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
         let watched = Watched::new(operator, &unseen);
-        let begun = partial.load::<T>(p)?;
+        let found = store.load::<T>(p)?;
         // The products with which an earlier sitting compared matrix and operator.
-        let earlier = if matches!(begun, Some(Begun::Reduction(..))) { CHECKS } else { 0 };
-        let (mut pairs, values, assembled) = match begun {
-            Some(Begun::Reduction(begun)) => {
-                let (assembled, reduction) = *begun;
-                self.note(format_args!(
-                    "going on with a reduction of which {:.0} % are done",
-                    100.0 * reduction.done()
-                ));
-                self.two_stages(reduction, assembled, partial, &watched)?
-            }
-            Some(Begun::Assembly(begun)) => {
-                self.note(format_args!("going on with a matrix of which {} parts are there", begun.parts));
-                self.solve_matrix(begun, partial, &watched)?
-            }
-            None => self.solve_matrix(Assembly::new(p, 1.0 / self.curvature.scale()), partial, &watched)?,
-        };
+        let earlier = if matches!(found, Some(State::Reducing(_))) { CHECKS } else { 0 };
+        self.note_of(found.as_ref());
+        let unit = 1.0 / self.curvature.scale();
+        let (mut pairs, values, assembled) =
+            match found.unwrap_or_else(|| State::Assembling(Assembly::new(p, unit))) {
+                State::Reducing(reducing) => self.two_stages(*reducing, store, &watched)?,
+                State::Assembling(assembly) => {
+                    let (triangle, assembled) = self.assembled(assembly, &mut store, &watched)?;
+                    match Method::of(p, args.k) {
+                        Method::Library => self.by_library(triangle, assembled, &watched)?,
+                        Method::TwoStage => {
+                            let reduction = Reduction::new(triangle, BAND)?;
+                            self.two_stages(Reducing { assembled, reduction }, store, &watched)?
+                        }
+                    }
+                }
+            };
         pairs.matvecs = assembled.products + earlier + watched.products();
         Ok((pairs, self.report(values, assembled)))
+    }
+
+    fn note_of(&self, found: Option<&State<T>>) {
+        match found {
+            Some(State::Reducing(reducing)) => self.note(format_args!(
+                "going on with a reduction of which {:.0} % are done",
+                100.0 * reducing.reduction.done()
+            )),
+            Some(State::Assembling(begun)) => {
+                self.note(format_args!("going on with a matrix of which {} parts are there", begun.parts));
+            }
+            None => {}
+        }
     }
 
     fn note(&self, words: std::fmt::Arguments<'_>) {
         self.observer.say(Level::Note, words);
     }
 
-    fn report(&self, values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+    /// Of all eigenvalues, ascending as the solvers give them.
+    fn report(&self, mut values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+        values.reverse();
         let (args, p) = (self.args, values.len());
         let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let threshold = (p as f64).sqrt() * eps * assembled.frobenius;
@@ -138,8 +160,8 @@ impl<T: Real + Scalar> Full<'_, T> {
             near_zero: count(&|v| v.abs() <= threshold),
             negative: count(&|v| v < -threshold),
             threshold,
-            largest: values.last().copied().unwrap_or(0.0),
-            smallest: values.first().copied().unwrap_or(0.0),
+            largest: values.first().copied().unwrap_or(0.0),
+            smallest: values.last().copied().unwrap_or(0.0),
             trace: assembled.trace,
             trace_of_eigenvalues: values.iter().sum(),
             frobenius: assembled.frobenius,
@@ -154,18 +176,14 @@ impl<T: Real + Scalar> Full<'_, T> {
         }
     }
 
-    /// From the matrix on, or from some parts of it.
-    fn solve_matrix(
+    /// All pairs of a small matrix at once.
+    fn by_library(
         &self,
-        begun: Assembly<T>,
-        mut partial: Partial<'_>,
+        triangle: Triangle<T>,
+        mut assembled: Assembled,
         operator: &Watched<'_, CurvatureOperator<'_>>,
     ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
-        let (args, p) = (self.args, self.curvature.dim());
-        let (triangle, mut assembled) = self.assembled(begun, &mut partial, operator)?;
-        if Method::of(p, args.k) == Method::TwoStage {
-            return self.two_stages(Reduction::new(triangle, BAND)?, assembled, partial, operator);
-        }
+        let args = self.args;
         let mut clock = Clock::start();
         let all = DenseSymmetric::new(triangle.to_square())?.eigen()?;
         clock.lap(&mut assembled.seconds.eigenvalues);
@@ -177,14 +195,14 @@ impl<T: Real + Scalar> Full<'_, T> {
     /// The matrix, compared with the operator.
     fn assembled(
         &self,
-        begun: Assembly<T>,
-        partial: &mut Partial<'_>,
+        mut assembly: Assembly<T>,
+        store: &mut Store<'_>,
         operator: &impl SymmetricOperator,
     ) -> Result<(Triangle<T>, Assembled)> {
         let (args, p) = (self.args, self.curvature.dim());
         let which = args.problem.operator.operator();
         let plan = self.curvature.assembly_plan(which);
-        partial.announce(Assembly::<T>::bytes(p));
+        store.announce(Assembly::<T>::bytes(p));
         self.note(format_args!(
             "assembling {p} x {p} from {} products and blocks of {:.1e} multiply-adds; {} for the matrix, {} beside it",
             plan.products,
@@ -192,8 +210,17 @@ impl<T: Real + Scalar> Full<'_, T> {
             bytes(Assembly::<T>::bytes(p)),
             bytes(plan.bytes as u64),
         ));
-        let Assembly { triangle, seconds, .. } =
-            begun.finish(self.curvature, which, partial, self.observer)?;
+        loop {
+            let due = |share: u64| {
+                self.observer.progress("assembly", share, 1000);
+                store.is_due()
+            };
+            if assembly.advance(self.curvature, which, &mut { due })? {
+                break;
+            }
+            store.keep(&assembly)?;
+        }
+        let Assembly { triangle, seconds, .. } = assembly;
         let mut seconds = StageSeconds { assembly: seconds, ..StageSeconds::default() };
         let mut clock = Clock::start();
         let error = disagreement(operator, &triangle, args.problem.seed)?;
@@ -219,9 +246,8 @@ impl<T: Real + Scalar> Full<'_, T> {
 
     fn two_stages(
         &self,
-        mut reduction: Reduction<T>,
-        mut assembled: Assembled,
-        mut partial: Partial<'_>,
+        mut reducing: Reducing<T>,
+        mut store: Store<'_>,
         operator: &Watched<'_, CurvatureOperator<'_>>,
     ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
         let (k, which) = (self.args.k, self.args.which);
@@ -232,11 +258,12 @@ impl<T: Real + Scalar> Full<'_, T> {
         };
         let mut clock = Clock::start();
         let permille = |stage: &str, share: f64| self.observer.progress(stage, (1000.0 * share) as u64, 1000);
-        while reduction.step() {
-            permille("full to band", reduction.done());
-            clock.lap(&mut assembled.seconds.band);
-            partial.keep(|partial| partial.save_reduction(&assembled, &reduction))?;
+        while reducing.reduction.step() {
+            permille("full to band", reducing.reduction.done());
+            clock.lap(&mut reducing.assembled.seconds.band);
+            store.keep(&reducing)?;
         }
+        let Reducing { mut assembled, reduction } = reducing;
         clock.lap(&mut assembled.seconds.band);
         let seconds = &mut assembled.seconds;
         let found = reduction.eigen(ends, |stage| {
@@ -262,7 +289,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let values = chosen.iter().map(|&i| found.values[i]).collect();
         let pairs = verified(operator, values, vectors, self.tol, scale).map_err(explain)?;
         clock.lap(&mut assembled.seconds.vectors);
-        partial.remove();
+        store.remove();
         Ok((pairs, found.values, assembled))
     }
 }

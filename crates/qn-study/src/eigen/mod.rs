@@ -1,108 +1,26 @@
 //! Some eigenpairs of a network's curvature matrix, or all of its eigenvalues.
 
+pub(crate) mod request;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use faer::Mat;
 use qn_curvature::LossAndGradient;
 use qn_run::{Invalid, Level, Observer, Stage, Tensor, TensorFile};
-use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, Which, complete, lanczos};
+use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, complete, lanczos};
 use serde_json::json;
+
+pub use request::{EigenRequest, Vectors};
 
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Output, beside};
 use crate::problem::Problem;
 use crate::report::{EigenReport, FullSpectrumReport, Subject};
-use crate::request::{Dtype, ProblemRequest, check_tol};
-use crate::storage::{Storage, Stored};
-
-/// Asks for eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
-#[derive(Clone, Debug)]
-pub struct EigenRequest {
-    /// Of what.
-    pub problem: ProblemRequest,
-    /// Eigenpairs wanted.
-    pub k: usize,
-    /// From which end.
-    pub which: Which,
-    /// Build the whole matrix and find all eigenvalues.
-    pub full: bool,
-    /// With `full`: which vectors; `k` of them at `which` where absent.
-    pub vectors: Option<Vectors>,
-    /// With `full`: seconds between saves of what is done, from which the same request goes on.
-    pub save_every: u64,
-    /// Residuals wanted, relative to the largest |eigenvalue|; 1e-6, and 1e-5 with single precision, where absent.
-    pub tol: Option<f64>,
-    /// Largest dimension of the Lanczos basis; 64, or 4k if that is more, where absent, and less where memory is short.
-    pub ncv: Option<usize>,
-    /// Vectors multiplied at a time; 2 where absent.
-    pub block: Option<usize>,
-    /// Precision of the Lanczos basis and of the eigenvectors.
-    pub storage: Storage,
-    /// Most restarts of Lanczos.
-    pub maxiter: usize,
-    /// Project out what was found and compare the best pair of the rest with the worst that was accepted, until none is
-    /// better: no copy of a repeated eigenvalue is missed.
-    pub verify: bool,
-    /// Where the report goes, with eigenvectors and what else belongs to it beside it; nothing is written where absent.
-    pub to: Option<PathBuf>,
-}
-
-impl Default for EigenRequest {
-    /// Ten of the largest.
-    fn default() -> Self {
-        Self {
-            problem: ProblemRequest::default(),
-            k: 10,
-            which: Which::La,
-            full: false,
-            vectors: None,
-            save_every: 900,
-            tol: None,
-            ncv: None,
-            block: None,
-            storage: Storage::Auto,
-            maxiter: 300,
-            verify: false,
-            to: None,
-        }
-    }
-}
-
-impl EigenRequest {
-    /// With `vectors` put into words of `k` and `which`, for a matrix of order p.
-    fn resolved(&self, p: usize) -> Self {
-        let (k, which) = match self.vectors {
-            None => (self.k, self.which),
-            Some(Vectors::All) => (p, Which::La),
-            Some(Vectors::Ends(k)) => (p.min(2 * k), Which::Be),
-        };
-        Self { k, which, ..self.clone() }
-    }
-}
-
-/// How many eigenvectors of a full spectrum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vectors {
-    /// At each end.
-    Ends(usize),
-    /// Of all eigenvalues.
-    All,
-}
-
-impl FromStr for Vectors {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(k) => Ok(Self::Ends(k)),
-            Err(_) if text == "all" => Ok(Self::All),
-            Err(_) => Err("give a number or \"all\"".into()),
-        }
-    }
-}
+use crate::request::{Dtype, check_tol};
+use crate::storage::Stored;
 
 /// One vector at a time is hardly faster (LeNet, ten pairs: 3.74 s against 3.77 s) and cannot see that an
 /// eigenvalue is double; wider blocks need more products.
@@ -189,6 +107,7 @@ impl Search<'_> {
     /// Writes what was found.
     fn tell<S: Stored>(&self, found: Found<S>) -> Result<EigenFindings> {
         let Found { pairs, verified, mut spectrum } = found;
+        let pairs = descending(pairs);
         if let (Some(files), Some(spectrum)) = (&self.companions, &mut spectrum) {
             write_values(&files.values, spectrum, self.request.problem.dtype)?;
             if spectrum.eigenvalues.len() > LISTED_UP_TO {
@@ -231,9 +150,7 @@ impl Search<'_> {
             iterations: pairs.iterations,
             stop_reason: pairs.stop_reason,
             verified,
-            full_spectrum: spectrum
-                .filter(|s| !s.eigenvalues.is_empty())
-                .map(|s| s.eigenvalues.iter().rev().copied().collect()),
+            full_spectrum: spectrum.filter(|s| !s.eigenvalues.is_empty()).map(|s| s.eigenvalues.clone()),
             seconds: self.started.elapsed().as_secs_f64(),
             loss: self.start.loss,
             accuracy: self.start.accuracy,
@@ -287,6 +204,20 @@ impl Search<'_> {
             );
         }
         Ok(Found { pairs: looked.pairs, verified: Some(looked.agreed), spectrum: None })
+    }
+}
+
+/// Pairs from the largest eigenvalue down, whatever end they were wanted from.
+fn descending<S: Stored>(pairs: Eigenpairs<S>) -> Eigenpairs<S> {
+    let mut order: Vec<usize> = (0..pairs.values.len()).collect();
+    order.sort_by(|&i, &j| pairs.values[j].total_cmp(&pairs.values[i]));
+    let vectors = Mat::from_fn(pairs.vectors.nrows(), order.len(), |i, j| pairs.vectors[(i, order[j])]);
+    let (values, residuals) = (&pairs.values, &pairs.residuals);
+    Eigenpairs {
+        values: order.iter().map(|&i| values[i]).collect(),
+        residuals: order.iter().map(|&i| residuals[i]).collect(),
+        vectors,
+        ..pairs
     }
 }
 

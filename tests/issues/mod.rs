@@ -2,9 +2,6 @@
 //! faults; the solvers' and the derivatives' own are in `crates/qn-spectrum/tests/issues.rs` and
 //! `crates/qn-curvature/tests/issues.rs`.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod checkpoints;
 mod data_files;
 mod numbers;

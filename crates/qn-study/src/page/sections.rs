@@ -1,0 +1,177 @@
+//! What the page says of each kind of report.
+
+use maud::{Markup, PreEscaped, html};
+use qn_spectrum::Estimate;
+use serde_json::{Value, json};
+
+use crate::batches::BatchesReport;
+use crate::report::{
+    DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
+};
+use crate::statistics::Spread;
+use crate::track::TrackReport;
+
+/// What was found, how well, and where.
+pub(crate) fn eigen(eigen: &EigenReport) -> Markup {
+    let s = &eigen.subject;
+    html! {
+        p {
+            (s.operator) " of " (s.arch) " over " (s.samples) " " (s.split) " samples of " (s.data) " (" (s.dtype) "): loss "
+            (format!("{:.5}", eigen.loss)) (eigen.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a))) ", |gradient| "
+            (format!("{:.3e}", eigen.gradient_norm)) ". " (eigen.converged) " of " (eigen.eigenvalues.len())
+            " pairs have a residual within " (format!("{:.0e}", eigen.tol)) " of the largest eigenvalue; "
+            (eigen.matvecs) " products, " (format!("{:.1} s", eigen.seconds)) "."
+        }
+        details {
+            summary { "Eigenvalues with residuals" }
+            div class="wide" {
+                table class="sortable" {
+                    thead { tr { th { "index" } th { "eigenvalue" } th { "residual |A v - lambda v|" } } }
+                    tbody {
+                        @for (i, (value, residual)) in eigen.eigenvalues.iter().zip(&eigen.residuals).enumerate() {
+                            tr {
+                                td { (i + 1) } td { (format!("{value:.6}")) } td { (format!("{residual:.1e}")) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many eigenvalues have which sign.
+pub(crate) fn full_spectrum(full: &FullSpectrumReport) -> Markup {
+    let bound = format!("{:.1e}", full.threshold);
+    html! {
+        p {
+            "Of all " (full.subject.params) " eigenvalues " (full.positive) " are above " (bound) ", " (full.negative)
+            " below minus that, " (full.near_zero) " too near to zero to have a sign; the smallest is "
+            (format!("{:.4}", full.smallest)) ". The matrix agrees with the operator to "
+            (format!("{:.1e}", full.assembly_error)) "; trace " (format!("{:.6}", full.trace)) ", and "
+            (format!("{:.6}", full.trace_of_eigenvalues)) " from the eigenvalues."
+        }
+    }
+}
+
+/// How the last snapshot lies to the eigenvectors, and every snapshot's cosines.
+pub(crate) fn overlap(overlap: &OverlapReport) -> Markup {
+    let Some(last) = overlap.snapshots.last() else { return html! {} };
+    let random = overlap.random_assigned();
+    html! {
+        p {
+            "At the end the mean assigned |cos| of class gradients (" (overlap.class_gradients) ") and eigenvectors is "
+            strong { (format!("{:.3}", last.mean_assigned_cosine)) } ", where random directions, assigned in this way, have "
+            (format!("{:.4} ± {:.4}", random.mean, random.std)) "; the subspaces' overlap is "
+            (format!("{:.3}", last.subspace_overlap)) ", the rank of [V, E] " (last.rank) " with unit columns and "
+            (last.rank_raw) " without."
+            @if last.present() < overlap.classes {
+                " The means are over the " (last.present()) " of " (overlap.classes) " classes of which there was a sample."
+            }
+            @if last.rank != last.rank_raw {
+                " The two differ because the tolerance is relative to the longest column: the raw rank measures |c_k|."
+            }
+        }
+        (slider(overlap))
+    }
+}
+
+fn with_error(estimate: Estimate) -> String {
+    format!("{:.6} ± {:.1e}", estimate.value, estimate.standard_error)
+}
+
+/// Where the density is, and what it was estimated from.
+pub(crate) fn density(density: &DensityReport) -> Markup {
+    let (low, high) = (density.grid.first().copied(), density.grid.last().copied());
+    html! {
+        p {
+            "Density of " (density.subject.operator) "'s eigenvalues from "
+            (format!("{:.4} to {:.4}", low.unwrap_or(0.0), high.unwrap_or(0.0))) ": " (density.probes) " probes of "
+            (density.steps) " Lanczos steps, each eigenvalue smeared by " (format!("{:.1e}", density.sigma)) "."
+        }
+    }
+}
+
+/// Both estimates of the trace, and the norm.
+pub(crate) fn trace(trace: &TraceReport) -> Markup {
+    html! {
+        p {
+            "Trace of " (trace.subject.operator) " " (with_error(trace.hutch_plus_plus)) " by Hutch++ and "
+            (with_error(trace.hutchinson)) " by Hutchinson's estimator; squared Frobenius norm "
+            (with_error(trace.frobenius_squared)) "; ± is one standard error."
+        }
+    }
+}
+
+/// How H splits.
+pub(crate) fn decompose(split: &DecomposeReport) -> Markup {
+    html! {
+        p {
+            "|H| is " (format!("{:.6}", split.hessian_norm)) " (" (split.method) "); |G|/|H| is "
+            (with_error(split.ggn_ratio)) " and |F|/|H| " (with_error(split.residual_ratio)) "."
+        }
+    }
+}
+
+/// The curvature at the last checkpoint against what the steps bear.
+pub(crate) fn track(track: &TrackReport) -> Markup {
+    let Some(last) = track.points.last() else { return html! {} };
+    html! {
+        p {
+            "Followed at " (track.points.len()) " checkpoints; at step " (last.step) " the largest eigenvalue is "
+            (format!("{:.4}", last.eigenvalues.first().copied().unwrap_or(0.0))) ", " (format!("{:.4}", last.outside))
+            " outside the class gradients' span, and 2/eta is " (format!("{:.1}", track.threshold)) "."
+        }
+    }
+}
+
+/// The ends of minibatches' spectra.
+pub(crate) fn batches(batches: &BatchesReport) -> Markup {
+    let spread = |values: &[f64]| Spread::of(values).map_or("-".into(), |s| s.words(4, false));
+    html! {
+        div class="wide" {
+            table {
+                thead { tr { th { "samples" } th { "largest eigenvalue" } th { "smallest eigenvalue" } } }
+                tbody {
+                    @for size in &batches.sizes {
+                        tr { td { (size.size) } td { (spread(&size.largest)) } td { (spread(&size.smallest)) } }
+                    }
+                    tr {
+                        td { (batches.subject.samples) } td { (format!("{:.4}", batches.largest)) }
+                        td { (format!("{:.4}", batches.smallest)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The cosine matrix, snapshot by snapshot.
+fn slider(overlap: &OverlapReport) -> Markup {
+    let rounded = |x: f64| (1000.0 * x).round() / 1000.0;
+    let snapshots: Vec<Value> = overlap
+        .snapshots
+        .iter()
+        .map(|s| {
+            let rows: Vec<Vec<f64>> =
+                s.cosines.iter().map(|row| row.iter().map(|&x| rounded(x)).collect()).collect();
+            json!({"step": s.step, "mean": s.mean_assigned_cosine, "assignment": s.assignment, "cosines": rows})
+        })
+        .collect();
+    let last = snapshots.len().saturating_sub(1);
+    let data = Value::Array(snapshots).to_string();
+    html! {
+        h3 { "|cos| of class gradients (rows) and eigenvectors (columns)" }
+        div class="cosines" {
+            label { "snapshot " input type="range" min="0" max=(last) value=(last) aria-label="snapshot"; } " "
+            output {}
+            div class="wide" {
+                table {
+                    thead { tr { th {} @for j in 1..=overlap.k { th { (j) } } } }
+                    tbody {}
+                }
+            }
+            script type="application/json" { (PreEscaped(data)) }
+        }
+    }
+}
