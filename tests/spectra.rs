@@ -84,9 +84,9 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
         }
         exact.clone_from(&all);
 
-        // Every value and vector by the library.
+        // Every value and vector.
         let whole = run(&["--full", "--vectors", "all"]);
-        assert_eq!(json(&sandbox.path("run/reports/full_spectrum.json"))["method"], "library");
+        assert_eq!(json(&sandbox.path("run/reports/full_spectrum.json"))["method"], "two_stage");
         assert_eq!(whole["converged"], 2959);
         let values = numbers(&whole["eigenvalues"]);
         for (a, b) in all.iter().zip(values) {

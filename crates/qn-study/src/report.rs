@@ -14,7 +14,7 @@ use crate::chance::RandomAssigned;
 use crate::output::Report;
 
 /// Version of the reports' formats. Version 1 had eigenvalues in the order of `which`, all of them ascending, and `kind` only of late.
-pub const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 /// What was analysed, at the head of every report on a curvature matrix.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::panel::{At, Chart, Mark, Matrix, Panel, Scale};
@@ -84,6 +86,30 @@ type Dashes = (u32, u32);
 /// What tells one reference line from the next.
 const DASHES: [Dashes; 3] = [(6, 4), (2, 4), (12, 4)];
 
+/// An axis whose ticks are at given places.
+struct Ticked {
+    ends: RangedCoordf64,
+    places: Vec<f64>,
+}
+
+impl Ranged for Ticked {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, limit: (i32, i32)) -> i32 {
+        self.ends.map(place, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // What is asked for last is the light lines between the ticks, of which there are none.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.places.clone() }
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.ends.range()
+    }
+}
+
 /// The title and a legend in as many rows as it needs; what is left of the area.
 fn draw_head<'a>(area: &Area<'a>, title: &str, entries: &[Entry<'_>], ink: RGBColor) -> Result<Area<'a>> {
     let (left, row, sample, letter) = (76, 18, 18, 7);
@@ -138,8 +164,8 @@ fn draw_chart(area: &Area<'_>, chart: &Chart, theme: Theme) -> Result<()> {
         .x_label_area_size(40)
         .y_label_area_size(68)
         .build_cartesian_2d(
-            (x0..x1).with_key_points(places(&x_ticks)),
-            (y0..y1).with_key_points(places(&y_ticks)),
+            Ticked { ends: (x0..x1).into(), places: places(&x_ticks) },
+            Ticked { ends: (y0..y1).into(), places: places(&y_ticks) },
         )
         .map_err(failed)?;
     context

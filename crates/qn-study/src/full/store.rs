@@ -1,6 +1,6 @@
 //! Where a full spectrum under way is kept on disk: a killed computation goes on from it.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ impl<'a> Store<'a> {
         let found = read_stream(path, |from| {
             let mut key = Vec::new();
             let mut from = from;
-            from.by_ref().take(self.key.len() as u64).read_to_end(&mut key)?;
+            Read::take(&mut from, self.key.len() as u64).read_to_end(&mut key)?;
             // Another matrix: what follows need not be read.
             if key != self.key.as_bytes() {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another matrix"));
