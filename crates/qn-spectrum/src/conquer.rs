@@ -214,8 +214,8 @@ mod tests {
             t.diagonal[i] / norm * q[(i, j)] + above + below
         });
         let values = t.eigenvalues().unwrap();
-        for j in 0..n {
-            let residual = (product.col(j) - faer::Scale(values[j] / norm) * q.col(j)).norm_l2();
+        for (j, value) in values.iter().enumerate() {
+            let residual = (product.col(j) - faer::Scale(value / norm) * q.col(j)).norm_l2();
             assert!(residual <= bound, "{name}, {}: residual {} of {j}", T::NAME, residual / bound);
         }
         let halves = Halves::<T>::new(t).unwrap();

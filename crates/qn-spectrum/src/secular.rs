@@ -215,9 +215,8 @@ mod tests {
     fn roots_interlace_and_z_is_found_again() {
         let k = 67;
         let poles: Vec<f64> = (0..k).map(|i| (i / 3) as f64 + 1e-13 * (i % 3) as f64).collect();
-        let z: Vec<f64> = (0..k)
-            .map(|i| 10f64.powi(-((i * 7 % 11) as i32)) * if i % 2 == 0 { 1.0 } else { -1.0 })
-            .collect();
+        let z: Vec<f64> =
+            (0..k).map(|i| 10f64.powi(-(i * 7 % 11)) * if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
         for rho in [1e-6, 1.0, 1e6] {
             let secular = Secular { poles: &poles, z: &z, rho };
             let roots = secular.roots();

@@ -156,7 +156,7 @@ impl ProblemRequest {
                 refuse(format!("`weight_decay` {l}: give a number of at least 0"))
             }
             Self { microbatch: Some(0), .. } => refuse("`microbatch` 0: give at least 1".into()),
-            Self { memory: Some(gib), .. } if !(*gib >= 0.0) => {
+            Self { memory: Some(gib), .. } if gib.is_nan() || *gib < 0.0 => {
                 refuse(format!("`memory` {gib}: give a number of GiB of at least 0"))
             }
             _ => Ok(()),

@@ -33,7 +33,7 @@ pub(crate) struct PooledConvs {
 /// A convolution by itself, whose outputs are all wanted.
 #[derive(Clone, Debug)]
 enum Plain {
-    Lanes(LaneConv),
+    Lanes(Box<LaneConv>),
     Matrix(Conv),
 }
 
@@ -41,7 +41,7 @@ impl Plain {
     fn of(conv: &ConvPool) -> Self {
         let Im2col { input, output, window } = conv.patches;
         match output.channels <= LANE_OUTPUTS {
-            true => Self::Lanes(LaneConv::new(input, output, window, 1)),
+            true => Self::Lanes(Box::new(LaneConv::new(input, output, window, 1))),
             false => Self::Matrix(Conv::new(input, output, window, 1)),
         }
     }
@@ -53,7 +53,7 @@ impl Plain {
 
     fn operation<T: Real>(&self) -> &dyn Operation<T> {
         match self {
-            Self::Lanes(conv) => conv,
+            Self::Lanes(conv) => conv.as_ref(),
             Self::Matrix(conv) => conv,
         }
     }
