@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(all.sha256_of_first(5), Some(few.sha256()));
         for n in [0, 1438] {
             let message = load(Some(n)).unwrap_err().to_string();
-            assert!(message.contains(&format!("--samples {n}")) && message.contains("1437"), "{message}");
+            assert!(message.contains(&format!("`samples` {n}")) && message.contains("1437"), "{message}");
         }
     }
 

@@ -133,6 +133,6 @@ mod tests {
         }
         let three =
             check(Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3] }, 4).unwrap_err().to_string();
-        assert!(three.contains("--normalise 0:0:0,1:1:1") && three.contains("4 channels"), "{three}");
+        assert!(three.contains("`normalise` 0:0:0,1:1:1") && three.contains("4 channels"), "{three}");
     }
 }
