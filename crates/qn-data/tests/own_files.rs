@@ -35,7 +35,7 @@ fn labels_and_features_with_a_test_split() {
     assert_eq!(few.absent_classes(5), [3, 4]);
     assert_eq!(train.sha256_of_first(7), Some(few.sha256()));
     let message = load("blobs.npz", Split::Train, Some(61)).unwrap_err().to_string();
-    assert!(message.contains("--samples 61") && message.contains("60 samples"), "{message}");
+    assert!(message.contains("`samples` 61") && message.contains("60 samples"), "{message}");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn files_that_are_given_instead_are_named_with_what_to_do() {
     for (name, words) in [
         ("single.npy", "numpy.savez"),
         ("other_names.npz", "no array x; what there is: images, labels"),
-        ("nowhere.npz", "--data"),
+        ("nowhere.npz", "`data`"),
         ("test_batch", "not a safetensors file"),
     ] {
         let message = load(name, Split::Train, None).unwrap_err().to_string();
