@@ -199,7 +199,8 @@ def test_torch_is_not_needed(file):
         assert h.density(probes=2, steps=5).matvecs == 10 and h.trace().standard_error >= 0
         assert h.block_norms().exact and "native" in h._repr_html_()
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    # Away from the sources, which would be imported in place of the package.
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=os.path.dirname(file))
 
 
 def test_a_module_and_its_layer_list_are_one_network(file):
