@@ -118,12 +118,18 @@ impl Kind {
         match self {
             Self::Flag => Some(json!(matches.get_flag(name))),
             Self::Whole => matches.get_one::<u64>(name).map(|n| json!(n)),
-            Self::Number => matches.get_one::<f64>(name).and_then(|x| {
-                // JSON has no infinities; serde_json reads none either.
-                serde_json::Number::from_f64(*x).map(Value::Number)
-            }),
+            Self::Number => matches.get_one::<f64>(name).map(|x| json!(x)),
             Self::Words(_) | Self::Text => matches.get_one::<String>(name).map(|s| json!(s)),
         }
+    }
+}
+
+/// A number that JSON can hold, which has neither infinities nor NaN.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        Ok(_) => Err("give a finite number".into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -175,7 +181,7 @@ impl Args for SettingsArgs {
                     arg.value_parser(PossibleValuesParser::new(words.iter().map(|(word, _)| word.clone())))
                 }
                 Kind::Whole => arg.value_parser(value_parser!(u64)),
-                Kind::Number => arg.value_parser(value_parser!(f64)),
+                Kind::Number => arg.value_parser(finite),
                 Kind::Text => arg.value_parser(value_parser!(String)),
             };
             let called = VALUE_NAMES.iter().find(|(of, _)| *of == name);
@@ -254,7 +260,14 @@ mod tests {
             ..Settings::default()
         };
         assert_eq!(json!(found), json!(expected));
-        for wrong in ["p --loss huber", "p --steps 1.5", "p --steps 1 --epochs 1", "p --lr x"] {
+        for wrong in [
+            "p --loss huber",
+            "p --steps 1.5",
+            "p --steps 1 --epochs 1",
+            "p --lr x",
+            "p --lr inf",
+            "p --damping nan",
+        ] {
             assert!(Program::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }
