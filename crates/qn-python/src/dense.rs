@@ -53,7 +53,7 @@ fn eigen<T: Scalar>(
     progress: &Progress,
 ) -> Result<PartialSpectrum, SpectrumError> {
     let n = triangle.order();
-    if wants_library(n, bottom + top) {
+    if wants_library(n) {
         return Ok(DenseSymmetric::new(triangle.to_square())?.eigen()?.ends((bottom, top)));
     }
     qn_spectrum::symmetric_eigen(triangle, (bottom, top), |stage| {
@@ -61,7 +61,7 @@ fn eigen<T: Scalar>(
             Stage::Band(share) => ("to band form", share),
             Stage::Tridiagonal(share) => ("to tridiagonal form", share),
             Stage::Eigenvalues => ("eigenvalues", 0.0),
-            Stage::Eigenvectors => ("eigenvectors", 0.0),
+            Stage::Eigenvectors | Stage::BandToFull => ("eigenvectors", 0.0),
         };
         progress.tell(name, share, 0.0).map_err(|raised| SpectrumError::Operator(Box::new(raised)))
     })

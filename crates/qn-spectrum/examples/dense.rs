@@ -59,7 +59,7 @@ fn solve<T: Scalar>(
     let mut ends = vec![start.elapsed().as_secs_f64()];
     let wanted = if vectors { Vectors::All } else { Vectors::None };
     let found = reduction.eigh(wanted, |stage| {
-        if matches!(stage, Stage::Eigenvalues | Stage::Eigenvectors) {
+        if matches!(stage, Stage::Eigenvalues | Stage::Eigenvectors | Stage::BandToFull) {
             ends.push(start.elapsed().as_secs_f64());
         }
         Ok(())

@@ -5,7 +5,7 @@ use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::Scalar;
-use crate::band_reduction::inner;
+use crate::update::inner;
 
 /// The block reflector Q = Q₁ Q₂ … = I − V S Vᵀ of some panels that are stored side by side.
 pub(crate) struct Reflector<'a, T> {

@@ -20,7 +20,7 @@ use crate::band::Band;
 use crate::scaling::safe_power;
 use crate::stored::{read_entries, read_sizes, unsound, write_entries, write_sizes};
 use crate::triangle::PARTS;
-use crate::update::{ROWS, Update};
+use crate::update::{ROWS, Update, inner};
 use crate::{Scalar, SpectrumError, Triangle};
 
 /// The way of a matrix to A = Q B Qᵀ, B being a band matrix and Q a product of block reflectors: some block
@@ -246,13 +246,6 @@ fn multiply_sum<T: Scalar>(y: MatMut<'_, T>, parts: &[MatRef<'_, T>], b: MatRef<
         }
         matmul(y, Accum::Replace, sum.as_ref(), b, T::of(1.0), Par::Seq);
     });
-}
-
-/// aᵀ b, in parallel over rows.
-pub(crate) fn inner<T: Scalar>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
-    let parts: Vec<Mat<T>> =
-        a.par_row_chunks(ROWS).zip(b.par_row_chunks(ROWS)).map(|(a, b)| a.transpose() * b).collect();
-    parts.into_iter().reduce(|a, b| a + b).unwrap_or_else(|| Mat::zeros(a.ncols(), b.ncols()))
 }
 
 /// Householder QR in place; gives S with Q = I − V S Vᵀ, and puts V into `update`.

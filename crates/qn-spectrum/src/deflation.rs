@@ -6,8 +6,9 @@
 
 use faer::Mat;
 
-use crate::lanczos::{Search, judged};
+use crate::eigenpairs::judged;
 use crate::operator::multiply;
+use crate::search::Search;
 use crate::tall::{inner, product};
 use crate::{
     Eigenpairs, FullSpectrum, LanczosOptions, Progress, Scalar, Solver, SpectrumError, StopReason,
@@ -41,7 +42,7 @@ impl<S> Eigenpairs<S> {
 }
 
 impl<A, O: FnMut(&Progress)> Search<'_, A, O> {
-    /// See [`complete`](crate::complete).
+    /// What [`complete`](crate::complete) does.
     pub(crate) fn complete<S: Scalar>(&mut self, pairs: Eigenpairs<S>) -> Result<Completed<S>, SpectrumError>
     where
         A: SymmetricOperator<S>,

@@ -1,9 +1,11 @@
 use std::str::FromStr;
 
-use faer::{Mat, MatRef};
+use faer::{Mat, MatMut, MatRef};
+use rayon::prelude::*;
 
+use crate::operator::multiply;
 use crate::tall::distance;
-use crate::{OperatorError, Scalar};
+use crate::{Scalar, SpectrumError, SymmetricOperator};
 
 /// Which end of the spectrum, in ARPACK's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -140,98 +142,6 @@ pub struct Eigenpairs<S = f64> {
     pub solver: Solver,
 }
 
-/// What can go wrong in a solver.
-#[derive(Debug, thiserror::Error)]
-pub enum SpectrumError {
-    /// A product failed.
-    #[error("{0}")]
-    Operator(#[from] OperatorError),
-    /// k is not between 1 and n.
-    #[error("k = {k} eigenpairs of an operator of dimension {n}: k must be 1 to {n}")]
-    Count {
-        /// Number of pairs that was asked for.
-        k: usize,
-        /// The operator's dimension.
-        n: usize,
-    },
-    /// The basis is too small.
-    #[error("ncv = {ncv} is too small: with k = {k} and block = {block} it must be at least {least}")]
-    Basis {
-        /// Number of basis vectors that was asked for.
-        ncv: usize,
-        /// Pairs wanted.
-        k: usize,
-        /// Vectors multiplied at a time.
-        block: usize,
-        /// The smallest that works.
-        least: usize,
-    },
-    /// The tolerance is negative or not finite.
-    #[error("tol = {tol}: it must be a finite number of at least 0")]
-    Tolerance {
-        /// Tolerance that was asked for.
-        tol: f64,
-    },
-    /// The operator is not symmetric.
-    #[error(
-        "the operator is not symmetric: |A - A^T| is {asymmetry:.1e} of |A|, rounding explains {bound:.1e}"
-    )]
-    Asymmetric {
-        /// Relative asymmetry.
-        asymmetry: f64,
-        /// What is tolerated.
-        bound: f64,
-    },
-    /// Too few random vectors, steps or points.
-    #[error("{found} is too few: give at least {least}")]
-    Probes {
-        /// Number that was given.
-        found: usize,
-        /// The fewest that work.
-        least: usize,
-    },
-    /// The grid of a density cannot show Gaussians so narrow.
-    #[error(
-        "sigma = {sigma:e} is below the distance of the {points} points, so that the density would not show: give at least {least:e}, or more points"
-    )]
-    Sigma {
-        /// Width that was asked for.
-        sigma: f64,
-        /// Points of the grid.
-        points: usize,
-        /// The smallest that they show.
-        least: f64,
-    },
-    /// A preconditioner of another size.
-    #[error("a diagonal of {found} entries for an operator of dimension {n}")]
-    DiagonalLength {
-        /// Number of entries of the diagonal.
-        found: usize,
-        /// The operator's dimension.
-        n: usize,
-    },
-    /// A preconditioner that has no inverse square root.
-    #[error("entry {row} of the diagonal is {value}: all must be positive numbers")]
-    Diagonal {
-        /// The first such entry, from 0.
-        row: usize,
-        /// The entry itself.
-        value: f64,
-    },
-    /// The matrix has an entry that is infinite or not a number.
-    #[error("the matrix has entries that are not finite")]
-    NotFinite,
-    /// A product has an entry that is infinite or not a number.
-    #[error("a product with the operator is not finite, first in row {row}")]
-    Product {
-        /// The first such row, from 0.
-        row: usize,
-    },
-    /// The dense solver gave up.
-    #[error("the dense eigensolver did not converge")]
-    Dense,
-}
-
 /// |A v_i − λ_i v_i| for given products A v_i.
 pub(crate) fn residuals<S: Scalar>(
     values: &[f64],
@@ -243,15 +153,55 @@ pub(crate) fn residuals<S: Scalar>(
     values.iter().enumerate().map(residual).collect()
 }
 
+/// Given pairs with their residuals, from one product with each vector. `scale` is the largest |λ|, to which
+/// `tol` is relative.
+///
+/// # Errors
+/// A product fails.
+pub fn verified<S: Scalar>(
+    operator: &impl SymmetricOperator<S>,
+    values: Vec<f64>,
+    vectors: Mat<S>,
+    tol: f64,
+    scale: f64,
+) -> Result<Eigenpairs<S>, SpectrumError> {
+    let mut products = Mat::zeros(vectors.nrows(), vectors.ncols());
+    multiply(operator, vectors.as_ref(), products.as_mut())?;
+    Ok(judged(values, vectors, products.as_ref(), tol * scale))
+}
+
+/// Pairs whose products with the operator are known, and how many residuals are within a bound.
+pub(crate) fn judged<S: Scalar>(
+    values: Vec<f64>,
+    mut vectors: Mat<S>,
+    products: MatRef<'_, S>,
+    bound: f64,
+) -> Eigenpairs<S> {
+    let residuals = residuals(&values, vectors.as_ref(), products);
+    fix_signs(vectors.as_mut());
+    let converged = residuals.iter().filter(|&&r| r <= bound).count();
+    let all = converged == values.len();
+    Eigenpairs {
+        matvecs: values.len(),
+        values,
+        vectors,
+        residuals,
+        converged,
+        iterations: 0,
+        stop_reason: if all { StopReason::Converged } else { StopReason::PrecisionReached },
+        solver: Solver::Lanczos,
+    }
+}
+
 /// Makes the entry of largest magnitude of every column positive.
-pub(crate) fn fix_signs<S: Scalar>(vectors: &mut Mat<S>) {
-    for column in vectors.col_iter_mut() {
-        let numbers = column.as_ref().iter().map(|v| v.f64());
+pub(crate) fn fix_signs<S: Scalar>(vectors: MatMut<'_, S>) {
+    vectors.par_col_chunks_mut(1).for_each(|column| {
+        let numbers = column.as_ref().col(0).iter().map(|v| v.f64());
         let largest = numbers.fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a });
         if largest < 0.0 {
-            column.iter_mut().for_each(|v| *v = S::of(-v.f64()));
+            column.col_mut(0).iter_mut().for_each(|v| *v = S::of(-v.f64()));
         }
-    }
+    });
 }
 
 #[cfg(test)]

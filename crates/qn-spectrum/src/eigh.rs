@@ -19,14 +19,13 @@
 
 use std::ops::Range;
 
-use faer::{MatMut, MatRef};
-use rayon::prelude::*;
+use faer::{Mat, MatMut, MatRef};
 
 use crate::band_reduction::Reduction;
 use crate::chased::Chased;
 use crate::conquer::{self, Halves};
-use crate::two_stage::BAND;
-use crate::{Scalar, SpectrumError, Stage, Triangle, Tridiagonal, bulge};
+use crate::eigenpairs::fix_signs;
+use crate::{BAND, Scalar, SpectrumError, Stage, Triangle, Tridiagonal, bulge};
 
 /// Which eigenvectors are wanted, in the order of ascending eigenvalues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +69,13 @@ impl<T: Scalar> Columns<T> {
         let columns = self.numbers.len() / self.rows.max(1);
         MatMut::from_column_major_slice_mut(&mut self.numbers, self.rows, columns)
     }
+}
 
-    /// Makes the entry of largest magnitude of every column positive.
-    fn fix_signs(&mut self) {
-        self.numbers.par_chunks_exact_mut(self.rows.max(1)).for_each(|column| {
-            let larger = |a: f64, b: &T| if Scalar::f64(*b).abs() > a.abs() { Scalar::f64(*b) } else { a };
-            if column.iter().fold(0.0, larger) < 0.0 {
-                column.iter_mut().for_each(|x| *x = -*x);
-            }
-        });
-    }
+/// Matrices beside each other, in double precision.
+pub(crate) fn wide<T: Scalar>(parts: &[Columns<T>]) -> Mat<f64> {
+    let columns: Vec<_> = parts.iter().flat_map(|part| part.as_ref().col_iter()).collect();
+    let rows = columns.first().map_or(0, |column| column.nrows());
+    Mat::from_fn(rows, columns.len(), |i, j| columns[j][i].f64())
 }
 
 /// All eigenvalues of a matrix, which is used up, and the eigenvectors that are wanted; `observe` may stop it by an error.
@@ -143,10 +139,10 @@ impl<T: Scalar> Reduction<T> {
                 observe(Stage::Eigenvectors)?;
                 chased.apply(&mut numbers);
                 drop(chased);
-                observe(Stage::Eigenvectors)?;
+                observe(Stage::BandToFull)?;
                 let mut vectors = Columns { rows: self.order(), numbers };
                 self.transform_many_back(vectors.as_mut());
-                vectors.fix_signs();
+                fix_signs(vectors.as_mut());
                 Ok(Eigensystem { values, vectors })
             }
             Vectors::Range(range) => {
@@ -206,7 +202,7 @@ impl<T: Scalar> Panels<T> {
         self.chased.apply(&mut numbers);
         let mut vectors = Columns { rows: self.values.len(), numbers };
         self.reduction.transform_many_back(vectors.as_mut());
-        vectors.fix_signs();
+        fix_signs(vectors.as_mut());
         vectors
     }
 }

@@ -1,10 +1,7 @@
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{MatMut, MatRef};
 
-use crate::{Scalar, SpectrumError};
-
-/// Why a product could not be computed; the solvers pass it on.
-pub type OperatorError = Box<dyn std::error::Error + Send + Sync>;
+use crate::{OperatorError, Scalar, SpectrumError};
 
 /// A real symmetric n × n matrix known by its products with vectors in the precision S: f64, or f32 where vectors are so
 /// long that their memory counts. An operator may have both.

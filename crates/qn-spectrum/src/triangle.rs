@@ -6,6 +6,9 @@ use crate::scaling::safe_power;
 use crate::update::UpdateRef;
 use crate::{OperatorError, Scalar, SymmetricOperator};
 
+/// Columns of a [`Triangle`] that are best stored together: the matrix products of the first stage are of this width.
+pub const STORAGE_WIDTH: usize = 256;
+
 /// The lower triangle of a symmetric matrix, in block columns.
 ///
 /// Block column j holds rows j·w to n of columns j·w to (j+1)·w, column by column. What it holds of its own

@@ -1,48 +1,20 @@
 //! All eigenvalues, and some eigenvectors, of a matrix that fills the memory.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, Par};
 
 use crate::band::band_eigenvectors;
 use crate::band_reduction::Reduction;
 use crate::eigenpairs::fix_signs;
+use crate::eigh::wide;
 use crate::orthogonal::orthonormalise;
 use crate::{
-    Columns, Eigensystem, FullSpectrum, Scalar, SpectrumError, SymmetricOperator as _, Triangle, Vectors,
-    bulge, eigh,
+    BAND, Eigensystem, FullSpectrum, Scalar, SpectrumError, Stage, SymmetricOperator as _, Triangle, Vectors,
+    bulge,
 };
 
-/// How far [`symmetric_eigen`] is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Stage {
-    /// Full to band, nearly all of the work; the share that is done.
-    Band(f64),
-    /// Band to tridiagonal; the share that is done.
-    Tridiagonal(f64),
-    /// Eigenvalues of the tridiagonal matrix.
-    Eigenvalues,
-    /// Eigenvectors of the tridiagonal or of the band matrix, and from there to the full one.
-    Eigenvectors,
-}
-
-/// Width of the band between the stages: the first is faster with a wider one, the second with a narrower
-/// one. Measured at n = 8,000.
-pub const BAND: usize = 64;
-
-/// Columns of a [`Triangle`] that are best stored together: the matrix products of the first stage are of this width.
-pub const STORAGE_WIDTH: usize = 256;
-
-/// Orders up to which the library's solver is faster, with vectors (n = 1,000: 0.3 s against 0.4 s; n = 2,000: 1.5 s
-/// against 1.6 s, in a quarter of the memory beside the result).
-const LIBRARY_UP_TO: usize = 2000;
 /// Inverse iteration on the band matrix gives up to one vector in so many; more come from the tridiagonal matrix.
 const MANY_VECTORS: usize = 20;
-
-/// Whether [`FullSpectrum::of`] is the better way to all eigenvalues of a matrix of order n and to so many of its vectors,
-/// and not [`symmetric_eigen`].
-pub fn wants_library(n: usize, _vectors: usize) -> bool {
-    n <= LIBRARY_UP_TO
-}
 
 /// Bytes that [`symmetric_eigen`] holds at most beside a triangle of order n, for so many vectors.
 pub fn workspace_bytes<T: Scalar>(n: usize, vectors: usize) -> usize {
@@ -108,7 +80,7 @@ impl<T: Scalar> Reduction<T> {
         let wanted: Vec<f64> = chosen.iter().map(|&i| values[i]).collect();
         let mut vectors = rayleigh_ritz(&band, band_eigenvectors(&band, &wanted, 0))?;
         self.transform_back(&mut vectors);
-        fix_signs(&mut vectors);
+        fix_signs(vectors.as_mut());
         values.iter_mut().for_each(|v| *v /= self.power());
         Ok(PartialSpectrum { values, chosen, vectors })
     }
@@ -122,13 +94,7 @@ impl<T: Scalar> Reduction<T> {
         let n = self.order();
         let chosen = ends(n, bottom, top);
         if chosen.len() == n {
-            // Both ways back are one stage here.
-            let mut first = true;
-            let once = |stage| match stage {
-                Stage::Eigenvectors if !std::mem::take(&mut first) => Ok(()),
-                stage => observe(stage),
-            };
-            let Eigensystem { values, vectors } = self.eigh(Vectors::All, once)?;
+            let Eigensystem { values, vectors } = self.eigh(Vectors::All, observe)?;
             return Ok(PartialSpectrum { values, chosen, vectors: wide(&[vectors]) });
         }
         let panels = self.panels(&mut observe)?;
@@ -136,13 +102,6 @@ impl<T: Scalar> Reduction<T> {
         let vectors = [panels.vectors(0..bottom), panels.vectors(n - top..n)];
         Ok(PartialSpectrum { values: panels.values().to_vec(), chosen, vectors: wide(&vectors) })
     }
-}
-
-/// Matrices beside each other, in double precision.
-fn wide<T: Scalar>(parts: &[Columns<T>]) -> Mat<f64> {
-    let columns: Vec<_> = parts.iter().flat_map(|part| part.as_ref().col_iter()).collect();
-    let rows = columns.first().map_or(0, |column| column.nrows());
-    Mat::from_fn(rows, columns.len(), |i, j| columns[j][i].f64())
 }
 
 /// The `bottom` smallest and the `top` largest of n indices.
@@ -156,7 +115,7 @@ impl FullSpectrum {
         let (n, all) = (self.values.len(), self.vectors);
         let chosen = ends(n, bottom, top);
         let mut vectors = Mat::from_fn(n, chosen.len(), |i, j| all[(i, chosen[j])]);
-        fix_signs(&mut vectors);
+        fix_signs(vectors.as_mut());
         PartialSpectrum { values: self.values, chosen, vectors }
     }
 }
@@ -179,16 +138,4 @@ fn rayleigh_ritz(band: &crate::band::Band, mut vectors: Mat<f64>) -> Result<Mat<
     let mut ritz_vectors = Mat::zeros(n, k);
     matmul(ritz_vectors.as_mut(), Accum::Replace, vectors.as_ref(), eigen.vectors.as_ref(), 1.0, Par::Seq);
     Ok(ritz_vectors)
-}
-
-impl FullSpectrum {
-    /// By two stages, of a matrix whose lower triangle is read.
-    ///
-    /// # Errors
-    /// An entry is not finite.
-    pub(crate) fn by_two_stages(matrix: MatRef<'_, f64>) -> Result<Self, SpectrumError> {
-        let triangle = Triangle::<f64>::from_fn(matrix.nrows(), STORAGE_WIDTH, |i, j| matrix[(i, j)]);
-        let Eigensystem { values, vectors } = eigh(triangle, Vectors::All, |_| Ok(()))?;
-        Ok(Self { values, vectors: wide(&[vectors]) })
-    }
 }

@@ -94,3 +94,10 @@ impl<T: Scalar> UpdateRef<'_, T> {
         matmul(part, Accum::Add, left, right.transpose(), T::of(-1.0), Par::Seq);
     }
 }
+
+/// aᵀ b, in parallel over rows.
+pub(crate) fn inner<T: Scalar>(a: MatRef<'_, T>, b: MatRef<'_, T>) -> Mat<T> {
+    let parts: Vec<Mat<T>> =
+        a.par_row_chunks(ROWS).zip(b.par_row_chunks(ROWS)).map(|(a, b)| a.transpose() * b).collect();
+    parts.into_iter().reduce(|a, b| a + b).unwrap_or_else(|| Mat::zeros(a.ncols(), b.ncols()))
+}

@@ -36,9 +36,9 @@ enum Method {
 }
 
 impl Method {
-    /// For k vectors of a matrix of order p.
-    fn of(p: usize, k: usize) -> Self {
-        if wants_library(p, k) { Self::Library } else { Self::TwoStage }
+    /// For a matrix of order p.
+    fn of(p: usize) -> Self {
+        if wants_library(p) { Self::Library } else { Self::TwoStage }
     }
 
     fn as_str(self) -> &'static str {
@@ -60,7 +60,7 @@ pub(crate) fn solve(
     observer: &dyn Observer,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
     let store = match &args.to {
-        Some(report) if Method::of(problem.derivatives.dim(), args.k) == Method::TwoStage => {
+        Some(report) if Method::of(problem.derivatives.dim()) == Method::TwoStage => {
             Store::at(beside(report, "full_spectrum.partial"), problem, args, observer)
         }
         _ => Store::nowhere(observer),
@@ -73,7 +73,7 @@ pub(crate) fn solve(
 
 /// Refuses what does not fit, with the numbers.
 pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
-    let need = match (Method::of(p, k), dtype) {
+    let need = match (Method::of(p), dtype) {
         (Method::Library, _) => (4 * p * p * size_of::<f64>()) as u64,
         (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p) + workspace_bytes::<f64>(p, k) as u64,
         (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p) + workspace_bytes::<f32>(p, k) as u64,
@@ -116,7 +116,7 @@ impl<T: Real + Scalar> Full<'_, T> {
                 State::Reducing(reducing) => self.two_stages(*reducing, store, &watched)?,
                 State::Assembling(assembly) => {
                     let (triangle, assembled) = self.assembled(assembly, &mut store, &watched)?;
-                    match Method::of(p, args.k) {
+                    match Method::of(p) {
                         Method::Library => self.by_library(triangle, assembled, &watched)?,
                         Method::TwoStage => {
                             let reduction = Reduction::new(triangle, BAND)?;
@@ -155,7 +155,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
         FullSpectrumReport {
             subject: self.problem.subject(&args.problem),
-            method: Method::of(p, args.k).as_str().into(),
+            method: Method::of(p).as_str().into(),
             positive: count(&|v| v > threshold),
             near_zero: count(&|v| v.abs() <= threshold),
             negative: count(&|v| v < -threshold),
@@ -268,7 +268,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let seconds = &mut assembled.seconds;
         let found = reduction.eigen(ends, |stage| {
             match stage {
-                Stage::Band(_) => {}
+                Stage::Band(_) | Stage::BandToFull => {}
                 Stage::Tridiagonal(done) => permille("band to tridiagonal", done),
                 Stage::Eigenvalues => {
                     clock.lap(&mut seconds.tridiagonal);
