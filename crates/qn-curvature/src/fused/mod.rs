@@ -48,7 +48,7 @@ impl Plain {
 
     /// How many packed tensors it reads.
     fn packed(&self) -> usize {
-        if matches!(self, Self::Lanes(_)) { 2 } else { 0 }
+        if matches!(self, Self::Lanes(_)) { LaneConv::PACKED } else { 0 }
     }
 
     fn operation<T: Real>(&self) -> &dyn Operation<T> {

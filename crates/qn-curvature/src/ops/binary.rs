@@ -3,6 +3,7 @@
 use qn_kernels::Real;
 use qn_model::{Binary, Shape};
 
+use super::stretched::Stretched;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -10,63 +11,14 @@ use crate::scratch::Scratch;
 #[derive(Clone, Debug)]
 pub(crate) struct Pairwise {
     kind: Binary,
-    /// For each entry of the output, which entry of the inputs it reads; None where they are those of the output.
-    places: [Option<Vec<usize>>; 2],
-    /// Entries of the inputs and of the output, for one sample.
-    lens: [usize; 2],
+    inputs: [Stretched; 2],
+    /// Entries of the output.
     len: usize,
-}
-
-/// Which entry of `from` each entry of `to` reads.
-pub(super) fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
-    if from == to {
-        return None;
-    }
-    let offset = to.rank() - from.rank();
-    let place = |mut entry: usize| {
-        let (mut at, mut stride) = (0, 1);
-        for axis in (0..to.rank()).rev() {
-            let here = entry % to.dims()[axis];
-            entry /= to.dims()[axis];
-            if axis >= offset {
-                let n = from.dims()[axis - offset];
-                at += if n == 1 { 0 } else { here * stride };
-                stride *= n;
-            }
-        }
-        at
-    };
-    Some((0..to.len()).map(place).collect())
 }
 
 impl Pairwise {
     pub(crate) fn new(kind: Binary, inputs: [&Shape; 2], output: &Shape) -> Self {
-        Self {
-            kind,
-            places: inputs.map(|input| places(input, output)),
-            lens: inputs.map(Shape::len),
-            len: output.len(),
-        }
-    }
-
-    /// The m numbers of input `i` that entry `entry` of the output reads.
-    fn read<'x, T>(&self, i: usize, x: &'x [T], entry: usize, m: usize) -> &'x [T] {
-        let at = self.places[i].as_ref().map_or(entry, |places| places[entry]);
-        &x[at * m..(at + 1) * m]
-    }
-
-    /// The input's cotangent: overwritten by `f` of the output's entries, those that read one entry being added.
-    fn collect<T: Real>(&self, i: usize, xbar: &mut [T], m: usize, mut f: impl FnMut(usize, usize) -> T) {
-        let Some(places) = &self.places[i] else {
-            for (entry, xbar) in xbar.chunks_exact_mut(m).enumerate() {
-                xbar.iter_mut().enumerate().for_each(|(s, x)| *x = f(entry, s));
-            }
-            return;
-        };
-        xbar.fill(T::of(0.0));
-        for (entry, &at) in places.iter().enumerate() {
-            xbar[at * m..(at + 1) * m].iter_mut().enumerate().for_each(|(s, x)| *x += f(entry, s));
-        }
+        Self { kind, inputs: inputs.map(|input| Stretched::new(input, output)), len: output.len() }
     }
 }
 
@@ -101,7 +53,7 @@ impl<T: Real> Operation<T> for Pairwise {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
         let m = at.m;
         for (entry, out) in y.chunks_exact_mut(m).enumerate() {
-            let [a, b] = [0, 1].map(|i| self.read(i, at.x[i], entry, m));
+            let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m));
             out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = first(self.kind, a, b)[0]);
         }
         Saved::none()
@@ -119,16 +71,18 @@ impl<T: Real> Operation<T> for Pairwise {
         ydot.fill(T::of(0.0));
         for (t, ydot) in ydot.chunks_exact_mut(self.len * m).enumerate() {
             for (i, xdot) in tangents.x.iter().enumerate() {
-                let Some(xdot) = xdot.map(|x| &x[t * self.lens[i] * m..(t + 1) * self.lens[i] * m]) else {
+                let Some(xdot) =
+                    xdot.map(|x| &x[t * self.inputs[i].len * m..(t + 1) * self.inputs[i].len * m])
+                else {
                     continue;
                 };
                 for (entry, out) in ydot.chunks_exact_mut(m).enumerate() {
-                    let xdot = self.read(i, xdot, entry, m);
+                    let xdot = self.inputs[i].read(xdot, entry, m);
                     match self.kind {
                         Binary::Sub if i == 1 => out.iter_mut().zip(xdot).for_each(|(o, &d)| *o -= d),
                         Binary::Add | Binary::Sub => out.iter_mut().zip(xdot).for_each(|(o, &d)| *o += d),
                         kind => {
-                            let [a, b] = [0, 1].map(|i| self.read(i, at.x[i], entry, m));
+                            let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m));
                             for (((o, &d), &a), &b) in out.iter_mut().zip(xdot).zip(a).zip(b) {
                                 *o += first(kind, a, b)[1 + i] * d;
                             }
@@ -150,15 +104,15 @@ impl<T: Real> Operation<T> for Pairwise {
         let (m, reads) = (at.m, self.reads_inputs());
         for (i, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
-            let blocks = xbar.chunks_exact_mut(self.lens[i] * m).zip(ybar.chunks_exact(self.len * m));
+            let blocks = xbar.chunks_exact_mut(self.inputs[i].len * m).zip(ybar.chunks_exact(self.len * m));
             for (xbar, ybar) in blocks {
-                self.collect(i, xbar, m, |entry, s| {
+                self.inputs[i].collect(xbar, m, |entry, s| {
                     let ybar = ybar[entry * m + s];
                     match self.kind {
                         _ if !reads && (i == 0 || self.kind == Binary::Add) => ybar,
                         _ if !reads => -ybar,
                         kind => {
-                            let [a, b] = [0, 1].map(|i| self.read(i, at.x[i], entry, m)[s]);
+                            let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m)[s]);
                             first(kind, a, b)[1 + i] * ybar
                         }
                     }
@@ -183,12 +137,12 @@ impl<T: Real> Operation<T> for Pairwise {
         let m = at.m;
         for (i, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
-            for (t, xbar) in xbar.chunks_exact_mut(self.lens[i] * m).enumerate() {
+            for (t, xbar) in xbar.chunks_exact_mut(self.inputs[i].len * m).enumerate() {
                 let ybardot = &ybardot[t * self.len * m..(t + 1) * self.len * m];
-                self.collect(i, xbar, m, |entry, s| {
-                    let x = [0, 1].map(|i| self.read(i, at.x[i], entry, m)[s]);
+                self.inputs[i].collect(xbar, m, |entry, s| {
+                    let x = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m)[s]);
                     let xdot = [0, 1].map(|i| match tangents.x[i] {
-                        Some(xdot) => self.read(i, &xdot[t * self.lens[i] * m..], entry, m)[s],
+                        Some(xdot) => self.inputs[i].read(&xdot[t * self.inputs[i].len * m..], entry, m)[s],
                         None => T::of(0.0),
                     });
                     first(self.kind, x[0], x[1])[1 + i] * ybardot[entry * m + s]

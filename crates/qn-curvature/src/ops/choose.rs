@@ -3,7 +3,7 @@
 use qn_kernels::Real;
 use qn_model::Shape;
 
-use super::binary::places;
+use super::stretched::Stretched;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -11,30 +11,24 @@ use crate::scratch::Scratch;
 /// chosen is not looked at: it may be infinite. The derivative by c is zero.
 #[derive(Clone, Debug)]
 pub(crate) struct Choose {
-    /// For each entry of the output, which entry of c, x and y it reads; None where they are those of the output.
-    places: [Option<Vec<usize>>; 3],
-    /// Entries of c, x and y, and of the output.
-    lens: [usize; 3],
+    /// c, x and y.
+    inputs: [Stretched; 3],
+    /// Entries of the output.
     len: usize,
 }
 
 impl Choose {
     pub(crate) fn new(inputs: [&Shape; 3], output: &Shape) -> Self {
-        let places = inputs.map(|input| places(input, output));
-        Self { places, lens: inputs.map(Shape::len), len: output.len() }
-    }
-
-    fn place(&self, input: usize, entry: usize) -> usize {
-        self.places[input].as_ref().map_or(entry, |places| places[entry])
+        Self { inputs: inputs.map(|input| Stretched::new(input, output)), len: output.len() }
     }
 
     /// y = what is chosen of two values, zero where one is missing.
     fn choose<T: Real>(&self, chosen: &[u32], from: [Option<&[T]>; 2], y: &mut [T], m: usize) {
         for (entry, (y, chosen)) in y.chunks_exact_mut(m).zip(chosen.chunks_exact(m)).enumerate() {
-            let places = [1, 2].map(|input| self.place(input, entry) * m);
-            for (s, (y, &input)) in y.iter_mut().zip(chosen).enumerate() {
-                let input = input as usize;
-                *y = from[input].map_or(T::of(0.0), |x| x[places[input] + s]);
+            let read = |i: usize| from[i].map(|x| self.inputs[1 + i].read(x, entry, m));
+            let values = [0, 1].map(read);
+            for (s, (y, &which)) in y.iter_mut().zip(chosen).enumerate() {
+                *y = values[which as usize].map_or(T::of(0.0), |x| x[s]);
             }
         }
     }
@@ -44,8 +38,7 @@ impl<T: Real> Operation<T> for Choose {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
         let mut chosen = Vec::with_capacity(y.len());
         for entry in 0..self.len {
-            let place = self.place(0, entry) * at.m;
-            let condition = &at.x[0][place..place + at.m];
+            let condition = self.inputs[0].read(at.x[0], entry, at.m);
             chosen.extend(condition.iter().map(|c| u32::from(c.f64() == 0.0)));
         }
         self.choose(&chosen, [Some(at.x[1]), Some(at.x[2])], y, at.m);
@@ -62,7 +55,7 @@ impl<T: Real> Operation<T> for Choose {
     ) {
         for (t, ydot) in ydot.chunks_exact_mut(self.len * at.m).enumerate() {
             let of = |input: usize| {
-                let len = self.lens[input] * at.m;
+                let len = self.inputs[input].len * at.m;
                 tangents.x[input].map(|xdot| &xdot[t * len..(t + 1) * len])
             };
             self.choose(&saved.indices[0], [of(1), of(2)], ydot, at.m);
@@ -77,26 +70,21 @@ impl<T: Real> Operation<T> for Choose {
         to: &mut Cotangents<'_, T>,
         _: &mut Scratch<T>,
     ) {
-        let m = at.m;
+        let (m, chosen) = (at.m, &saved.indices[0]);
         for (input, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
-            xbar.fill(T::of(0.0));
             if input == 0 {
+                xbar.fill(T::of(0.0));
                 continue;
             }
-            for (xbar, ybar) in
-                xbar.chunks_exact_mut(self.lens[input] * m).zip(ybar.chunks_exact(self.len * m))
-            {
-                let pairs = ybar.chunks_exact(m).zip(saved.indices[0].chunks_exact(m));
-                for (entry, (ybar, chosen)) in pairs.enumerate() {
-                    let place = self.place(input, entry) * m;
-                    let sums = xbar[place..place + m].iter_mut();
-                    for ((x, &y), &chosen) in sums.zip(ybar).zip(chosen) {
-                        if chosen as usize + 1 == input {
-                            *x += y;
-                        }
+            let blocks = xbar.chunks_exact_mut(self.inputs[input].len * m);
+            for (xbar, ybar) in blocks.zip(ybar.chunks_exact(self.len * m)) {
+                self.inputs[input].collect(xbar, m, |entry, s| {
+                    match chosen[entry * m + s] as usize + 1 == input {
+                        true => ybar[entry * m + s],
+                        false => T::of(0.0),
                     }
-                }
+                });
             }
         }
     }

@@ -5,7 +5,7 @@
 use qn_kernels::Real;
 use qn_model::{Comparison, Shape};
 
-use super::binary::places;
+use super::stretched::Stretched;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -13,13 +13,12 @@ use crate::scratch::Scratch;
 #[derive(Clone, Debug)]
 pub(crate) struct Compare {
     kind: Comparison,
-    /// For each entry of the output, which entry of the inputs it reads; None where they are those of the output.
-    places: [Option<Vec<usize>>; 2],
+    inputs: [Stretched; 2],
 }
 
 impl Compare {
     pub(crate) fn new(kind: Comparison, inputs: [&Shape; 2], output: &Shape) -> Self {
-        Self { kind, places: inputs.map(|input| places(input, output)) }
+        Self { kind, inputs: inputs.map(|input| Stretched::new(input, output)) }
     }
 
     fn holds(&self, x: f64, y: f64) -> bool {
@@ -35,10 +34,7 @@ impl Compare {
 impl<T: Real> Operation<T> for Compare {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
         for (entry, out) in y.chunks_exact_mut(at.m).enumerate() {
-            let [a, b] = [0, 1].map(|i| {
-                let place = self.places[i].as_ref().map_or(entry, |places| places[entry]);
-                &at.x[i][place * at.m..(place + 1) * at.m]
-            });
+            let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, at.m));
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
                 *out = T::of(f64::from(u8::from(self.holds(a.f64(), b.f64()))));
             }

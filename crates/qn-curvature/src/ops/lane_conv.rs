@@ -19,6 +19,9 @@ pub(crate) struct LaneConv {
 }
 
 impl LaneConv {
+    /// Packed weights that it reads for θ and for each tangent: those of the map and of its transpose.
+    pub(crate) const PACKED: usize = 2;
+
     pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
         Self {
             conv: Conv::new(input, output, window, groups),
@@ -53,7 +56,7 @@ impl<T: Real> Operation<T> for LaneConv {
         let bias = tangents.theta.get(1).copied().flatten();
         for (t, ydot) in ydot.chunks_exact_mut(lens.y * groups).enumerate() {
             let mut pairs = Vec::with_capacity(2);
-            pairs.extend(tangents.packed.get(2 * t).map(|v| (v, at.x[0])));
+            pairs.extend(tangents.packed.get(Self::PACKED * t).map(|v| (v, at.x[0])));
             pairs.extend(tangents.x[0].map(|xdot| (own, part(xdot, lens.x * groups, t))));
             self.map.run(&pairs, bias.map(|b| part(b, lens.out * groups, t)), ydot, at.m);
         }
@@ -98,7 +101,7 @@ impl<T: Real> Operation<T> for LaneConv {
             }
             if let Some(xbar) = &mut to.x[0] {
                 let mut pairs = vec![(own, ybardot)];
-                pairs.extend(tangents.packed.get(2 * t + 1).map(|v| (v, ybar)));
+                pairs.extend(tangents.packed.get(Self::PACKED * t + 1).map(|v| (v, ybar)));
                 self.back.run(&pairs, None, part_mut(xbar, x_len * groups, t), m);
             }
         }

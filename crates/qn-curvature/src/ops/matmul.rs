@@ -3,8 +3,8 @@
 use qn_kernels::Real;
 use qn_model::Shape;
 
-use super::binary::places;
 use super::products::{Factor, multiply};
+use super::stretched::places;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 

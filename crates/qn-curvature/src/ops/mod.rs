@@ -27,6 +27,7 @@ mod reduce;
 mod scale;
 mod softmax;
 mod standard;
+mod stretched;
 #[cfg(test)]
 mod testing;
 

@@ -3,7 +3,7 @@
 use qn_kernels::Real;
 use qn_model::{Reduction, Shape};
 
-use super::binary::places;
+use super::stretched::places;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
