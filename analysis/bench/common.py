@@ -37,7 +37,7 @@ def cifar(samples):
 
 
 def tensors(samples, dtype=torch.float32):
-    """The same for PyTorch."""
+    """The images and labels of `cifar` as PyTorch's tensors."""
     images, labels = cifar(samples)
     return torch.from_numpy(images).to(dtype), torch.from_numpy(labels.astype(np.int64))
 

@@ -302,7 +302,7 @@ pub struct DecomposeReport {
     pub ggn_ratio: Estimate,
     /// ‖F‖_F / ‖H‖_F: zero if eq. (7) of the paper held.
     pub residual_ratio: Estimate,
-    /// The same layer by layer, estimated.
+    /// ‖H_lm‖_F and ‖F_lm‖_F of the blocks that belong to two layers, estimated.
     pub blocks: Blocks,
     /// Wall-clock seconds.
     pub seconds: f64,
@@ -392,7 +392,7 @@ pub struct SnapshotOverlap {
     pub singular_values: Vec<f64>,
     /// Rank with unit columns by double precision's tolerance, 2^-29 times as large.
     pub rank_f64: usize,
-    /// The same with the class gradients as they are.
+    /// Rank with the class gradients as they are, by double precision's tolerance.
     pub rank_raw_f64: usize,
     /// Rank with the class gradients as they are. Beware: eigenvectors shorter than the tolerance
     /// vanish, so this one depends on |c_k|.

@@ -12,7 +12,7 @@ use crate::talk::Talk;
 /// Draw a figure from reports: F.svg, or F.png.
 #[derive(Args, Clone, Debug)]
 pub(super) struct FigureArgs {
-    /// Which.
+    /// Which figure.
     #[arg(value_parser = words::<FigureName>())]
     name: FigureName,
     /// Run directories, or the reports themselves.
@@ -64,7 +64,7 @@ pub(super) fn run_page(args: PageArgs) -> Result<()> {
 /// a .safetensors file that `safetensors.torch.load_file` reads.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExportArgs {
-    /// What.
+    /// What is written.
     #[arg(value_parser = words::<Exported>())]
     what: Exported,
     /// The run.
