@@ -9,6 +9,8 @@ import numpy as np
 from . import _native
 from .data import collect_arrays
 from .layout import Layout, select
+from .operator import NativeOperator
+from .problem import Problem
 from .targets import as_array, engine_loss, loss_options
 
 
@@ -59,9 +61,6 @@ def classes_are_last(graph, y):
 
 def operator(name, loss_fn, data, state, asked, options):
     """The operator of a layer list; `asked` is the matrix's name, the precision and which parameters."""
-    from .hessian import Problem
-    from .operator import NativeOperator
-
     (x, y), loss = collect_arrays(data), loss_options(loss_fn)
     if loss is None:
         raise ValueError(f"{type(loss_fn).__name__} is no loss of the engine: give its name or a torch loss object")
@@ -72,7 +71,6 @@ def operator(name, loss_fn, data, state, asked, options):
     told, targets = engine_loss(loss, shape, classes_are_last(graph, y), y)
     inputs = np.ascontiguousarray(x.reshape(x.shape[0], -1), dtype=np.float64)
     matrix, dtype, params = asked
-    problem = Problem(graph, inputs, targets, told, dtype, options)
-    problem.layout = Layout(*zip(*graph.parameters()))
-    problem.named = list(problem.layout.split(graph.theta()).items())
-    return NativeOperator(problem, matrix, select(problem.named, params))
+    named = list(Layout(*zip(*graph.parameters())).split(graph.theta()).items())
+    problem = Problem(graph, (inputs, targets, told), named, dtype, options)
+    return NativeOperator(problem, matrix, select(named, params))

@@ -6,8 +6,9 @@ import numpy as np
 
 from . import architecture
 from .errors import UnsupportedOperation
-from .layout import Layout, select
+from .layout import select
 from .operator import check_operator
+from .problem import Problem
 from .targets import IGNORED
 
 #: How far the loss of the engine may be from PyTorch's, relative.
@@ -104,29 +105,6 @@ def _share_dropped(module):
     return share if isinstance(share, float) else 0
 
 
-class Problem:
-    """A module imported into the engine, its samples and its loss."""
-
-    def __init__(self, graph, inputs, targets, loss, dtype, options):
-        self.graph, self.inputs, self.targets, self.loss = graph, inputs, targets, loss
-        self.dtype, self.options = dtype, options
-        self.layout, self.named = None, None
-
-    def curvature(self, names):
-        from . import _native
-
-        given = {key: value for key, value in self.options.items() if value is not None}
-        only = None if len(names) == len(self.layout) else list(names)
-        return _native.Curvature(
-            self.graph, self.inputs, self.targets, self.loss, self.dtype == "float32", only, **given
-        )
-
-    def chosen(self, params, names):
-        """Of the parameters with these names those that `params` chooses."""
-        named = [(name, p) for name, p in self.named if name in set(names)]
-        return select(named, params)
-
-
 def _native(model, loss, data, asked, options):
     from .importer import import_module
     from .losses import native_loss
@@ -145,10 +123,7 @@ def _native(model, loss, data, asked, options):
     inputs = np.ascontiguousarray(x.reshape(x.shape[0], -1).double().numpy())
     if len(targets) % x.shape[0]:
         raise ValueError(f"{len(targets)} target numbers do not belong to {x.shape[0]} samples")
-    problem = Problem(imported.graph, inputs, targets, native, dtype, options)
-    named = list(model.named_parameters())
-    problem.named = named
-    problem.layout = Layout([n for n, _ in named], [p.shape for _, p in named])
+    problem = Problem(imported.graph, (inputs, targets, native), list(model.named_parameters()), dtype, options)
     result = NativeOperator(problem, operator, chosen)
     expected = evaluate(copy, loss, (x, y), options["weight_decay"], chosen)
     error = abs(result.loss - expected)
@@ -174,11 +149,9 @@ def _check_gradient(problem, copy, loss, data, names):
     useful = np.flatnonzero((counted != IGNORED).any(axis=1))
     first = int(useful[0])
     last = min(first + SAMPLES_CHECKED, n)
-    few = Problem(
-        problem.graph, problem.inputs[first:last], np.ascontiguousarray(counted[first:last].reshape(-1)),
-        problem.loss | {"reduction": "sum"}, "float64", {},
-    )  # fmt: skip
-    few.layout = problem.layout
+    targets = np.ascontiguousarray(counted[first:last].reshape(-1))
+    samples = (problem.inputs[first:last], targets, problem.loss | {"reduction": "sum"})
+    few = Problem(problem.graph, samples, problem.named, "float64", {})
     found = few.curvature(names).loss_and_gradient()[2]
     named = dict(copy.named_parameters())
     parameters = [named[name].requires_grad_() for name in names]
