@@ -1,6 +1,7 @@
 """What the benchmarks share beside the networks (steps.py): the images, timing."""
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -22,10 +23,20 @@ DATA = pathlib.Path(os.environ.get("QN_DATA", ROOT / "data"))
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
+# Programs and examples by one command: each other choice of targets has other features of faer, which is then compiled anew.
+BUILD = ["cargo", "build", "--release", "-q", "--workspace", "--bins", "--examples"]
+
+
+@functools.cache
+def program(name):
+    """The path of one of our programs, built."""
+    subprocess.run(BUILD, cwd=ROOT, check=True)
+    return str(TARGET / "release" / name)
+
+
 def example(name):
-    """The path of an example of qn-curvature, built."""
-    subprocess.run(["cargo", "build", "--release", "-q", "--workspace", "--example", name], cwd=ROOT, check=True)
-    return str(TARGET / "release/examples" / name)
+    """The path of one of our examples, built."""
+    return program(f"examples/{name}")
 
 
 def cifar(samples):

@@ -22,11 +22,8 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from common import ROOT, TARGET, bench_parser, record
+from common import bench_parser, example, record
 
-# The whole workspace, so that the libraries it shares are built as for the programs, once.
-BUILD = ["cargo", "build", "--release", "-q", "--workspace", "--example", "dense"]
-PROGRAM = str(TARGET / "release/examples/dense")
 # Vectors in single precision are measured up to here: the peers take too long above.
 SINGLE_UP_TO = 4000
 
@@ -47,7 +44,7 @@ def best(n, run):
 
 def ours(n, dtype, *flags):
     """What the example prints, of the shortest of some runs."""
-    command = [PROGRAM, str(n), dtype, *flags]
+    command = [example("dense"), str(n), dtype, *flags]
     found = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(runs(n))]
     return min((json.loads(run.stdout) for run in found), key=lambda times: times["seconds"])
 
@@ -83,7 +80,6 @@ def main():
     parser.add_argument("--alone", type=int, nargs="*", default=[])
     args = parser.parse_args()
     torch.set_num_threads(2)
-    subprocess.run(BUILD, cwd=ROOT, check=True)
     rows, vectors = [], []
     for n in args.sizes:
         for dtype in ("f32", "f64"):

@@ -27,10 +27,10 @@ import warnings
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from common import TARGET, ROOT, bench_parser, measured, median_time, record, tensors
+from common import ROOT, bench_parser, measured, program, record, tensors
 from networks import problem
 from products import Positions
 from steps import lenet
@@ -95,12 +95,12 @@ def python_process(kind, network, samples):
 
 
 def command_line(samples):
-    subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
+    qn_analyse = program("qn-analyse")
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         network = f"{folder}/net.safetensors"
         make_network(network)
-        command = [str(TARGET / "release/qn-analyse"), "eigen", "--checkpoint", network, "--arch", "lenet", "--data", "cifar10"]
+        command = [qn_analyse, "eigen", "--checkpoint", network, "--arch", "lenet", "--data", "cifar10"]
         command += ["--samples", str(samples), "--dtype", "f32", "--tol", str(TOL), "--threads", "2", "--quiet"]
         rows["qn-analyse eigen"] = measured([*command, "--json", f"{folder}/eigen.json"])
         for kind in ("module", "layer list"):

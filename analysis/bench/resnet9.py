@@ -8,16 +8,14 @@ takes, wall time and peak memory.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 
 import torch
 from safetensors.numpy import save_file
 
-from common import ROOT, TARGET, bench_parser, record, train
+from common import bench_parser, measured, program, record, train
 from steps import ResNet9
-from top import measured
 
 TOL, MEMORY, BATCH = 1e-2, 5, 64
 
@@ -34,8 +32,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tensors = {n: t.numpy() for n, t in net.state_dict().items() if not n.endswith("num_batches_tracked")}
         save_file(tensors, f"{folder}/net.safetensors")
-        subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
-        command = [str(TARGET / "release/qn-analyse"), "eigen", "--checkpoint", f"{folder}/net.safetensors"]
+        command = [program("qn-analyse"), "eigen", "--checkpoint", f"{folder}/net.safetensors"]
         command += ["--arch", "resnet9", "--data", "cifar10", "--samples", str(args.samples), "--dtype", "f32"]
         command += ["--tol", str(TOL), "--memory", str(MEMORY), "--threads", "2", "--json", f"{folder}/eigen.json", "--quiet"]
         row = measured(command)

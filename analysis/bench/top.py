@@ -12,7 +12,6 @@ iterations take a quarter of an hour, joins in with --pyhessian.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -23,7 +22,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from common import ROOT, TARGET, bench_parser, measured, record, tensors, train
+from common import bench_parser, measured, program, record, tensors, train
 from products import ours
 from steps import lenet
 
@@ -121,7 +120,7 @@ def main():
         save_file({"values": np.ascontiguousarray(values), "vectors": np.ascontiguousarray(vectors)}, found)
         return
 
-    subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
+    qn_analyse = program("qn-analyse")
     peers = [name for name in PEERS if name != "PyHessian" or args.pyhessian]
     with tempfile.TemporaryDirectory() as folder:
         network = f"{folder}/net.safetensors"
@@ -129,7 +128,7 @@ def main():
         rows = peer_rows(folder, network, args.samples, peers)
         peers = list(rows)
         for name, memory in [("ours", []), ("ours, nothing kept", ["--memory", "0"])]:
-            command = [str(TARGET / "release/qn-analyse"), "eigen", "--checkpoint", network, "--arch", "lenet"]
+            command = [qn_analyse, "eigen", "--checkpoint", network, "--arch", "lenet"]
             command += ["--data", "cifar10", "--samples", str(args.samples), "--dtype", "f32", "--tol", str(TOL)]
             rows[name] = measured([*command, "--quiet", "--threads", "2", "--json", f"{folder}/eigen.json", *memory])
             mine = load_file(f"{folder}/eigen.safetensors")

@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "2"
 
 import torch
 
-from common import ROOT, TARGET, bench_parser, record, tensors
+from common import ROOT, bench_parser, program, record, tensors
 from steps import naive, network, quasi_newton, sgd, split
 
 # Steps, and steps to a line of metrics.
@@ -43,7 +43,7 @@ def pytorch(step, steps):
 def ours(arch, optimiser, steps, logged):
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
-        command = [TARGET / "release/qn-train", "--arch", arch, "--data", "cifar10", "--lr", "0.01"]
+        command = [program("qn-train"), "--arch", arch, "--data", "cifar10", "--lr", "0.01"]
         command += ["--steps", str(steps), "--snapshot-every", "0", "--log-every", str(logged), "--quiet", "--threads", "2"]
         subprocess.run([*command, "--out", out, *optimiser], cwd=ROOT, check=True)
         lines = [json.loads(line) for line in open(f"{out}/metrics.jsonl")]
@@ -58,7 +58,6 @@ def main():
     parser.add_argument("--steps", type=int)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    subprocess.run(["cargo", "build", "--release", "-q"], cwd=ROOT, check=True)
     steps, logged = STEPS[args.arch]
     steps = args.steps or steps
     newton = ["--optimizer", "qn", "--damping", "30"]

@@ -14,8 +14,8 @@
 use pulp::Simd;
 use qn_model::{Image, Window};
 
-use crate::Real;
 use crate::lanes::{self, LANES, Registers};
+use crate::{Packed, Real};
 
 /// Output channels whose sums are kept in registers together.
 const OUTPUTS: usize = 6;
@@ -50,10 +50,6 @@ pub struct Correlation {
 
 /// A tap's positions: where the entries of ȳ and of x are, in the first output and the first channel.
 type Places = Vec<(u32, u32)>;
-
-/// Weights in the order in which they are read: some outputs side by side for every entry j.
-#[derive(Clone, Debug)]
-pub struct Packed<T>(Vec<T>);
 
 /// For each place along one axis of the output, the taps that have an entry, and which.
 fn along(
@@ -147,7 +143,7 @@ impl Correlation {
         self.channels * self.taps
     }
 
-    /// Packs weights for [`Self::run`]; `weight` gives that of a group, an output, a channel and a tap.
+    /// Packs weights for [`Self::run`], some outputs side by side for every entry j; `weight` gives that of a group, an output, a channel and a tap.
     pub fn pack<T: Real>(&self, weight: impl Fn(usize, usize, usize, usize) -> T) -> Packed<T> {
         let block = self.block();
         let mut numbers =

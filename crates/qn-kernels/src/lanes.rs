@@ -167,6 +167,8 @@ pub trait Lanes: Pod {
     ) -> Self::Register<S>;
     /// a + b.
     fn add_registers<S: Simd>(simd: S, a: Self::Register<S>, b: Self::Register<S>) -> Self::Register<S>;
+    /// a - b.
+    fn sub_registers<S: Simd>(simd: S, a: Self::Register<S>, b: Self::Register<S>) -> Self::Register<S>;
     /// a · b.
     fn mul_registers<S: Simd>(simd: S, a: Self::Register<S>, b: Self::Register<S>) -> Self::Register<S>;
     /// The sum of a register's lanes.
@@ -174,7 +176,7 @@ pub trait Lanes: Pod {
 }
 
 macro_rules! lanes {
-    ($t:ty, $register:ident, $splat:ident, $mul_add:ident, $add:ident, $mul:ident, $sum:ident) => {
+    ($t:ty, $register:ident, $splat:ident, $mul_add:ident, $add:ident, $sub:ident, $mul:ident, $sum:ident) => {
         impl Lanes for $t {
             type Register<S: Simd> = S::$register;
             #[inline(always)]
@@ -190,6 +192,10 @@ macro_rules! lanes {
                 simd.$add(a, b)
             }
             #[inline(always)]
+            fn sub_registers<S: Simd>(simd: S, a: S::$register, b: S::$register) -> S::$register {
+                simd.$sub(a, b)
+            }
+            #[inline(always)]
             fn mul_registers<S: Simd>(simd: S, a: S::$register, b: S::$register) -> S::$register {
                 simd.$mul(a, b)
             }
@@ -201,5 +207,5 @@ macro_rules! lanes {
     };
 }
 
-lanes!(f32, f32s, splat_f32s, mul_add_f32s, add_f32s, mul_f32s, reduce_sum_f32s);
-lanes!(f64, f64s, splat_f64s, mul_add_f64s, add_f64s, mul_f64s, reduce_sum_f64s);
+lanes!(f32, f32s, splat_f32s, mul_add_f32s, add_f32s, sub_f32s, mul_f32s, reduce_sum_f32s);
+lanes!(f64, f64s, splat_f64s, mul_add_f64s, add_f64s, sub_f64s, mul_f64s, reduce_sum_f64s);

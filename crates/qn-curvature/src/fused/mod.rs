@@ -12,7 +12,7 @@ use qn_model::{Activation, Graph, Node, Op};
 use crate::Real;
 use crate::fused::conv_pool::{Active, Back, ConvPool, Found, Padded, SIZES, Work};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
-use crate::ops::{Conv, LaneConv, MaxPool, Windows};
+use crate::ops::{Conv, LaneConv, MaxPool, Windows, Winograd};
 use crate::scratch::Scratch;
 
 /// Bytes that a convolution's input may take in one sample: a first-level cache and a little of the second.
@@ -34,26 +34,35 @@ pub(crate) struct PooledConvs {
 #[derive(Clone, Debug)]
 enum Plain {
     Lanes(Box<LaneConv>),
+    Tiles(Box<Winograd>),
     Matrix(Conv),
 }
 
 impl Plain {
     fn of(conv: &ConvPool) -> Self {
         let Im2col { input, output, window } = conv.patches;
-        match output.channels <= LANE_OUTPUTS {
-            true => Self::Lanes(Box::new(LaneConv::new(input, output, window, 1))),
-            false => Self::Matrix(Conv::new(input, output, window, 1)),
+        if output.channels <= LANE_OUTPUTS {
+            Self::Lanes(Box::new(LaneConv::new(input, output, window, 1)))
+        } else if Winograd::fits([input.channels, output.channels], window, 1) {
+            Self::Tiles(Box::new(Winograd::new(input, output, window)))
+        } else {
+            Self::Matrix(Conv::new(input, output, window, 1))
         }
     }
 
     /// How many packed tensors it reads.
     fn packed(&self) -> usize {
-        if matches!(self, Self::Lanes(_)) { LaneConv::PACKED } else { 0 }
+        match self {
+            Self::Lanes(_) => LaneConv::PACKED,
+            Self::Tiles(_) => Winograd::PACKED,
+            Self::Matrix(_) => 0,
+        }
     }
 
     fn operation<T: Real>(&self) -> &dyn Operation<T> {
         match self {
             Self::Lanes(conv) => conv.as_ref(),
+            Self::Tiles(conv) => conv.as_ref(),
             Self::Matrix(conv) => conv,
         }
     }

@@ -30,6 +30,7 @@ mod standard;
 mod stretched;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 use qn_model::{Graph, Node, Op, Shape};
 
@@ -45,6 +46,7 @@ use linear::Linear;
 pub(crate) use max_pool::MaxPool;
 use normalise::Normalise;
 pub(crate) use pool::Windows;
+pub(crate) use winograd::Winograd;
 
 /// Outputs in a group from which a convolution is done by matrix products.
 const MATRIX_OUTPUTS: usize = 8;
@@ -61,9 +63,13 @@ pub(crate) fn resolve<T: Real>(
         Op::Linear { .. } => Box::new(Linear::new(inputs[0], &node.shape)),
         Op::Conv { window, groups, .. } => {
             let (input, output) = (inputs[0].image(), node.shape.image());
-            match output.channels / groups < MATRIX_OUTPUTS {
-                true => Box::new(LaneConv::new(input, output, *window, *groups)),
-                false => Box::new(Conv::new(input, output, *window, *groups)),
+            let channels = [input.channels, output.channels];
+            if Winograd::fits(channels, *window, *groups) {
+                Box::new(Winograd::new(input, output, *window))
+            } else if output.channels / groups < MATRIX_OUTPUTS {
+                Box::new(LaneConv::new(input, output, *window, *groups))
+            } else {
+                Box::new(Conv::new(input, output, *window, *groups))
             }
         }
         Op::ConvTranspose { window, groups, .. } => Box::new(conv_transpose::ConvTranspose::new(
