@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod browser;
+mod cmd;
 mod common;
 mod corrupted;
 mod end_to_end;

@@ -8,6 +8,7 @@ mod numbers;
 mod outputs;
 mod own_data;
 mod runs;
+mod series;
 mod spectra;
 mod streams;
 mod subjects;

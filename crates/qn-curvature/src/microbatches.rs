@@ -50,19 +50,17 @@ impl Microbatches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn every_sample_is_in_one_microbatch_of_one_task() {
-        for samples in [1, 5, 255, 256, 257, 1000] {
-            for microbatch in [1, 3, 32, 300, 5000] {
-                for work in [0.1, 1.0, 30.0] {
-                    let microbatches = Microbatches::new(samples, microbatch, work);
-                    let batches = (0..microbatches.tasks()).flat_map(|task| microbatches.batches_of(task));
-                    let found: Vec<usize> =
-                        batches.flat_map(|batch| microbatches.samples_of(batch)).collect();
-                    assert!(found.into_iter().eq(0..samples), "{samples} {microbatch}");
-                }
-            }
+    proptest! {
+        #[test]
+        fn every_sample_is_in_one_microbatch_of_one_task(
+            samples in 1..2000usize, microbatch in 1..5000usize, work in 0.01..1e4f64
+        ) {
+            let microbatches = Microbatches::new(samples, microbatch, work);
+            let batches = (0..microbatches.tasks()).flat_map(|task| microbatches.batches_of(task));
+            let found: Vec<usize> = batches.flat_map(|batch| microbatches.samples_of(batch)).collect();
+            prop_assert!(found.into_iter().eq(0..samples));
         }
     }
 }

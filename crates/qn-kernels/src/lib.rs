@@ -12,15 +12,17 @@ mod ordered_reduce;
 mod ordered_sum;
 mod packed;
 mod real;
+mod register;
 mod winograd;
 
 pub use correlation::Correlation;
 pub use elementary::{Loop, wide};
 pub use gemm::{gemm, product, strided, strided_mut, view};
 pub use im2col::Im2col;
-pub use lanes::{Group, Kernel, LANES, Lanes, Registers, run};
+pub use lanes::{Group, Kernel, LANES, Registers, run};
 pub use ordered_reduce::ordered_reduce;
 pub use ordered_sum::OrderedSum;
 pub use packed::Packed;
 pub use real::{Real, dot, norm_l2, sum};
+pub use register::Lanes;
 pub use winograd::{POINTS, Tiles, Winograd};

@@ -1,6 +1,6 @@
 use faer::traits::RealField;
 
-use crate::lanes::Lanes;
+use crate::register::Lanes;
 
 /// f32 or f64: the precision of a product. Sums over microbatches are always f64.
 pub trait Real: RealField + Lanes + Copy + Send + Sync + std::iter::Sum + 'static {

@@ -21,6 +21,7 @@ use pulp::Simd;
 use qn_model::{Image, Window};
 
 use crate::lanes::{self, LANES};
+use crate::register::Lanes;
 use crate::{Packed, Real};
 
 /// Numbers of a transformed tile.
@@ -124,7 +125,7 @@ impl Winograd {
 }
 
 /// A processor's registers of some numbers.
-type Register<T, S> = <T as lanes::Lanes>::Register<S>;
+type Register<T, S> = <T as Lanes>::Register<S>;
 
 /// A square of registers.
 type Square<T, S, const N: usize> = [[Register<T, S>; N]; N];

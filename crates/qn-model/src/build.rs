@@ -57,9 +57,14 @@ impl Builder<'_> {
             at = added.map_err(|e| match e {
                 Problem::Here(reason) => ModelError::Layer {
                     architecture: self.name.to_owned(),
+                    index: i,
                     layer: format!("{} ({})", i + 1, layer.describe()),
                     reason,
                 },
+                Problem::Inside(ModelError::Layer { architecture, layer: inner, reason, .. }) => {
+                    let layer = format!("{} ({}), in it {inner}", i + 1, layer.describe());
+                    ModelError::Layer { architecture, index: i, layer, reason }
+                }
                 Problem::Inside(e) => e,
             })?;
         }

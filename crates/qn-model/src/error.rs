@@ -27,12 +27,24 @@ pub enum ModelError {
         /// The parser's words.
         reason: String,
     },
+    /// A layer in a file is none, or does not fit what comes before it.
+    #[error("{path}, line {line}: {error}")]
+    At {
+        /// The file.
+        path: PathBuf,
+        /// The line on which the layer begins, from 1; of a layer in another one, that of the outer one.
+        line: usize,
+        /// What is wrong.
+        error: Box<Self>,
+    },
     /// A layer does not fit what comes before it.
     #[error("architecture '{architecture}', layer {layer}: {reason}")]
     Layer {
         /// The architecture's name.
         architecture: String,
-        /// The layer's position and kind, like `3 (linear fc1)`.
+        /// The number of the layer, or of the outer one it is in, from 0.
+        index: usize,
+        /// The layer's position and kind, like `3 (linear fc1)`, or `2 (residual), in it 1 (linear fc1)`.
         layer: String,
         /// What does not fit.
         reason: String,

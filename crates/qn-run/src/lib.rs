@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 mod directory;
 mod error;
+#[cfg_attr(not(feature = "tensorboard"), path = "no_events.rs")]
 mod events;
 mod files;
 mod foreign;

@@ -19,6 +19,7 @@
 
 mod batches;
 mod chance;
+mod checkpoints;
 mod eigen;
 mod error;
 mod estimates;
@@ -36,6 +37,7 @@ mod recipe;
 mod registry;
 mod report;
 mod request;
+mod series;
 mod statistics;
 mod storage;
 mod subspace;
@@ -44,6 +46,7 @@ mod track;
 
 pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use chance::RandomAssigned;
+pub use checkpoints::is_series;
 pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
 pub use error::StudyError;
 pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, density, trace};
@@ -60,6 +63,7 @@ pub use report::{
     SnapshotOverlap, StageSeconds, Subject, TraceReport, read as read_report, read_any,
 };
 pub use request::{Dtype, Matrix, ProblemRequest};
+pub use series::{Asked, Point, SeriesPoint, SeriesReport, SeriesRequest, series};
 pub use statistics::{Spread, median};
 pub use storage::Storage;
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

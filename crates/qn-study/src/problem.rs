@@ -13,12 +13,30 @@ use crate::report::{SCHEMA_VERSION, Subject};
 use crate::request::{Dtype, ProblemRequest};
 use crate::target::{Target, fingerprint};
 
+/// How far a loss may be from the expected one, relative to it: what four digits and single precision leave open.
+const EXPECTED_TO: f64 = 1e-3;
+
 fn loss_of(kind: LossKind, label_smoothing: f64) -> Arc<dyn Loss> {
     match kind {
         LossKind::CrossEntropy => Arc::new(CrossEntropy { label_smoothing, ..CrossEntropy::default() }),
         LossKind::Mse => Arc::new(MeanSquaredError::default()),
         LossKind::Bce => Arc::new(BinaryCrossEntropy::default()),
     }
+}
+
+/// Refuses a network whose loss is another one than it is known to have.
+fn check_expected(expected: f64, derivatives: &Derivatives, observer: &dyn Observer) -> Result<()> {
+    let found = derivatives.loss_and_gradient()?;
+    let accuracy = found.accuracy.map_or(String::new(), |share| format!(", accuracy {:.2} %", 100.0 * share));
+    if (found.loss - expected).abs() > EXPECTED_TO * expected.abs() {
+        bail!(Invalid(format!(
+            "`expect_loss` {expected}: the loss is {:.6}{accuracy}; layers, data, their normalisation or the loss are \
+             described otherwise than they were when that was computed",
+            found.loss
+        )));
+    }
+    observer.say(Level::Note, format_args!("loss {:.6}{accuracy}, as expected", found.loss));
+    Ok(())
 }
 
 /// A network's derivatives over some of the samples, in the precision that was asked for.
@@ -98,6 +116,9 @@ impl Problem {
                 bytes(memory as u64),
             ),
         );
+        if let Some(expected) = args.expect_loss {
+            check_expected(expected, &derivatives, observer)?;
+        }
         Ok(Self { target, derivatives, options, loss })
     }
 

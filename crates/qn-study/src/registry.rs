@@ -17,6 +17,7 @@ use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
     check_version, read_any,
 };
+use crate::series::SeriesReport;
 use crate::track::TrackReport;
 
 /// A kind of report.
@@ -114,6 +115,10 @@ kinds! {
         beside &[],
         figures &[(FigureName::Track, "At every checkpoint.")],
         section sections::track;
+    Series(SeriesReport): "one of these studies at several checkpoints: the report of each, with its step",
+        beside &[],
+        figures &[(FigureName::Series, "At every checkpoint.")],
+        section sections::series;
     Batches(BatchesReport): "the ends of minibatches' spectra and of all samples'",
         beside &[],
         figures &[],

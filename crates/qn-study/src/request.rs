@@ -87,6 +87,8 @@ pub struct ProblemRequest {
     pub operator: Matrix,
     /// The run's, or what suits the targets, where absent.
     pub loss: Option<LossKind>,
+    /// The loss that the network is known to have over these samples, where one is known: another one is an error.
+    pub expect_loss: Option<f64>,
     /// With cross-entropy: the share of each label that is spread over all classes.
     pub label_smoothing: f64,
     /// λ of a further term λ/2 |θ|² of the loss.
@@ -124,6 +126,7 @@ impl Default for ProblemRequest {
             data_dir: "data".into(),
             operator: Matrix::Hessian,
             loss: None,
+            expect_loss: None,
             label_smoothing: 0.0,
             weight_decay: 0.0,
             only: Vec::new(),
@@ -151,6 +154,9 @@ impl ProblemRequest {
         match self {
             Self { label_smoothing: s, .. } if !(0.0..=1.0).contains(s) => {
                 refuse(format!("`label_smoothing` {s}: give a share from 0 to 1"))
+            }
+            Self { expect_loss: Some(loss), .. } if !loss.is_finite() => {
+                refuse(format!("`expect_loss` {loss}: give a number"))
             }
             Self { weight_decay: l, .. } if !(*l >= 0.0 && l.is_finite()) => {
                 refuse(format!("`weight_decay` {l}: give a number of at least 0"))

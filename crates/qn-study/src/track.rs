@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
-use qn_run::{Metric, Observer, RunDirectory, Stage, StopOnly, TrainConfig, read_metrics};
+use qn_run::{Invalid, Metric, Observer, RunDirectory, Stage, StopOnly, TrainConfig, read_metrics};
 use qn_spectrum::{
     Estimate, LanczosOptions, Preconditioner, Stability, SymmetricOperator as _, Which, lanczos,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoints::{Checkpoint, in_order};
 use crate::estimates::residual_ratio;
 use crate::operator::{CurvatureOperator, Outside, Watched, explain};
 use crate::output::{self, Report};
@@ -22,12 +23,16 @@ use crate::report::Subject;
 use crate::request::{ProblemRequest, check_tol};
 use crate::subspace::{assign, column_space, cosines, present_columns, subspace_overlap, unit_columns};
 
-/// Asks, at every checkpoint of a run, for the Hessian's top eigenvalues against 2/eta, the curvature inside and outside
+/// Asks, at every checkpoint of a run or at several files of parameters, for the Hessian's top eigenvalues against 2/eta, the curvature inside and outside
 /// the class gradients' span, eq. (12) against the true curvature, how large F is beside H, and where the gradient lies.
 #[derive(Clone, Debug)]
 pub struct TrackRequest {
-    /// Of which run; at one step alone where one is given.
+    /// Of which run, at one step alone where one is given; or else of what network.
     pub problem: ProblemRequest,
+    /// In place of a run: files of parameters, folders of them, or patterns. The last number in a file's name is its step.
+    pub checkpoints: Vec<PathBuf>,
+    /// With files: the learning rate η of the training, for 2/η.
+    pub lr: Option<f64>,
     /// Residuals wanted, relative to the largest eigenvalue.
     pub tol: f64,
     /// Random vectors for the Frobenius norms.
@@ -39,7 +44,14 @@ pub struct TrackRequest {
 impl Default for TrackRequest {
     /// To 1e-3, with twenty random vectors.
     fn default() -> Self {
-        Self { problem: ProblemRequest::default(), tol: 1e-3, probes: 20, to: None }
+        Self {
+            problem: ProblemRequest::default(),
+            checkpoints: Vec::new(),
+            lr: None,
+            tol: 1e-3,
+            probes: 20,
+            to: None,
+        }
     }
 }
 
@@ -51,13 +63,16 @@ pub struct TrackReport {
     pub subject: Subject,
     /// C.
     pub classes: usize,
-    /// η of the training.
-    pub lr: f64,
+    /// η of the training, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
     /// 2/η, beyond which gradient descent on a quadratic function diverges.
-    pub threshold: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// The curvature beyond which gradient descent with the run's own momentum diverges: 2 (1 + β)/η with momentum β,
-    /// 2 (1 + β)/((1 − τ) η) with dampening τ, 2 (1 + β)/((1 + 2β) η) with Nesterov's.
-    pub momentum_threshold: f64,
+    /// 2 (1 + β)/((1 − τ) η) with dampening τ, 2 (1 + β)/((1 + 2β) η) with Nesterov's. Absent where no run's options are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum_threshold: Option<f64>,
     /// The first step in the training log whose ρ, over its minibatch, is beyond its limit; absent where none is, and
     /// where the optimiser takes no Newton steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,39 +163,35 @@ impl Report for TrackReport {
     const STUDY: &'static str = "track";
 }
 
-/// Follows the run and writes down what is found.
+/// Follows the run, or the files, and writes down what is found.
 ///
 /// # Errors
 /// The request makes no sense, something else stands where its answer is to go, or the observer wishes to stop.
 pub fn track(args: &TrackRequest, observer: &dyn Observer) -> Result<TrackReport> {
     let started = Instant::now();
     check_tol(args.tol)?;
+    if let Some(lr) = args.lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
+        bail!(Invalid(format!("`lr` {lr}: give a positive number")));
+    }
     output::claim::<TrackReport>(args.to.as_deref())?;
-    let run = RunDirectory::open(args.problem.run.as_deref().unwrap_or(&PathBuf::new()))?;
-    let config = run.read_config()?;
-    let (lr, log) = (config.lr, read_metrics(&run.metrics_path())?);
-    let steps = match args.problem.step {
-        Some(step) => vec![step],
-        None => run.checkpoint_steps()?,
-    };
-    let stage = Stage::begin(observer, "checkpoints", steps.len() as u64);
+    let Followed { places, config, log } = Followed::of(args)?;
+    let stage = Stage::begin(observer, "checkpoints", places.len() as u64);
     let stop = StopOnly(observer);
-    let (mut points, mut last) = (Vec::with_capacity(steps.len()), None);
-    for step in steps {
-        let at = ProblemRequest { step: Some(step), ..args.problem.clone() };
+    let (mut points, mut last) = (Vec::with_capacity(places.len()), None);
+    for (step, at) in places {
         let problem = Problem::load(&at, &stop, |_| Ok(()))?;
-        points.push(point(step, &problem, &config, args, &stop)?);
+        points.push(point(step, &problem, config.as_ref(), args, &stop)?);
         last = Some((problem.subject(&at), problem.target.graph.classes()));
         stage.advance(1);
     }
-    let (subject, classes) = last
-        .with_context(|| format!("{} has no checkpoint yet: train it further first", run.path().display()))?;
+    let (subject, classes) = last.context("there is no checkpoint yet: train further first")?;
+    let lr = config.as_ref().map(|config| config.lr).or(args.lr);
     let report = TrackReport {
         subject,
         classes,
         lr,
-        threshold: 2.0 / lr,
-        momentum_threshold: config.stability_limit() / lr,
+        threshold: lr.map(|lr| 2.0 / lr),
+        momentum_threshold: config.map(|config| config.stability_limit() / config.lr),
         rho_passed_at: first_step(&log, Metric::beyond_rho_limit),
         uphill_from: first_step(&log, Metric::goes_uphill),
         tol: args.tol,
@@ -190,6 +201,37 @@ pub fn track(args: &TrackRequest, observer: &dyn Observer) -> Result<TrackReport
     };
     output::write(&report, args.to.as_deref())?;
     Ok(report)
+}
+
+/// What is followed: the networks with their steps, and of a run its options and its log.
+struct Followed {
+    places: Vec<(u64, ProblemRequest)>,
+    config: Option<TrainConfig>,
+    log: Vec<Metric>,
+}
+
+impl Followed {
+    fn of(args: &TrackRequest) -> Result<Self> {
+        let at = &args.problem;
+        let Some(run) = &at.run else {
+            if args.checkpoints.is_empty() {
+                bail!(Invalid("give a run directory, or `checkpoint` with `arch` and `data`".into()));
+            }
+            let of = |Checkpoint { step, file }| {
+                (step, ProblemRequest { checkpoint: Some(file), ..args.problem.clone() })
+            };
+            let places = in_order(&args.checkpoints)?.into_iter().map(of).collect();
+            return Ok(Self { places, config: None, log: Vec::new() });
+        };
+        let run = RunDirectory::open(run)?;
+        let steps = match at.step {
+            Some(step) => vec![step],
+            None => run.checkpoint_steps()?,
+        };
+        let of = |step| (step, ProblemRequest { step: Some(step), ..args.problem.clone() });
+        let places = steps.into_iter().map(of).collect();
+        Ok(Self { places, config: Some(run.read_config()?), log: read_metrics(&run.metrics_path())? })
+    }
 }
 
 /// The first step in a log of which something holds.
@@ -223,7 +265,7 @@ fn stability(
 fn point(
     step: u64,
     problem: &Problem,
-    config: &TrainConfig,
+    config: Option<&TrainConfig>,
     args: &TrackRequest,
     observer: &dyn Observer,
 ) -> Result<TrackPoint> {
@@ -246,7 +288,10 @@ fn point(
     let (hv, gv) = (times(&hessian, &v)?, times(&ggn, &v)?);
     let (hq, gq) = (times(&hessian, &q)?, times(&ggn, &q)?);
     let lambda: Vec<f64> = present.iter().map(|&k| c.lambda[k]).collect();
-    let stability = stability(&lambda, &v, &(v.transpose() * &gv), config, step)?;
+    let stability = match config {
+        Some(config) => stability(&lambda, &v, &(v.transpose() * &gv), config, step)?,
+        None => None,
+    };
 
     let options = LanczosOptions {
         k: (classes + 1).min(p),
@@ -293,7 +338,7 @@ fn point(
         inside,
         rho: stability.as_ref().map(|found| found.rho),
         preconditioner_min: stability.map(|found| found.preconditioner_min),
-        rho_limit: Some(config.rho_limit(step)),
+        rho_limit: config.map(|config| config.rho_limit(step)),
         lambda: c.lambda,
         curvature: along(&hv),
         ggn_curvature: along(&gv),

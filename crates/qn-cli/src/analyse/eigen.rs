@@ -1,9 +1,11 @@
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 use qn_spectrum::Which;
-use qn_study::{EigenReport, EigenRequest, Storage, Vectors, eigen};
+use qn_study::{Asked, EigenReport, EigenRequest, ProblemRequest, Storage, Vectors, eigen};
 
-use super::problem::{ProblemArgs, show};
+use super::problem::{ProblemArgs, along, show};
 use super::tables;
 use crate::interrupt::Interrupt;
 use crate::options::words;
@@ -54,9 +56,23 @@ pub(super) struct EigenArgs {
 /// Runs the command; gives whether everything converged.
 pub(super) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<bool> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
-    let request = EigenRequest {
-        to: args.problem.place::<EigenReport>()?,
-        problem: args.problem.request(&terminal)?,
+    if let Some(checkpoints) = args.problem.series() {
+        let problem = args.problem.of_any(&terminal)?;
+        let report =
+            along(&args.problem, checkpoints, Asked::Eigen(request(args, problem, None)), &terminal)?;
+        return Ok(report.converged());
+    }
+    let to = args.problem.place::<EigenReport>()?;
+    let request = request(args, args.problem.request(&terminal)?, to);
+    let found = eigen(&request, &terminal)?;
+    show(&found.report, request.to.as_deref(), &terminal, || tables::print_findings(&found))?;
+    Ok(found.converged())
+}
+
+fn request(args: &EigenArgs, problem: ProblemRequest, to: Option<PathBuf>) -> EigenRequest {
+    EigenRequest {
+        to,
+        problem,
         k: args.k,
         which: args.which,
         full: args.full,
@@ -68,8 +84,5 @@ pub(super) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<bool> {
         storage: args.storage,
         maxiter: args.maxiter,
         verify: args.verify,
-    };
-    let found = eigen(&request, &terminal)?;
-    show(&found.report, request.to.as_deref(), &terminal, || tables::print_findings(&found))?;
-    Ok(found.converged())
+    }
 }

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 use qn_study::{
-    DecomposeReport, DecomposeRequest, DensityReport, DensityRequest, Storage, TraceReport, TraceRequest,
-    decompose, density, trace,
+    Asked, DecomposeReport, DecomposeRequest, DensityReport, DensityRequest, Storage, TraceReport,
+    TraceRequest, decompose, density, trace,
 };
 
-use super::problem::{ProblemArgs, show};
+use super::problem::{ProblemArgs, along, show};
 use super::tables;
 use crate::interrupt::Interrupt;
 use crate::options::words;
@@ -60,26 +60,34 @@ pub(super) struct DecomposeArgs {
 
 pub(super) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
-    let request = DensityRequest {
-        to: args.problem.place::<DensityReport>()?,
-        problem: args.problem.request(&terminal)?,
+    let request = |problem, to| DensityRequest {
+        to,
+        problem,
         probes: args.probes,
         steps: args.steps,
         points: args.points,
         sigma: args.sigma,
         storage: args.storage,
     };
+    if let Some(checkpoints) = args.problem.series() {
+        let asked = Asked::Density(request(args.problem.of_any(&terminal)?, None));
+        return along(&args.problem, checkpoints, asked, &terminal).map(|_| ());
+    }
+    let to = args.problem.place::<DensityReport>()?;
+    let request = request(args.problem.request(&terminal)?, to);
     let report = density(&request, &terminal)?;
     show(&report, request.to.as_deref(), &terminal, || tables::print_density(&report))
 }
 
 pub(super) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
-    let request = TraceRequest {
-        to: args.problem.place::<TraceReport>()?,
-        problem: args.problem.request(&terminal)?,
-        probes: args.probes,
-    };
+    let request = |problem, to| TraceRequest { to, problem, probes: args.probes };
+    if let Some(checkpoints) = args.problem.series() {
+        let asked = Asked::Trace(request(args.problem.of_any(&terminal)?, None));
+        return along(&args.problem, checkpoints, asked, &terminal).map(|_| ());
+    }
+    let to = args.problem.place::<TraceReport>()?;
+    let request = request(args.problem.request(&terminal)?, to);
     let report = trace(&request, &terminal)?;
     show(&report, request.to.as_deref(), &terminal, || tables::print_trace(&report))
 }

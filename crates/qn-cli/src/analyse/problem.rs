@@ -6,8 +6,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 use qn_data::Split;
 use qn_run::{Invalid, LossKind, RunDirectory};
-use qn_study::{Dtype, Matrix, ProblemRequest, Report};
+use qn_study::{
+    Asked, Dtype, Matrix, ProblemRequest, Report, SeriesReport, SeriesRequest, is_series, series,
+};
 
+use super::tables;
 use crate::options::{named, words};
 use crate::stdout::print;
 use crate::talk::Talk;
@@ -21,9 +24,10 @@ pub(super) struct ProblemArgs {
     /// Which of the run's checkpoints: that of step N [default: the last].
     #[arg(long, value_name = "N", requires = "run")]
     step: Option<u64>,
-    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save.
-    #[arg(long, conflicts_with = "run", value_name = "FILE")]
-    checkpoint: Option<PathBuf>,
+    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save. eigen, density, trace and track take
+    /// several, a folder or a pattern in quotes, and make one report along them: the last number in a name is the step.
+    #[arg(long, conflicts_with = "run", value_name = "FILE", num_args = 1..)]
+    checkpoint: Vec<PathBuf>,
     /// With --checkpoint: a preset's name, or a .toml/.json file.
     #[arg(long, conflicts_with = "run")]
     arch: Option<String>,
@@ -45,6 +49,10 @@ pub(super) struct ProblemArgs {
     /// labels, mse of other vectors].
     #[arg(long, value_parser = words::<LossKind>())]
     loss: Option<LossKind>,
+    /// The loss that the network is known to have over these samples: another one, by more than one part in a thousand, is an
+    /// error, as layers, data or normalisation are then described otherwise than they were in training.
+    #[arg(long, value_name = "LOSS", allow_negative_numbers = true)]
+    expect_loss: Option<f64>,
     /// With cross-entropy: the share of each label that is spread over all classes.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     label_smoothing: f64,
@@ -88,18 +96,27 @@ pub(super) struct ProblemArgs {
 }
 
 impl ProblemArgs {
-    /// What is asked about.
+    /// What is asked about, one network.
     pub(super) fn request(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
+        if self.series().is_some() {
+            bail!(Invalid("`checkpoint`: this command takes one file".into()));
+        }
+        Ok(ProblemRequest { checkpoint: self.checkpoint.first().cloned(), ..self.of_any(terminal)? })
+    }
+
+    /// What is asked about, but for the checkpoint.
+    pub(super) fn of_any(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
         Ok(ProblemRequest {
             run: self.run.clone(),
             step: self.step,
-            checkpoint: self.checkpoint.clone(),
+            checkpoint: None,
             arch: self.arch.clone(),
             data: self.data.clone(),
             normalise: self.normalise.clone(),
             data_dir: self.data_dir.clone(),
             operator: self.operator,
             loss: self.loss,
+            expect_loss: self.expect_loss,
             label_smoothing: self.label_smoothing,
             weight_decay: self.weight_decay,
             only: self.only.clone(),
@@ -112,6 +129,16 @@ impl ProblemArgs {
             threads: set_threads(self.threads, terminal.verbosity)?,
             seed: self.seed,
         })
+    }
+
+    /// The files that are given in place of a run.
+    pub(super) fn checkpoints(&self) -> &[PathBuf] {
+        &self.checkpoint
+    }
+
+    /// The checkpoints, if they are a series.
+    pub(super) fn series(&self) -> Option<&[PathBuf]> {
+        is_series(&self.checkpoint).then_some(&self.checkpoint)
     }
 
     /// Where the report goes, the run's reports unless said otherwise; nowhere for stdout.
@@ -131,6 +158,20 @@ pub(super) fn place<R: Report>(json: Option<&Path>, run: Option<&Path>) -> Resul
                 .into()
         )),
     }
+}
+
+/// One study at every checkpoint of a series, printed.
+pub(super) fn along(
+    args: &ProblemArgs,
+    checkpoints: &[PathBuf],
+    asked: Asked,
+    terminal: &Terminal<'_>,
+) -> Result<SeriesReport> {
+    let to = args.place::<SeriesReport>()?;
+    let request = SeriesRequest { asked, checkpoints: checkpoints.to_vec(), to };
+    let report = series(&request, terminal)?;
+    show(&report, request.to.as_deref(), terminal, || tables::print_series(&report))?;
+    Ok(report)
 }
 
 /// Prints a report: as a table where it is in a file, as JSON where it is nowhere else.

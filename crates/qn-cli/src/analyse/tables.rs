@@ -3,8 +3,8 @@
 use qn_spectrum::{Estimate, StopReason};
 use qn_study::{
     AnyReport, BatchesReport, DecomposeReport, DensityReport, EigenFindings, EigenReport, ExperimentReport,
-    FullSpectrumReport, OverlapReport, RandomAssigned, RunSummary, SnapshotOverlap, Spread, TraceReport,
-    TrackReport, Validation, median,
+    FullSpectrumReport, OverlapReport, Point, RandomAssigned, RunSummary, SeriesReport, SnapshotOverlap,
+    Spread, TraceReport, TrackReport, Validation, median,
 };
 
 use crate::stdout::outln;
@@ -19,6 +19,7 @@ pub(super) fn print_any(report: &AnyReport) {
         AnyReport::Trace(report) => print_trace(report),
         AnyReport::Decompose(report) => print_decompose(report),
         AnyReport::Track(report) => print_track(report),
+        AnyReport::Series(report) => print_series(report),
         AnyReport::Batches(report) => print_batches(report),
         AnyReport::Experiment(report) => print_experiment(report),
     }
@@ -177,10 +178,10 @@ pub(super) fn print_track(report: &TrackReport) {
             p.gradient_in_top_space,
         );
     }
+    let threshold = report.threshold.map_or(String::new(), |at| format!("; 2/eta is {at:.1}"));
+    let momentum = report.momentum_threshold.map_or(String::new(), |at| format!(", with momentum {at:.1}"));
     outln!(
-        "inside, outside: largest eigenvalues in and without the class gradients' span; 2/eta is {:.1}, with momentum {:.1}",
-        report.threshold,
-        report.momentum_threshold
+        "inside, outside: largest eigenvalues in and without the class gradients' span{threshold}{momentum}"
     );
     if let Some(limit) = report.points.last().and_then(|p| p.rho_limit) {
         let passed =
@@ -305,6 +306,60 @@ pub(super) fn print_spectra<'a>(
             overlap.snapshots.last().map_or(overlap.classes, SnapshotOverlap::present) + overlap.k,
             overlap.k
         );
+    }
+}
+
+/// One line a checkpoint.
+pub(super) fn print_series(report: &SeriesReport) {
+    for (i, point) in report.points.iter().enumerate() {
+        let head = |columns: &[&str]| {
+            let columns: String = columns.iter().map(|name| format!(" {name:>14}")).collect();
+            outln!("{:>8} {columns}", "step");
+        };
+        match &point.found {
+            Point::Eigen(found) => {
+                if i == 0 {
+                    head(&["loss", "accuracy / %", "first", "second", "last", "converged"]);
+                }
+                let value = |at: Option<&f64>| at.map_or("-".into(), |value| decimal(*value, 6));
+                outln!(
+                    "{:>8}  {:>14} {:>14} {:>14} {:>14} {:>14} {:>14}",
+                    point.step,
+                    decimal(found.loss, 5),
+                    found.accuracy.map_or("-".into(), |share| format!("{:.2}", 100.0 * share)),
+                    value(found.eigenvalues.first()),
+                    value(found.eigenvalues.get(1)),
+                    value(found.eigenvalues.last()),
+                    format!("{} of {}", found.converged, found.eigenvalues.len()),
+                );
+            }
+            Point::Density(found) => {
+                if i == 0 {
+                    head(&["from", "to", "products"]);
+                }
+                let end = |at: Option<&f64>| at.map_or("-".into(), |value| decimal(*value, 4));
+                outln!(
+                    "{:>8}  {:>14} {:>14} {:>14}",
+                    point.step,
+                    end(found.grid.first()),
+                    end(found.grid.last()),
+                    found.matvecs
+                );
+            }
+            Point::Trace(found) => {
+                if i == 0 {
+                    head(&["trace", "±", "|H|_F squared", "±"]);
+                }
+                outln!(
+                    "{:>8}  {:>14.6} {:>14.1e} {:>14.6} {:>14.1e}",
+                    point.step,
+                    found.hutch_plus_plus.value,
+                    found.hutch_plus_plus.standard_error,
+                    found.frobenius_squared.value,
+                    found.frobenius_squared.standard_error
+                );
+            }
+        }
     }
 }
 

@@ -7,10 +7,10 @@ use super::tables;
 use crate::interrupt::Interrupt;
 use crate::terminal::Terminal;
 
-/// At every checkpoint of a run: the Hessian's top eigenvalues against 2/eta, the curvature inside and outside the class
+/// At every checkpoint of a run, or at several files of parameters: the Hessian's top eigenvalues against 2/eta, the curvature inside and outside the class
 /// gradients' span, eq. (12) against the true curvature, how large F is beside H, and where the gradient lies.
 ///
-/// Checkpoints must have been kept: qn-train --keep-checkpoints 0 --checkpoint-every N.
+/// A run's checkpoints must have been kept: qn-train --keep-checkpoints 0 --checkpoint-every N.
 #[derive(Args, Clone, Debug)]
 pub(super) struct TrackArgs {
     #[command(flatten)]
@@ -18,6 +18,9 @@ pub(super) struct TrackArgs {
     /// Residuals wanted, relative to the largest eigenvalue.
     #[arg(long, default_value_t = 1e-3)]
     tol: f64,
+    /// With --checkpoint: the learning rate, for 2/eta.
+    #[arg(long, value_name = "ETA", requires = "checkpoint")]
+    lr: Option<f64>,
     /// Random vectors for the Frobenius norms.
     #[arg(long, default_value_t = 20)]
     probes: usize,
@@ -25,9 +28,12 @@ pub(super) struct TrackArgs {
 
 pub(super) fn run(args: &TrackArgs, interrupt: &Interrupt) -> Result<()> {
     let terminal = Terminal::new(&args.problem.talk, interrupt);
+    let checkpoints = args.problem.checkpoints().to_vec();
     let request = TrackRequest {
         to: args.problem.place::<TrackReport>()?,
-        problem: args.problem.request(&terminal)?,
+        problem: args.problem.of_any(&terminal)?,
+        checkpoints,
+        lr: args.lr,
         tol: args.tol,
         probes: args.probes,
     };

@@ -3,6 +3,9 @@
 mod draw;
 mod overlaps;
 mod panel;
+#[cfg(feature = "png")]
+mod png;
+mod series;
 mod source;
 mod spectra;
 mod ticks;
@@ -66,6 +69,8 @@ pub enum FigureName {
     Stability,
     /// Curvature along training, of track.json.
     Track,
+    /// Eigenvalues, trace or density at every checkpoint, of series.json.
+    Series,
 }
 
 /// Draws a figure and writes it.
@@ -126,43 +131,17 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
         FigureName::Lambda => training::lambda(sources),
         FigureName::Stability => training::stability(sources),
         FigureName::Track => training::track(sources),
+        FigureName::Series => series::series(sources),
     }
 }
 
-/// Fonts looked for by name, before any other.
-const SANS_SERIF: [&str; 5] = ["DejaVu Sans", "Liberation Sans", "Noto Sans", "Arial", "Helvetica"];
-
-/// The SVG in pixels, with the system's fonts.
+/// The SVG in pixels.
+#[cfg(feature = "png")]
 fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
-    use resvg::{tiny_skia, usvg};
-    let mut options = usvg::Options::default();
-    options.fontdb_mut().load_system_fonts();
-    let families: Vec<String> =
-        options.fontdb.faces().filter_map(|face| Some(face.families.first()?.0.clone())).collect();
-    let known = SANS_SERIF.iter().find(|known| families.iter().any(|family| family == *known));
-    let Some(family) = known.map(|name| (*name).to_owned()).or_else(|| families.first().cloned()) else {
-        bail!(
-            "there is no font on this system: install one (for example fonts-dejavu-core), or write an .svg"
-        );
-    };
-    options.fontdb_mut().set_sans_serif_family(family);
-    let tree = usvg::Tree::from_str(svg, &options).context("cannot read the figure back")?;
-    let size = tree.size().to_int_size().scale_by(scale).context("the scale is too small")?;
-    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("the scale is too large")?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
-    encoded(pixels).context("cannot write the PNG")
+    png::png(svg, scale)
 }
 
-/// A PNG with [`MARK`] as its text.
-fn encoded(pixels: resvg::tiny_skia::Pixmap) -> Result<Vec<u8>> {
-    let (width, height) = (pixels.width(), pixels.height());
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Rgba);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.add_text_chunk("Software".into(), MARK.into())?;
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(&pixels.take_demultiplied())?;
-    writer.finish()?;
-    Ok(bytes)
+#[cfg(not(feature = "png"))]
+fn png(_: &str, _: f32) -> Result<Vec<u8>> {
+    bail!(Invalid("`output`: this program was built without the feature `png`: give an .svg".into()))
 }

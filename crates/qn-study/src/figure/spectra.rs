@@ -81,19 +81,19 @@ pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
     sources.iter().map(panel).collect()
 }
 
+/// A density's points, without what the estimate does not know.
+pub(super) fn known(report: &DensityReport) -> Vec<(f64, f64)> {
+    let floor = report.density.iter().copied().fold(0.0, f64::max) * 1e-8;
+    let points = report.grid.iter().zip(&report.density).filter(|(_, d)| **d > floor);
+    points.map(|(&x, &d)| (x, d)).collect()
+}
+
 /// Smoothed density of all eigenvalues.
 pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut series = Vec::new();
     for source in sources {
         let report: DensityReport = source.report()?;
-        // What the estimate does not know is not drawn.
-        let floor = report.density.iter().copied().fold(0.0, f64::max) * 1e-8;
-        let known = report.grid.iter().zip(&report.density).filter(|(_, d)| **d > floor);
-        series.push(Series {
-            name: source.label.clone(),
-            points: known.map(|(&x, &d)| (x, d)).collect(),
-            mark: Mark::Line,
-        });
+        series.push(Series { name: source.label.clone(), points: known(&report), mark: Mark::Line });
     }
     Ok(vec![Panel::Chart(Chart {
         title: "Density of eigenvalues".into(),

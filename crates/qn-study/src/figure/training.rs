@@ -199,7 +199,11 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
                 of("lambda_k, eq. (12), median", &|p| median(p.lambda.iter().copied())),
                 of("v_k H v_k, median", &|p| median(p.curvature.iter().copied())),
             ],
-            references: vec![Reference { name: "2/eta".into(), at: At::Y(report.threshold) }],
+            references: report
+                .threshold
+                .map(|at| Reference { name: "2/eta".into(), at: At::Y(at) })
+                .into_iter()
+                .collect(),
         });
         let Some(limit) = report.points.last().and_then(|p| p.rho_limit) else { return Ok(vec![curvature]) };
         let ratios = |p: &TrackPoint| median(p.ggn_curvature.iter().zip(&p.lambda).map(|(c, l)| c / l));

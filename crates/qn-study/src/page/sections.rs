@@ -8,6 +8,7 @@ use crate::batches::BatchesReport;
 use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
+use crate::series::SeriesReport;
 use crate::statistics::Spread;
 use crate::track::TrackReport;
 
@@ -120,8 +121,17 @@ pub(crate) fn track(track: &TrackReport) -> Markup {
         p {
             "Followed at " (track.points.len()) " checkpoints; at step " (last.step) " the largest eigenvalue is "
             (format!("{:.4}", last.eigenvalues.first().copied().unwrap_or(0.0))) ", " (format!("{:.4}", last.outside))
-            " outside the class gradients' span, and 2/eta is " (format!("{:.1}", track.threshold)) "."
+            " outside the class gradients' span"
+            (track.threshold.map_or(String::new(), |at| format!(", and 2/eta is {at:.1}"))) "."
         }
+    }
+}
+
+/// How many checkpoints.
+pub(crate) fn series(series: &SeriesReport) -> Markup {
+    let (Some(first), Some(last)) = (series.points.first(), series.points.last()) else { return html! {} };
+    html! {
+        p { (series.points.len()) " checkpoints, from step " (first.step) " to step " (last.step) "." }
     }
 }
 

@@ -1,0 +1,112 @@
+//! Several checkpoints in one study.
+
+use serde_json::Value;
+
+use crate::common::Sandbox;
+
+fn json(sandbox: &Sandbox, path: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(sandbox.path(path)).unwrap()).unwrap()
+}
+
+fn analyse(sandbox: &Sandbox, command: &str) -> String {
+    let words: Vec<&str> = command.split(' ').collect();
+    let out = sandbox.analyse(&words);
+    assert_eq!(out.code, 0, "{command}: {}", out.stderr);
+    out.stdout
+}
+
+const DIGITS: &str = "--arch digits --data digits --samples 200";
+
+/// A run with checkpoints of three steps, and its parameters at each in epochs/net_STEP.safetensors.
+fn trained() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let train = "--arch digits --data digits --lr 0.05 --steps 12 --samples 200 --batch-size 50 --checkpoint-every 4 \
+                 --keep-checkpoints 0 --out run";
+    let words: Vec<&str> = train.split_whitespace().collect();
+    let out = sandbox.train(&words);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    std::fs::create_dir(sandbox.path("epochs")).unwrap();
+    for step in [4, 8, 12] {
+        let file = format!("epochs/net_{step}.safetensors");
+        analyse(&sandbox, &format!("export parameters run --step {step} -o {file}"));
+    }
+    sandbox
+}
+
+#[test]
+fn a_series_has_what_each_checkpoint_has_by_itself() {
+    let sandbox = trained();
+    let table = analyse(&sandbox, &format!("eigen --checkpoint epochs {DIGITS} -k 3 --json all.json"));
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let all = json(&sandbox, "all.json");
+    assert_eq!(all["kind"], "series");
+    for (point, step) in all["points"].as_array().unwrap().iter().zip([4, 8, 12]) {
+        let one = format!(
+            "eigen --checkpoint epochs/net_{step}.safetensors {DIGITS} -k 3 --json {step}.json --quiet"
+        );
+        analyse(&sandbox, &one);
+        let one = json(&sandbox, &format!("{step}.json"));
+        assert_eq!(point["step"], step);
+        for field in ["eigenvalues", "residuals", "loss", "parameters_sha256"] {
+            assert_eq!(point["eigen"][field], one[field], "{step} {field}");
+        }
+    }
+    for command in ["trace --probes 12", "density --probes 2 --steps 10"] {
+        let pattern = format!("{command} --checkpoint epochs/*.safetensors {DIGITS} --json other.json");
+        analyse(&sandbox, &pattern);
+        assert_eq!(json(&sandbox, "other.json")["points"].as_array().unwrap().len(), 3);
+        analyse(&sandbox, "figure series other.json -o figure.svg");
+        analyse(&sandbox, "inspect other.json");
+        std::fs::remove_file(sandbox.path("other.json")).unwrap();
+    }
+    analyse(&sandbox, "figure series all.json -o figure.svg");
+    let figure = std::fs::read_to_string(sandbox.path("figure.svg")).unwrap();
+    assert!(figure.contains("lambda_3") && figure.contains("along training"));
+
+    let full = format!("eigen --checkpoint epochs {DIGITS} --full --json full.json");
+    let out = sandbox.analyse(&full.split(' ').collect::<Vec<_>>());
+    assert_eq!(out.code, 2, "{}", out.stderr);
+    assert!(out.stderr.contains("--full is for one checkpoint at a time"), "{}", out.stderr);
+}
+
+#[test]
+fn files_are_followed_as_a_run_is() {
+    let sandbox = trained();
+    analyse(&sandbox, "track run --samples 200 --probes 4 --json run.json --quiet");
+    analyse(
+        &sandbox,
+        &format!("track --checkpoint epochs --lr 0.05 {DIGITS} --probes 4 --json files.json --quiet"),
+    );
+    let [run, files] = ["run.json", "files.json"].map(|file| json(&sandbox, file));
+    assert_eq!((&files["lr"], &files["threshold"]), (&run["lr"], &run["threshold"]));
+    assert!(files["momentum_threshold"].is_null() && files["points"][0]["rho_limit"].is_null());
+    let points = |report: &Value| report["points"].as_array().unwrap().clone();
+    // The run keeps its beginning as well.
+    let of_run: Vec<Value> = points(&run).into_iter().filter(|point| point["step"] != 0).collect();
+    assert_eq!((of_run.len(), points(&files).len()), (3, 3));
+    for (of_run, of_file) in of_run.iter().zip(&points(&files)) {
+        for field in
+            ["step", "loss", "eigenvalues", "outside", "mean_assigned_cosine", "gradient_in_class_span"]
+        {
+            assert_eq!(of_run[field], of_file[field], "{field}");
+        }
+    }
+    analyse(&sandbox, "figure track files.json -o figure.svg");
+}
+
+#[test]
+fn a_loss_that_is_known_is_compared() {
+    let sandbox = trained();
+    let trace =
+        format!("trace --checkpoint epochs/net_12.safetensors {DIGITS} --probes 12 --json trace.json");
+    let eigen = format!("eigen --checkpoint epochs/net_12.safetensors {DIGITS} -k 1 --json eigen.json");
+    analyse(&sandbox, &eigen);
+    let loss = json(&sandbox, "eigen.json")["loss"].as_f64().unwrap();
+    analyse(&sandbox, &format!("{trace} --expect-loss {loss:.5}"));
+    let wrong = format!("{trace} --expect-loss {}", 1.01 * loss);
+    let out = sandbox.analyse(&wrong.split(' ').collect::<Vec<_>>());
+    assert_eq!(out.code, 2, "{}", out.stderr);
+    for words in ["--expect-loss", &format!("the loss is {loss:.6}"), "accuracy"] {
+        assert!(out.stderr.contains(words), "{words}: {}", out.stderr);
+    }
+}
