@@ -13,6 +13,8 @@
 //!
 //! Points of an image are laid out `[point][channel][tile][sample]`, those of weights `[point][output][channel]`.
 
+mod transform;
+
 use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -21,7 +23,7 @@ use pulp::Simd;
 use qn_model::{Image, Window};
 
 use crate::lanes::{self, LANES};
-use crate::register::Lanes;
+use crate::winograd::transform::{Inputs, Outputs, Transform, Weights, load, store};
 use crate::{Packed, Real};
 
 /// Numbers of a transformed tile.
@@ -102,106 +104,31 @@ impl Winograd {
     /// Bᵀ d B of the inputs' tiles.
     pub fn inputs<T: Real>(&self, x: &[T], points: &mut [T], tiles: &Tiles) {
         let place = Place { map: self, image: self.input, tiles };
-        lanes::run::<T>(Sized::<_, 4>(ToPoints { place, x, points, map: PhantomData::<Inputs> }));
+        lanes::run::<T>(ToPoints::<Inputs, T, 4> { place, x, points, map: PhantomData });
     }
 
     /// The transpose of [`Self::inputs`]: x̄ += B p Bᵀ.
     pub fn add_inputs<T: Real>(&self, points: &[T], xbar: &mut [T], tiles: &Tiles) {
         let place = Place { map: self, image: self.input, tiles };
-        lanes::run::<T>(Sized::<_, 4>(FromPoints { place, points, x: xbar, map: PhantomData::<Inputs> }));
+        lanes::run::<T>(FromPoints::<Inputs, T, 4> { place, points, x: xbar, map: PhantomData });
     }
 
     /// y += Aᵀ p A.
     pub fn add_outputs<T: Real>(&self, points: &[T], y: &mut [T], tiles: &Tiles) {
         let place = Place { map: self, image: self.output, tiles };
-        lanes::run::<T>(Sized::<_, 2>(FromPoints { place, points, x: y, map: PhantomData::<Outputs> }));
+        lanes::run::<T>(FromPoints::<Outputs, T, 2> { place, points, x: y, map: PhantomData });
     }
 
     /// The transpose of [`Self::add_outputs`]: A ȳ Aᵀ.
     pub fn outputs<T: Real>(&self, ybar: &[T], points: &mut [T], tiles: &Tiles) {
         let place = Place { map: self, image: self.output, tiles };
-        lanes::run::<T>(Sized::<_, 2>(ToPoints { place, x: ybar, points, map: PhantomData::<Outputs> }));
-    }
-}
-
-/// A processor's registers of some numbers.
-type Register<T, S> = <T as Lanes>::Register<S>;
-
-/// A square of registers.
-type Square<T, S, const N: usize> = [[Register<T, S>; N]; N];
-
-/// A transform of N × N entries to 4 × 4 points, along one axis. Its loops have no closures: what they call must be inlined
-/// to be compiled for the processor's registers.
-trait Transform<const N: usize> {
-    /// To points.
-    fn forward<T: Real, S: Simd>(simd: S, entries: [Register<T, S>; N]) -> [Register<T, S>; 4];
-    /// The transpose, from points.
-    fn back<T: Real, S: Simd>(simd: S, points: [Register<T, S>; 4]) -> [Register<T, S>; N];
-
-    /// To points along both axes.
-    #[inline(always)]
-    fn to_points<T: Real, S: Simd>(simd: S, entries: Square<T, S, N>) -> Square<T, S, 4> {
-        let zero = T::splat(simd, T::of(0.0));
-        let (mut along, mut points) = ([[zero; 4]; N], [[zero; 4]; 4]);
-        for i in 0..N {
-            along[i] = Self::forward::<T, S>(simd, entries[i]);
-        }
-        for j in 0..4 {
-            let mut column = [zero; N];
-            for i in 0..N {
-                column[i] = along[i][j];
-            }
-            let column = Self::forward::<T, S>(simd, column);
-            for i in 0..4 {
-                points[i][j] = column[i];
-            }
-        }
-        points
-    }
-
-    /// The transpose of [`Self::to_points`].
-    #[inline(always)]
-    fn from_points<T: Real, S: Simd>(simd: S, points: Square<T, S, 4>) -> Square<T, S, N> {
-        let zero = T::splat(simd, T::of(0.0));
-        let (mut along, mut entries) = ([[zero; N]; 4], [[zero; N]; N]);
-        for i in 0..4 {
-            along[i] = Self::back::<T, S>(simd, points[i]);
-        }
-        for j in 0..N {
-            let mut column = [zero; 4];
-            for i in 0..4 {
-                column[i] = along[i][j];
-            }
-            let column = Self::back::<T, S>(simd, column);
-            for i in 0..N {
-                entries[i][j] = column[i];
-            }
-        }
-        entries
+        lanes::run::<T>(ToPoints::<Outputs, T, 2> { place, x: ybar, points, map: PhantomData });
     }
 }
 
 /// A transform of the entries of images.
 trait OfTiles<const N: usize>: Transform<N> {
     fn places(tile: &Tile) -> &[[u32; N]; N];
-}
-
-/// Bᵀ.
-struct Inputs;
-
-impl Transform<4> for Inputs {
-    #[inline(always)]
-    fn forward<T: Real, S: Simd>(simd: S, [a, b, c, d]: [Register<T, S>; 4]) -> [Register<T, S>; 4] {
-        let (add, sub) = (T::add_registers::<S>, T::sub_registers::<S>);
-        [sub(simd, a, c), add(simd, b, c), sub(simd, c, b), sub(simd, b, d)]
-    }
-
-    #[inline(always)]
-    fn back<T: Real, S: Simd>(simd: S, [p, q, r, s]: [Register<T, S>; 4]) -> [Register<T, S>; 4] {
-        let (add, sub) = (T::add_registers::<S>, T::sub_registers::<S>);
-        let zero = T::splat(simd, T::of(0.0));
-        [p, add(simd, sub(simd, q, r), s), sub(simd, add(simd, q, r), p), sub(simd, zero, s)]
-    }
 }
 
 impl OfTiles<4> for Inputs {
@@ -211,47 +138,10 @@ impl OfTiles<4> for Inputs {
     }
 }
 
-/// A.
-struct Outputs;
-
-impl Transform<2> for Outputs {
-    #[inline(always)]
-    fn forward<T: Real, S: Simd>(simd: S, [a, b]: [Register<T, S>; 2]) -> [Register<T, S>; 4] {
-        let (add, sub) = (T::add_registers::<S>, T::sub_registers::<S>);
-        [a, add(simd, a, b), sub(simd, a, b), sub(simd, T::splat(simd, T::of(0.0)), b)]
-    }
-
-    #[inline(always)]
-    fn back<T: Real, S: Simd>(simd: S, [p, q, r, s]: [Register<T, S>; 4]) -> [Register<T, S>; 2] {
-        let (add, sub) = (T::add_registers::<S>, T::sub_registers::<S>);
-        [add(simd, add(simd, p, q), r), sub(simd, sub(simd, q, r), s)]
-    }
-}
-
 impl OfTiles<2> for Outputs {
     #[inline(always)]
     fn places(tile: &Tile) -> &[[u32; 2]; 2] {
         &tile.outputs
-    }
-}
-
-/// G.
-struct Weights;
-
-impl Transform<3> for Weights {
-    #[inline(always)]
-    fn forward<T: Real, S: Simd>(simd: S, [a, b, c]: [Register<T, S>; 3]) -> [Register<T, S>; 4] {
-        let (add, sub, mul) = (T::add_registers::<S>, T::sub_registers::<S>, T::mul_registers::<S>);
-        let (half, ends) = (T::splat(simd, T::of(0.5)), add(simd, a, c));
-        [a, mul(simd, half, add(simd, ends, b)), mul(simd, half, sub(simd, ends, b)), c]
-    }
-
-    #[inline(always)]
-    fn back<T: Real, S: Simd>(simd: S, [p, q, r, s]: [Register<T, S>; 4]) -> [Register<T, S>; 3] {
-        let (add, sub, mul) = (T::add_registers::<S>, T::sub_registers::<S>, T::mul_registers::<S>);
-        let half = T::splat(simd, T::of(0.5));
-        let sum = mul(simd, half, add(simd, q, r));
-        [add(simd, p, sum), mul(simd, half, sub(simd, q, r)), add(simd, sum, s)]
     }
 }
 
@@ -281,88 +171,64 @@ impl Place<'_> {
     }
 }
 
-#[inline(always)]
-fn load<T: Real, S: Simd>(from: &[T], at: usize) -> Option<Register<T, S>> {
-    let numbers = from.get(at..at + T::lanes::<S>())?;
-    Some(bytemuck::pod_read_unaligned(bytemuck::cast_slice(numbers)))
-}
-
-#[inline(always)]
-fn store<T: Real, S: Simd>(x: Register<T, S>, to: &mut [T], at: usize) {
-    if let Some(numbers) = to.get_mut(at..at + T::lanes::<S>()) {
-        bytemuck::cast_slice_mut(numbers).copy_from_slice(bytemuck::bytes_of(&x));
-    }
-}
-
-/// points = the transform of entries.
-struct ToPoints<'a, X, T> {
+/// points = the transform of N × N entries.
+struct ToPoints<'a, X, T, const N: usize> {
     place: Place<'a>,
     x: &'a [T],
     points: &'a mut [T],
     map: PhantomData<X>,
 }
 
-/// As [`ToPoints`], of N × N entries.
-struct Sized<K, const N: usize>(K);
-
-impl<X: OfTiles<N>, T: Real, const N: usize> lanes::Kernel for Sized<ToPoints<'_, X, T>, N> {
+impl<X: OfTiles<N>, T: Real, const N: usize> lanes::Kernel for ToPoints<'_, X, T, N> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
-        let ToPoints { place, x, points, .. } = self.0;
+        let Self { place, x, points, .. } = self;
         let (m, plane, zero) = (place.tiles.m, place.plane(), T::splat(simd, T::of(0.0)));
         for (channel, tile, first) in place.each() {
             let (x, places) = (&x[channel], X::places(tile));
             for lane in (0..m).step_by(T::lanes::<S>()) {
                 let mut entries = [[zero; N]; N];
-                for i in 0..N {
-                    for j in 0..N {
-                        if let Some(numbers) = load::<T, S>(x, places[i][j] as usize * m + lane) {
-                            entries[i][j] = numbers;
-                        }
+                for (entry, &place) in entries.as_flattened_mut().iter_mut().zip(places.as_flattened()) {
+                    if let Some(numbers) = load::<T, S>(x, place as usize * m + lane) {
+                        *entry = numbers;
                     }
                 }
                 let found = X::to_points::<T, S>(simd, entries);
-                for i in 0..4 {
-                    for j in 0..4 {
-                        store::<T, S>(found[i][j], points, (4 * i + j) * plane + first + lane);
-                    }
+                for (point, &numbers) in found.as_flattened().iter().enumerate() {
+                    store::<T, S>(numbers, points, point * plane + first + lane);
                 }
             }
         }
     }
 }
 
-/// entries += the transposed transform of points.
-struct FromPoints<'a, X, T> {
+/// N × N entries += the transposed transform of points.
+struct FromPoints<'a, X, T, const N: usize> {
     place: Place<'a>,
     points: &'a [T],
     x: &'a mut [T],
     map: PhantomData<X>,
 }
 
-impl<X: OfTiles<N>, T: Real, const N: usize> lanes::Kernel for Sized<FromPoints<'_, X, T>, N> {
+impl<X: OfTiles<N>, T: Real, const N: usize> lanes::Kernel for FromPoints<'_, X, T, N> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
-        let FromPoints { place, points, x, .. } = self.0;
+        let Self { place, points, x, .. } = self;
         let (m, plane, zero) = (place.tiles.m, place.plane(), T::splat(simd, T::of(0.0)));
         for (channel, tile, first) in place.each() {
             let (x, places) = (&mut x[channel], X::places(tile));
             for lane in (0..m).step_by(T::lanes::<S>()) {
                 let mut given = [[zero; 4]; 4];
-                for i in 0..4 {
-                    for j in 0..4 {
-                        if let Some(numbers) = load::<T, S>(points, (4 * i + j) * plane + first + lane) {
-                            given[i][j] = numbers;
-                        }
+                for (point, given) in given.as_flattened_mut().iter_mut().enumerate() {
+                    if let Some(numbers) = load::<T, S>(points, point * plane + first + lane) {
+                        *given = numbers;
                     }
                 }
                 let found = X::from_points::<T, S>(simd, given);
-                for i in 0..N {
-                    for j in 0..N {
-                        let to = places[i][j] as usize * m + lane;
-                        if let Some(old) = load::<T, S>(x, to) {
-                            store::<T, S>(T::add_registers(simd, old, found[i][j]), x, to);
-                        }
+                for (&numbers, &place) in found.as_flattened().iter().zip(places.as_flattened()) {
+                    let to = place as usize * m + lane;
+                    if let Some(old) = load::<T, S>(x, to) {
+                        store::<T, S>(T::add_registers(simd, old, numbers), x, to);
                     }
                 }
             }
@@ -382,23 +248,19 @@ impl<T: Real> lanes::Kernel for AddWeights<'_, T> {
         let (pairs, lanes) = (self.wbar.len() / 9, T::lanes::<S>());
         for (at, wbar) in self.wbar.chunks_mut(9 * lanes).enumerate() {
             let mut points = [[T::splat(simd, T::of(0.0)); 4]; 4];
-            for i in 0..4 {
-                for j in 0..4 {
-                    let from = &self.points[(4 * i + j) * pairs..(4 * i + j + 1) * pairs][at * lanes..];
-                    points[i][j] = load::<T, S>(from, 0).unwrap_or_else(|| {
-                        let mut numbers = [T::of(0.0); LANES];
-                        numbers[..from.len()].copy_from_slice(from);
-                        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&numbers[..lanes]))
-                    });
-                }
+            for (point, target) in points.as_flattened_mut().iter_mut().enumerate() {
+                let from = &self.points[point * pairs..(point + 1) * pairs][at * lanes..];
+                *target = load::<T, S>(from, 0).unwrap_or_else(|| {
+                    let mut numbers = [T::of(0.0); LANES];
+                    numbers[..from.len()].copy_from_slice(from);
+                    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&numbers[..lanes]))
+                });
             }
             let found = Weights::from_points::<T, S>(simd, points);
-            for i in 0..3 {
-                for j in 0..3 {
-                    let numbers: &[T] = bytemuck::cast_slice(bytemuck::bytes_of(&found[i][j]));
-                    for (wbar, x) in wbar[3 * i + j..].iter_mut().step_by(9).zip(numbers) {
-                        *wbar += *x;
-                    }
+            for (tap, values) in found.as_flattened().iter().enumerate() {
+                let numbers: &[T] = bytemuck::cast_slice(bytemuck::bytes_of(values));
+                for (wbar, x) in wbar[tap..].iter_mut().step_by(9).zip(numbers) {
+                    *wbar += *x;
                 }
             }
         }
@@ -417,21 +279,17 @@ impl<T: Real> lanes::Kernel for ToWeights<'_, T> {
         let (pairs, lanes) = (self.weights.len() / 9, T::lanes::<S>());
         for (at, weights) in self.weights.chunks(9 * lanes).enumerate() {
             let mut taps = [[T::splat(simd, T::of(0.0)); 3]; 3];
-            for i in 0..3 {
-                for j in 0..3 {
-                    let mut numbers = [T::of(0.0); LANES];
-                    let from = weights[3 * i + j..].iter().step_by(9);
-                    numbers.iter_mut().zip(from).for_each(|(number, w)| *number = *w);
-                    taps[i][j] = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&numbers[..lanes]));
-                }
+            for (tap, target) in taps.as_flattened_mut().iter_mut().enumerate() {
+                let mut numbers = [T::of(0.0); LANES];
+                let from = weights[tap..].iter().step_by(9);
+                numbers.iter_mut().zip(from).for_each(|(number, w)| *number = *w);
+                *target = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&numbers[..lanes]));
             }
             let found = Weights::to_points::<T, S>(simd, taps);
-            for i in 0..4 {
-                for j in 0..4 {
-                    let numbers: &[T] = bytemuck::cast_slice(bytemuck::bytes_of(&found[i][j]));
-                    let to = &mut self.points[(4 * i + j) * pairs..(4 * i + j + 1) * pairs][at * lanes..];
-                    to.iter_mut().zip(numbers).for_each(|(to, x)| *to = *x);
-                }
+            for (point, values) in found.as_flattened().iter().enumerate() {
+                let numbers: &[T] = bytemuck::cast_slice(bytemuck::bytes_of(values));
+                let to = &mut self.points[point * pairs..(point + 1) * pairs][at * lanes..];
+                to.iter_mut().zip(numbers).for_each(|(to, x)| *to = *x);
             }
         }
     }
