@@ -16,7 +16,7 @@ class Layout:
 
     @property
     def size(self):
-        """P."""
+        """P, the number of parameters."""
         return self.offsets[-1]
 
     def __len__(self):

@@ -20,6 +20,11 @@ impl Sandbox {
         self.0.path().join(name)
     }
 
+    /// What a JSON file holds.
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        crate::reports::json(&self.path(name))
+    }
+
     pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
         std::fs::write(self.path(name), contents).unwrap();

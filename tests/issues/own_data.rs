@@ -45,10 +45,6 @@ fn refused(out: &Output, code: i32, words: &[&str]) {
     assert!(out.stdout.is_empty() && !out.stderr.contains("panicked"), "{}", out.stderr);
 }
 
-fn json(sandbox: &Sandbox, path: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(sandbox.path(path)).unwrap()).unwrap()
-}
-
 const BLOBS: [&str; 10] =
     ["--arch", "net.toml", "--data", "mine.npz", "--lr", "0.1", "--epochs", "30", "--out", "run"];
 
@@ -58,7 +54,7 @@ fn three_classes_and_twenty_features_are_trained_and_analysed_without_a_flag() {
     sandbox.write("net.toml", perceptron("[20]", 3));
     let out = sandbox.train(&[&BLOBS[..], &["--normalise", "auto"]].concat());
     good(&out);
-    let manifest = json(&sandbox, "run/manifest.json");
+    let manifest = sandbox.json("run/manifest.json");
     assert_eq!(manifest["normalisation"]["mean"].as_array().unwrap().len(), 20);
     let eigen = good(&sandbox.analyse(&["eigen", "run", "-k", "4", "--json", "-", "--quiet"]));
     assert_eq!((&eigen["outputs"], &eigen["data"]), (&3.into(), &"mine.npz".into()));
@@ -166,7 +162,7 @@ fn classes_without_samples_are_said_and_not_averaged() {
     good(&sandbox.analyse(&["eigen", "run", "-k", "5"]));
     let out = sandbox.analyse(&["overlap", "run"]);
     assert!(out.stdout.contains("of 5 classes 3 have samples"), "{}{}", out.stdout, out.stderr);
-    let overlap = json(&sandbox, "run/reports/overlap.json");
+    let overlap = sandbox.json("run/reports/overlap.json");
     let last = overlap["snapshots"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(last["classes_present"], 3);
     assert_eq!((&last["assignment"][3], &last["assignment"][4]), (&Value::Null, &Value::Null));
@@ -211,7 +207,7 @@ fn torchvision_s_folders_are_read_where_they_are() {
         assert_eq!(eigen["normalisation"]["mean"][0], mean);
         assert_eq!(eigen["data"], data);
     }
-    let manifest = json(&sandbox, "cifar100/manifest.json");
+    let manifest = sandbox.json("cifar100/manifest.json");
     assert_eq!(manifest["train_samples"], 2);
 }
 

@@ -4,10 +4,6 @@ use serde_json::Value;
 
 use crate::common::Sandbox;
 
-fn json(sandbox: &Sandbox, path: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(sandbox.path(path)).unwrap()).unwrap()
-}
-
 fn analyse(sandbox: &Sandbox, command: &str) -> String {
     let words: Vec<&str> = command.split(' ').collect();
     let out = sandbox.analyse(&words);
@@ -38,14 +34,14 @@ fn a_series_has_what_each_checkpoint_has_by_itself() {
     let sandbox = trained();
     let table = analyse(&sandbox, &format!("eigen --checkpoint epochs {DIGITS} -k 3 --json all.json"));
     assert_eq!(table.lines().count(), 4, "{table}");
-    let all = json(&sandbox, "all.json");
+    let all = sandbox.json("all.json");
     assert_eq!(all["kind"], "series");
     for (point, step) in all["points"].as_array().unwrap().iter().zip([4, 8, 12]) {
         let one = format!(
             "eigen --checkpoint epochs/net_{step}.safetensors {DIGITS} -k 3 --json {step}.json --quiet"
         );
         analyse(&sandbox, &one);
-        let one = json(&sandbox, &format!("{step}.json"));
+        let one = sandbox.json(&format!("{step}.json"));
         assert_eq!(point["step"], step);
         for field in ["eigenvalues", "residuals", "loss", "parameters_sha256"] {
             assert_eq!(point["eigen"][field], one[field], "{step} {field}");
@@ -54,7 +50,7 @@ fn a_series_has_what_each_checkpoint_has_by_itself() {
     for command in ["trace --probes 12", "density --probes 2 --steps 10"] {
         let pattern = format!("{command} --checkpoint epochs/*.safetensors {DIGITS} --json other.json");
         analyse(&sandbox, &pattern);
-        assert_eq!(json(&sandbox, "other.json")["points"].as_array().unwrap().len(), 3);
+        assert_eq!(sandbox.json("other.json")["points"].as_array().unwrap().len(), 3);
         analyse(&sandbox, "figure series other.json -o figure.svg");
         analyse(&sandbox, "inspect other.json");
         std::fs::remove_file(sandbox.path("other.json")).unwrap();
@@ -77,7 +73,7 @@ fn files_are_followed_as_a_run_is() {
         &sandbox,
         &format!("track --checkpoint epochs --lr 0.05 {DIGITS} --probes 4 --json files.json --quiet"),
     );
-    let [run, files] = ["run.json", "files.json"].map(|file| json(&sandbox, file));
+    let [run, files] = ["run.json", "files.json"].map(|file| sandbox.json(file));
     assert_eq!((&files["lr"], &files["threshold"]), (&run["lr"], &run["threshold"]));
     assert!(files["momentum_threshold"].is_null() && files["points"][0]["rho_limit"].is_null());
     let points = |report: &Value| report["points"].as_array().unwrap().clone();
@@ -101,7 +97,7 @@ fn a_loss_that_is_known_is_compared() {
         format!("trace --checkpoint epochs/net_12.safetensors {DIGITS} --probes 12 --json trace.json");
     let eigen = format!("eigen --checkpoint epochs/net_12.safetensors {DIGITS} -k 1 --json eigen.json");
     analyse(&sandbox, &eigen);
-    let loss = json(&sandbox, "eigen.json")["loss"].as_f64().unwrap();
+    let loss = sandbox.json("eigen.json")["loss"].as_f64().unwrap();
     analyse(&sandbox, &format!("{trace} --expect-loss {loss:.5}"));
     let wrong = format!("{trace} --expect-loss {}", 1.01 * loss);
     let out = sandbox.analyse(&wrong.split(' ').collect::<Vec<_>>());

@@ -62,6 +62,13 @@ pub struct Tangents<'a, T> {
     pub kept: &'a [T],
 }
 
+impl<T> Tangents<'_, T> {
+    /// Zero tangents of one input and its parameters: a pass of first order with b cotangents.
+    pub(crate) fn none(b: usize) -> Self {
+        Self { b, x: &[None], theta: &[None], packed: &[], kept: &[] }
+    }
+}
+
 /// Where a block of cotangents goes. None stands for one that nobody wants.
 pub struct Cotangents<'a, T> {
     /// Of the inputs; to be overwritten.

@@ -47,19 +47,8 @@ fn convolution(c: &mut Criterion) {
         b.iter(|| {
             for first in (0..tiled.tiles()).step_by(12) {
                 let tiles = Tiles { range: first..tiled.tiles().min(first + 12), m: M };
-                let rows = tiles.rows();
                 tiled.inputs(&x, &mut p, &tiles);
-                for point in 0..POINTS {
-                    let weights = view(&points.numbers()[point * CHANNELS * CHANNELS..], CHANNELS, CHANNELS);
-                    let inputs = view(&p[point * rows * CHANNELS..], rows, CHANNELS);
-                    gemm(
-                        &mut q[point * rows * CHANNELS..],
-                        (rows, CHANNELS),
-                        Accum::Replace,
-                        inputs,
-                        weights,
-                    );
-                }
+                tiled.push_forward(points.numbers(), &p, &mut q, (Accum::Replace, tiles.rows()));
                 tiled.add_outputs(&q, &mut y, &tiles);
             }
         });

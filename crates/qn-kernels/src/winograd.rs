@@ -13,6 +13,7 @@
 //!
 //! Points of an image are laid out `[point][channel][tile][sample]`, those of weights `[point][output][channel]`.
 
+mod products;
 mod transform;
 
 use std::array::from_fn;
@@ -298,7 +299,7 @@ impl<T: Real> lanes::Kernel for ToWeights<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Correlation, gemm, view};
+    use crate::Correlation;
     use faer::Accum;
 
     fn numbers<T: Real>(n: usize, seed: usize) -> Vec<T> {
@@ -318,18 +319,11 @@ mod tests {
             let rows = tiles.rows();
             let [mut p, mut q] = [c, k].map(|n| vec![T::of(f64::NAN); POINTS * n * rows]);
             map.inputs(x, &mut p, &tiles);
-            for point in 0..POINTS {
-                let (g, p) = (view(&g[point * c * k..], c, k), view(&p[point * c * rows..], rows, c));
-                gemm(&mut q[point * k * rows..], (rows, k), Accum::Replace, p, g);
-            }
+            map.push_forward(&g, &p, &mut q, (Accum::Replace, rows));
             map.add_outputs(&q, &mut y, &tiles);
             map.outputs(dy, &mut q, &tiles);
-            for point in 0..POINTS {
-                let (g, q) = (view(&g[point * c * k..], c, k), view(&q[point * k * rows..], rows, k));
-                let p = &mut p[point * c * rows..];
-                gemm(&mut dg[point * c * k..], (c, k), Accum::Add, view(p, rows, c).transpose(), q);
-                gemm(p, (rows, c), Accum::Replace, q, g.transpose());
-            }
+            map.outer(&p, &q, &mut dg, (Accum::Add, rows));
+            map.pull_back(&g, &q, &mut p, (Accum::Replace, rows));
             map.add_inputs(&p, &mut dx, &tiles);
         }
         Winograd::add_weights(&dg, &mut dw);

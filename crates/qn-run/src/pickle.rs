@@ -15,7 +15,7 @@ pub type Id = usize;
 pub enum Value<'a> {
     /// An integer of at most 64 bits.
     Int(i64),
-    /// Characters.
+    /// A string of characters.
     Text(String),
     /// Bytes, or a string of Python 2, whose characters are bytes.
     Bytes(&'a [u8]),

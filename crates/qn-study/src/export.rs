@@ -17,7 +17,7 @@ use crate::target::checkpoint_step;
 /// .safetensors file that `safetensors.torch.load_file` reads.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
-    /// What.
+    /// What is written.
     pub what: Exported,
     /// The run.
     pub run: PathBuf,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
-use qn_curvature::{Curvature, Derivatives, Options, Real, Samples};
+use qn_curvature::{Curvature, Derivatives, LossAndGradient, Options, Real, Samples};
 use qn_data::check_loss;
 use qn_run::{Invalid, Level, LossKind, Observer, Versions, bytes};
 
@@ -24,8 +24,8 @@ fn loss_of(kind: LossKind, label_smoothing: f64) -> Arc<dyn Loss> {
     }
 }
 
-/// Refuses a network whose loss is another one than it is known to have.
-fn check_expected(expected: f64, derivatives: &Derivatives, observer: &dyn Observer) -> Result<()> {
+/// Loss and gradient; refuses a network whose loss is another one than it is known to have.
+fn expect(expected: f64, derivatives: &Derivatives, observer: &dyn Observer) -> Result<LossAndGradient> {
     let found = derivatives.loss_and_gradient()?;
     let accuracy = found.accuracy.map_or(String::new(), |share| format!(", accuracy {:.2} %", 100.0 * share));
     if (found.loss - expected).abs() > EXPECTED_TO * expected.abs() {
@@ -36,7 +36,7 @@ fn check_expected(expected: f64, derivatives: &Derivatives, observer: &dyn Obser
         )));
     }
     observer.say(Level::Note, format_args!("loss {:.6}{accuracy}, as expected", found.loss));
-    Ok(())
+    Ok(found)
 }
 
 /// A network's derivatives over some of the samples, in the precision that was asked for.
@@ -53,6 +53,8 @@ pub(crate) struct Problem {
     pub(crate) derivatives: Derivatives,
     options: Options,
     loss: LossKind,
+    /// Loss and gradient, where they had to be known already.
+    start: Option<LossAndGradient>,
 }
 
 impl Problem {
@@ -116,10 +118,17 @@ impl Problem {
                 bytes(memory as u64),
             ),
         );
-        if let Some(expected) = args.expect_loss {
-            check_expected(expected, &derivatives, observer)?;
-        }
-        Ok(Self { target, derivatives, options, loss })
+        let expected = args.expect_loss.map(|loss| expect(loss, &derivatives, observer));
+        let start = expected.transpose()?;
+        Ok(Self { target, derivatives, options, loss, start })
+    }
+
+    /// Loss, accuracy and gradient.
+    pub(crate) fn loss_and_gradient(&self) -> Result<LossAndGradient> {
+        Ok(match &self.start {
+            Some(start) => start.clone(),
+            None => self.derivatives.loss_and_gradient()?,
+        })
     }
 
     /// Derivatives of this network over some of the samples.

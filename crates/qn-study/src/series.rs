@@ -81,9 +81,7 @@ impl SeriesReport {
     /// Whether all eigenpairs that were asked for are within the tolerance.
     pub fn converged(&self) -> bool {
         self.points.iter().all(|point| match &point.found {
-            Point::Eigen(report) => {
-                report.converged == report.eigenvalues.len() && report.verified != Some(false)
-            }
+            Point::Eigen(report) => report.all_converged(),
             Point::Density(_) | Point::Trace(_) => true,
         })
     }

@@ -280,7 +280,7 @@ fn point(
         Ok(DMatrix::from_fn(p, x.ncols(), |i, j| y[(i, j)]))
     };
 
-    let start = derivatives.loss_and_gradient()?;
+    let start = problem.loss_and_gradient()?;
     let c = derivatives.class_gradients()?;
     let gradients = DMatrix::from_fn(p, classes, |i, k| c.rows[k * p + i]);
     let present = present_columns(&gradients);

@@ -47,6 +47,14 @@ pub(super) fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
     &mut all[at * len..(at + 1) * len]
 }
 
+/// b̄ += Σ ȳ over positions and samples, `each` of them for every output of every cotangent, where b̄ is wanted.
+pub(super) fn add_bias<T: Real>(to: &mut Cotangents<'_, T>, ybar: &[T], each: usize) {
+    if let Some(Some(bbar)) = to.theta.get_mut(1) {
+        let sums = ybar.chunks_exact(each).map(qn_kernels::sum);
+        bbar.iter_mut().zip(sums).for_each(|(sum, y)| *sum += y);
+    }
+}
+
 impl Conv {
     pub(crate) fn new(input: Image, output: Image, window: Window, groups: usize) -> Self {
         let part = |image: Image| Image { channels: image.channels / groups, ..image };
@@ -63,7 +71,8 @@ impl Conv {
         }
     }
 
-    fn rows(&self, m: usize) -> usize {
+    /// Numbers of one channel of the output.
+    pub(super) fn rows(&self, m: usize) -> usize {
         self.patches.output.positions() * m
     }
 
@@ -87,7 +96,7 @@ impl Conv {
     }
 
     /// y = b, or zero for a product that replaces it; for every tangent.
-    fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) -> Accum {
+    pub(super) fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) -> Accum {
         let Some(bias) = bias else { return Accum::Replace };
         y.chunks_exact_mut(self.rows(m)).zip(bias).for_each(|(y, &b)| y.fill(b));
         Accum::Add
@@ -209,8 +218,7 @@ impl<T: Real> Operation<T> for Conv {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &Tangents::none(b), (&[], ybar), to, scratch);
     }
 
     /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
@@ -225,10 +233,7 @@ impl<T: Real> Operation<T> for Conv {
     ) {
         let (m, lens) = (at.m, self.lens(at.m));
         let (v, xdot) = (tangents.theta[0], tangents.x[0]);
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let sums = ybardot.chunks_exact(self.rows(m)).map(qn_kernels::sum);
-            bbar.iter_mut().zip(sums).for_each(|(sum, y)| *sum += y);
-        }
+        add_bias(to, ybardot, self.rows(m));
         if let Some(xbar) = to.x[0].as_mut().filter(|_| !self.patches.is_pointwise()) {
             xbar.fill(T::of(0.0));
         }

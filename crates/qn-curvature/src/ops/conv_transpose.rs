@@ -14,7 +14,7 @@ use faer::Accum;
 use qn_kernels::Real;
 use qn_model::{Image, Window};
 
-use super::conv::{Conv, part, part_mut};
+use super::conv::{Conv, add_bias, part, part_mut};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -87,8 +87,7 @@ impl<T: Real> Operation<T> for ConvTranspose {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &Tangents::none(b), (&[], ybar), to, scratch);
     }
 
     /// x̄ = w Sᵀ ȳ˙ + ẇ Sᵀ ȳ and w̄ += x (Sᵀ ȳ˙)ᵀ + ẋ (Sᵀ ȳ)ᵀ, the second terms where there are tangents.
@@ -102,10 +101,7 @@ impl<T: Real> Operation<T> for ConvTranspose {
         scratch: &mut Scratch<T>,
     ) {
         let (m, groups, lens) = (at.m, self.conv.groups, self.conv.lens(at.m));
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let channels = ybardot.chunks_exact(self.output.positions() * m);
-            bbar.iter_mut().zip(channels).for_each(|(sum, y)| *sum += qn_kernels::sum(y));
-        }
+        add_bias(to, ybardot, self.output.positions() * m);
         if let Some(xbar) = &mut to.x[0] {
             xbar.fill(T::of(0.0));
         }

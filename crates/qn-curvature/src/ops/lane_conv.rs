@@ -4,7 +4,7 @@
 use qn_kernels::{Correlation, LANES, Packed, Real};
 use qn_model::{Image, Window};
 
-use super::conv::{Conv, Lens, part, part_mut};
+use super::conv::{Conv, Lens, add_bias, part, part_mut};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -70,8 +70,7 @@ impl<T: Real> Operation<T> for LaneConv {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &Tangents::none(b), (&[], ybar), to, scratch);
     }
 
     fn vjp_tangent(
@@ -88,11 +87,7 @@ impl<T: Real> Operation<T> for LaneConv {
         };
         let (m, groups) = (at.m, self.conv.groups);
         let Lens { x: x_len, y: y_len, w: w_len, .. } = self.conv.lens(m);
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let positions = self.conv.patches.output.positions();
-            let sums = ybardot.chunks_exact(positions * m).map(qn_kernels::sum);
-            bbar.iter_mut().zip(sums).for_each(|(sum, y)| *sum += y);
-        }
+        add_bias(to, ybardot, self.conv.rows(m));
         for (t, ybardot) in ybardot.chunks_exact(y_len * groups).enumerate() {
             if let Some(wbar) = &mut to.theta[0] {
                 let mut pairs = vec![(ybardot, at.x[0])];

@@ -178,8 +178,7 @@ impl<T: Real> Operation<T> for Linear {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &Tangents::none(b), (&[], ybar), to, scratch);
     }
 
     /// W̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = Wᵀ ȳ˙ + Ẇᵀ ȳ, the second terms where there are tangents.

@@ -11,10 +11,10 @@
 //! and tangents by the product rule between the transforms, which are linear.
 
 use faer::Accum;
-use qn_kernels::{LANES, POINTS, Packed, Real, Tiles, gemm, view};
+use qn_kernels::{LANES, POINTS, Packed, Real, Tiles};
 use qn_model::{Image, Window};
 
-use super::conv::{Conv, Lens, part, part_mut};
+use super::conv::{Conv, Lens, add_bias, part, part_mut};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -31,8 +31,6 @@ pub(crate) struct Winograd {
     /// For microbatches that do not fill the lanes.
     conv: Conv,
     map: qn_kernels::Winograd,
-    channels: usize,
-    outputs: usize,
 }
 
 impl Winograd {
@@ -48,8 +46,6 @@ impl Winograd {
         Self {
             conv: Conv::new(input, output, window, 1),
             map: qn_kernels::Winograd::new(input, output, window),
-            channels: input.channels,
-            outputs: output.channels,
         }
     }
 
@@ -66,41 +62,11 @@ impl Winograd {
         scratch.take(POINTS * channels * rows)
     }
 
-    /// The points of the output = or += U P.
-    fn push_forward<T: Real>(&self, weights: &[T], from: &[T], to: &mut [T], (accum, rows): (Accum, usize)) {
-        let (c, k) = (self.channels, self.outputs);
-        for point in 0..POINTS {
-            let weights = view(part(weights, c * k, point), c, k);
-            let from = view(part(from, c * rows, point), rows, c);
-            gemm(part_mut(to, k * rows, point), (rows, k), accum, from, weights);
-        }
-    }
-
-    /// The points of the input = or += Uᵀ Q.
-    fn pull_back<T: Real>(&self, weights: &[T], from: &[T], to: &mut [T], (accum, rows): (Accum, usize)) {
-        let (c, k) = (self.channels, self.outputs);
-        for point in 0..POINTS {
-            let weights = view(part(weights, c * k, point), c, k).transpose();
-            let from = view(part(from, k * rows, point), rows, k);
-            gemm(part_mut(to, c * rows, point), (rows, c), accum, from, weights);
-        }
-    }
-
-    /// The points of the weights = or += Q Pᵀ.
-    fn outer<T: Real>(&self, inputs: &[T], outputs: &[T], sums: &mut [T], (accum, rows): (Accum, usize)) {
-        let (c, k) = (self.channels, self.outputs);
-        for point in 0..POINTS {
-            let inputs = view(part(inputs, c * rows, point), rows, c).transpose();
-            let outputs = view(part(outputs, k * rows, point), rows, k);
-            gemm(part_mut(sums, c * k, point), (c, k), accum, inputs, outputs);
-        }
-    }
-
     /// y = b, or zero.
-    fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T]) {
-        let Some(bias) = bias else { return y.fill(T::of(0.0)) };
-        let each = y.len() / bias.len();
-        y.chunks_exact_mut(each).zip(bias).for_each(|(y, &b)| y.fill(b));
+    fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) {
+        if self.conv.start(bias, y, m) == Accum::Replace {
+            y.fill(T::of(0.0));
+        }
     }
 }
 
@@ -112,12 +78,11 @@ fn weights<'a, T: Real>(at: &At<'a, T>) -> Option<&'a [T]> {
 impl<T: Real> Operation<T> for Winograd {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let Some(own) = weights(at) else { return self.conv.forward(at, y, scratch) };
-        self.start(at.theta.get(1).copied(), y);
-        let mut inputs = self.points(self.channels, at.m, scratch);
-        let mut outputs = self.points(self.outputs, at.m, scratch);
+        self.start(at.theta.get(1).copied(), y, at.m);
+        let [mut inputs, mut outputs] = self.map.sizes().map(|n| self.points(n, at.m, scratch));
         for tiles in self.parts(at.m) {
             self.map.inputs(at.x[0], &mut inputs, &tiles);
-            self.push_forward(own, &inputs, &mut outputs, (Accum::Replace, tiles.rows()));
+            self.map.push_forward(own, &inputs, &mut outputs, (Accum::Replace, tiles.rows()));
             self.map.add_outputs(&outputs, y, &tiles);
         }
         scratch.give([inputs, outputs]);
@@ -135,9 +100,10 @@ impl<T: Real> Operation<T> for Winograd {
         let Some(own) = weights(at) else { return self.conv.jvp(at, saved, tangents, ydot, scratch) };
         let (m, xdot) = (at.m, tangents.x[0]);
         let Lens { x: x_len, y: y_len, .. } = self.conv.lens(m);
-        self.start(tangents.theta.get(1).copied().flatten(), ydot);
-        let [mut inputs, mut moved] = [(); 2].map(|()| self.points(self.channels, m, scratch));
-        let mut outputs = self.points(self.outputs, m, scratch);
+        self.start(tangents.theta.get(1).copied().flatten(), ydot, m);
+        let [channels, outputs] = self.map.sizes();
+        let [mut inputs, mut moved, mut outputs] =
+            [channels, channels, outputs].map(|n| self.points(n, m, scratch));
         for tiles in self.parts(m) {
             if !tangents.packed.is_empty() {
                 self.map.inputs(at.x[0], &mut inputs, &tiles);
@@ -145,12 +111,12 @@ impl<T: Real> Operation<T> for Winograd {
             for t in 0..tangents.b {
                 let mut accum = Accum::Replace;
                 if let Some(v) = tangents.packed.get(t) {
-                    self.push_forward(v.numbers(), &inputs, &mut outputs, (accum, tiles.rows()));
+                    self.map.push_forward(v.numbers(), &inputs, &mut outputs, (accum, tiles.rows()));
                     accum = Accum::Add;
                 }
                 if let Some(xdot) = xdot {
                     self.map.inputs(part(xdot, x_len, t), &mut moved, &tiles);
-                    self.push_forward(own, &moved, &mut outputs, (accum, tiles.rows()));
+                    self.map.push_forward(own, &moved, &mut outputs, (accum, tiles.rows()));
                     accum = Accum::Add;
                 }
                 if accum == Accum::Add {
@@ -169,8 +135,7 @@ impl<T: Real> Operation<T> for Winograd {
         to: &mut Cotangents<'_, T>,
         scratch: &mut Scratch<T>,
     ) {
-        let none = Tangents { b, x: &[None], theta: &[None], packed: &[], kept: &[] };
-        self.vjp_tangent(at, saved, &none, (&[], ybar), to, scratch);
+        self.vjp_tangent(at, saved, &Tangents::none(b), (&[], ybar), to, scratch);
     }
 
     /// w̄ += ȳ˙ xᵀ + ȳ ẋᵀ and x̄ = wᵀ ȳ˙ + ẇᵀ ȳ, the second terms where there are tangents.
@@ -186,19 +151,16 @@ impl<T: Real> Operation<T> for Winograd {
         let Some(own) = weights(at) else {
             return self.conv.vjp_tangent(at, saved, tangents, (ybar, ybardot), to, scratch);
         };
-        let (m, c, k, xdot) = (at.m, self.channels, self.outputs, tangents.x[0]);
+        let (m, [c, k], xdot) = (at.m, self.map.sizes(), tangents.x[0]);
         let Lens { x: x_len, y: y_len, w: w_len, .. } = self.conv.lens(m);
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let sums = ybardot.chunks_exact(y_len / k).map(qn_kernels::sum);
-            bbar.iter_mut().zip(sums).for_each(|(sum, y)| *sum += y);
-        }
+        add_bias(to, ybardot, self.conv.rows(m));
         if let Some(xbar) = &mut to.x[0] {
             xbar.fill(T::of(0.0));
         }
         let points = POINTS * c * k;
         let mut sums = scratch.take(if to.theta[0].is_some() { points * tangents.b } else { 0 });
-        let [mut inputs, mut moved] = [(); 2].map(|()| self.points(c, m, scratch));
-        let [mut outputs, mut turned] = [(); 2].map(|()| self.points(k, m, scratch));
+        let [mut inputs, mut moved, mut outputs, mut turned] =
+            [c, c, k, k].map(|n| self.points(n, m, scratch));
         for tiles in self.parts(m) {
             let rows = tiles.rows();
             let accum = if tiles.range.start == 0 { Accum::Replace } else { Accum::Add };
@@ -212,16 +174,16 @@ impl<T: Real> Operation<T> for Winograd {
                 self.map.outputs(part(ybardot, y_len, t), &mut turned, &tiles);
                 if to.theta[0].is_some() {
                     let sums = part_mut(&mut sums, points, t);
-                    self.outer(&inputs, &turned, sums, (accum, rows));
+                    self.map.outer(&inputs, &turned, sums, (accum, rows));
                     if let Some(xdot) = xdot {
                         self.map.inputs(part(xdot, x_len, t), &mut moved, &tiles);
-                        self.outer(&moved, &outputs, sums, (Accum::Add, rows));
+                        self.map.outer(&moved, &outputs, sums, (Accum::Add, rows));
                     }
                 }
                 if let Some(xbar) = &mut to.x[0] {
-                    self.pull_back(own, &turned, &mut moved, (Accum::Replace, rows));
+                    self.map.pull_back(own, &turned, &mut moved, (Accum::Replace, rows));
                     if let Some(v) = tangents.packed.get(t) {
-                        self.pull_back(v.numbers(), &outputs, &mut moved, (Accum::Add, rows));
+                        self.map.pull_back(v.numbers(), &outputs, &mut moved, (Accum::Add, rows));
                     }
                     self.map.add_inputs(&moved, part_mut(xbar, x_len, t), &tiles);
                 }

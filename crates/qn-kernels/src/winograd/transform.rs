@@ -60,7 +60,7 @@ pub(super) trait Transform<const N: usize> {
     }
 }
 
-/// Bᵀ.
+/// Bᵀ, which acts on the inputs.
 pub(super) struct Inputs;
 
 impl Transform<4> for Inputs {
@@ -78,7 +78,7 @@ impl Transform<4> for Inputs {
     }
 }
 
-/// A.
+/// A, which acts on the derivatives by the outputs; its transpose gives the outputs.
 pub(super) struct Outputs;
 
 impl Transform<2> for Outputs {
@@ -95,7 +95,7 @@ impl Transform<2> for Outputs {
     }
 }
 
-/// G.
+/// G, which acts on the weights.
 pub(super) struct Weights;
 
 impl Transform<3> for Weights {

@@ -44,8 +44,14 @@ pub struct EigenFindings {
 impl EigenFindings {
     /// Whether all pairs are within the tolerance, and verified where that was asked.
     pub fn converged(&self) -> bool {
-        let report = &self.report;
-        report.converged == report.eigenvalues.len() && report.verified != Some(false)
+        self.report.all_converged()
+    }
+}
+
+impl EigenReport {
+    /// Whether all pairs are within the tolerance, and verified where that was asked.
+    pub(crate) fn all_converged(&self) -> bool {
+        self.converged == self.eigenvalues.len() && self.verified != Some(false)
     }
 }
 
@@ -70,7 +76,7 @@ pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFin
             ),
         );
     }
-    let start = problem.derivatives.loss_and_gradient()?;
+    let start = problem.loss_and_gradient()?;
     let block = request.block.unwrap_or(DEFAULT_BLOCK);
     let search = Search { request, problem: &problem, started, start, tol, block, observer, companions };
     if request.full {

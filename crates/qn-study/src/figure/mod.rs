@@ -27,7 +27,7 @@ use crate::output::{MARK, Output};
 /// Asks for a figure.
 #[derive(Clone, Debug)]
 pub struct FigureRequest {
-    /// Which.
+    /// Which figure is drawn.
     pub name: FigureName,
     /// Run directories, or the reports themselves.
     pub sources: Vec<PathBuf>,
@@ -43,7 +43,7 @@ pub struct FigureRequest {
     pub scale: f32,
 }
 
-/// Figures.
+/// The figures that can be drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FigureName {
