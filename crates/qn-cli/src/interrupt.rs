@@ -1,4 +1,4 @@
-//! Signals.
+//! The signals that ask the process to stop, and the exit codes that follow from them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -91,7 +91,7 @@ impl<T: Real> Curvature<T> {
         };
         let mut head: Vec<usize> = (0..nodes.len()).rev().take_while(belongs).collect();
         head.reverse();
-        let Network { ranges, places, .. } = self.network();
+        let Network { ranges, places, value_of, .. } = self.network();
         let place = |id: ParamId| places[id.0].clone();
         let mut layers = Vec::new();
         for i in head {
@@ -103,8 +103,8 @@ impl<T: Real> Curvature<T> {
                 taken: std::iter::once(weight).chain(bias).all(|id| !place(id).is_empty()),
                 out: nodes[i].shape.len(),
                 inner: graph.shape(i).len(),
-                input: i,
-                output: i + 1,
+                input: value_of[i],
+                output: value_of[i + 1],
                 gated: i > 0 && matches!(nodes[i - 1].op, Op::Activation(_)),
             });
         }

@@ -2,13 +2,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qn_kernels::Packed;
-use qn_model::{Graph, ParamId, ParamLayout};
+use qn_model::{Graph, ParamLayout};
 
 use crate::error::{check_finite, check_len};
-use crate::fused::fuse;
 use crate::losses::Loss;
+use crate::lower::Lowering;
 use crate::operation::Operation;
-use crate::{CurvatureError, Options, Real, Samples, ops};
+use crate::{CurvatureError, Options, Real, Samples};
 
 /// Samples in a microbatch of the direct kernels: enough to shape the matrix products of the layers behind them. Measured
 /// with LeNet.
@@ -21,6 +21,8 @@ pub(crate) struct Step<T> {
     /// The values that it reads, and the one that it gives.
     pub(crate) inputs: Vec<usize>,
     pub(crate) output: usize,
+    /// Which of the graph's nodes it is, of several the last; none for a copy into another layout.
+    pub(crate) node: Option<usize>,
     /// Its parameters, as indices of the layout's tensors, and what it has made of them.
     pub(crate) params: Vec<usize>,
     pub(crate) packed: Vec<Packed<T>>,
@@ -38,6 +40,8 @@ pub(crate) struct Network<T> {
     /// Where each tensor lies in that layout; an empty range for those that are constants.
     pub(crate) places: Vec<Range<usize>>,
     pub(crate) steps: Vec<Step<T>>,
+    /// Which value each of the graph's values is.
+    pub(crate) value_of: Vec<usize>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     pub(crate) loss: Arc<dyn Loss>,
@@ -61,26 +65,13 @@ impl<T: Real> Network<T> {
         check_finite("the parameter vector", "train again with a smaller --lr", theta.iter().copied())?;
         check_buffers(layout, buffers)?;
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
-        let mut steps = Vec::with_capacity(graph.nodes().len());
-        let mut fused = false;
-        let mut node = 0;
-        while node < graph.nodes().len() {
-            let whole = if options.fuse { fuse::<T>(graph, node) } else { None };
-            let (operation, count): (Box<dyn Operation<T>>, usize) = match whole {
-                Some((operation, count)) => (Box::new(operation), count),
-                None => (ops::resolve(graph, &graph.nodes()[node], buffers)?, 1),
-            };
-            fused |= count > 1;
-            let nodes = &graph.nodes()[node..node + count];
-            let params: Vec<usize> = nodes.iter().flat_map(|n| n.op.params()).map(|ParamId(i)| i).collect();
-            let inputs = nodes[0].inputs.clone();
-            steps.push(Step { operation, inputs, output: node + count, params, packed: Vec::new() });
-            node += count;
-        }
-        let steps = needed(steps, graph.nodes().len());
+        let lowering = Lowering::new(graph, buffers, options.fuse)?;
+        let value_of = lowering.value_of();
+        let Lowering { steps, value_len, fused, .. } = lowering;
+        let steps = needed(steps, value_len.len());
         let (part, places) = part(layout, &options.only)?;
         let active: Vec<bool> = places.iter().map(|place| !place.is_empty()).collect();
-        let mut keeps = vec![[false; 2]; graph.nodes().len() + 1];
+        let mut keeps = vec![[false; 2]; value_len.len()];
         let reached = reached(&steps, keeps.len(), &active);
         for step in steps.iter().filter(|step| reached[step.output]) {
             let kept = step.operation.keeps();
@@ -94,7 +85,8 @@ impl<T: Real> Network<T> {
             layout: part,
             places,
             steps,
-            value_len: (0..=graph.nodes().len()).map(|v| graph.shape(v).len()).collect(),
+            value_of,
+            value_len,
             loss: Arc::clone(&options.loss),
             everything: (active, reached),
             keeps,
@@ -198,10 +190,10 @@ fn reached<T>(steps: &[Step<T>], values: usize, active: &[bool]) -> Vec<bool> {
     reached
 }
 
-/// The steps that the output depends on.
-fn needed<T>(steps: Vec<Step<T>>, output: usize) -> Vec<Step<T>> {
-    let mut read = vec![false; output + 1];
-    read[output] = true;
+/// The steps that the output, the last of so many values, depends on.
+fn needed<T>(steps: Vec<Step<T>>, values: usize) -> Vec<Step<T>> {
+    let mut read = vec![false; values];
+    read[values - 1] = true;
     let mut kept: Vec<Step<T>> = Vec::with_capacity(steps.len());
     for step in steps.into_iter().rev() {
         if read[step.output] {

@@ -103,12 +103,12 @@ impl Dataset {
         &self.name
     }
 
-    /// Which split.
+    /// Which split the samples are of.
     pub fn split(&self) -> Split {
         self.split
     }
 
-    /// N.
+    /// Number of samples N.
     pub fn len(&self) -> usize {
         self.samples
     }

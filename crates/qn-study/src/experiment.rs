@@ -103,9 +103,9 @@ pub struct Validation {
 /// SGD against another run with the same seed, which had the same initial parameters and batches.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
-    /// Names in the recipe.
+    /// Name in the recipe of the SGD that the other optimiser is compared with.
     pub sgd: String,
-    /// The other.
+    /// Name in the recipe of the optimiser that is compared with SGD.
     pub other: String,
     /// Of both.
     pub seed: u64,
@@ -125,11 +125,11 @@ pub struct Comparison {
 /// seed has both.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
-    /// Names in the recipe.
+    /// Name in the recipe of the SGD that the other optimiser is compared with.
     pub sgd: String,
-    /// The other.
+    /// Name in the recipe of the optimiser that is compared with SGD.
     pub other: String,
-    /// Seeds.
+    /// How many seeds both were trained with.
     pub seeds: usize,
     /// With so many of them the other diverged or blew up.
     pub failed: usize,

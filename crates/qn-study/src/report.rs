@@ -19,7 +19,7 @@ pub(crate) const SCHEMA_VERSION: u32 = 2;
 /// What was analysed, at the head of every report on a curvature matrix.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Subject {
-    /// Of this format.
+    /// Version of this format.
     pub schema_version: u32,
     /// `hessian`, `ggn`, `residual` or `fisher`.
     pub operator: String,
@@ -69,7 +69,7 @@ pub struct Subject {
     pub layout_hash: String,
     /// Seed of the random vectors.
     pub seed: u64,
-    /// Versions.
+    /// Versions of the program and of the libraries that compute.
     pub versions: Versions,
 }
 
@@ -111,7 +111,7 @@ pub struct EigenReport {
     pub converged: usize,
     /// Products with single vectors.
     pub matvecs: usize,
-    /// Restarts.
+    /// Restarts of the Lanczos iteration.
     pub iterations: usize,
     /// `converged`, `max_iterations` or `precision_reached`.
     pub stop_reason: StopReason,
@@ -324,19 +324,19 @@ pub struct Blocks {
 /// Class gradients of every snapshot against the top eigenvectors: `overlap.json`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OverlapReport {
-    /// Of this format.
+    /// Version of this format.
     pub schema_version: u32,
     /// `averaged` (the optimiser's running averages) or `batch` (one minibatch's).
     pub class_gradients: String,
-    /// C.
+    /// Number of classes C.
     pub classes: usize,
     /// Eigenvectors compared with.
     pub k: usize,
-    /// P.
+    /// Number of parameters P.
     pub params: usize,
     /// Which matrix the eigenvectors belong to, and over how many samples.
     pub operator: String,
-    /// N.
+    /// Number of samples N that the matrix is a mean over.
     pub samples: usize,
     /// Eigenvalues of the vectors compared with.
     pub eigenvalues: Vec<f64>,
@@ -349,7 +349,7 @@ pub struct OverlapReport {
     pub snapshots: Vec<SnapshotOverlap>,
     /// Hash of the parameter layout.
     pub layout_hash: String,
-    /// Versions.
+    /// Versions of the program and of the libraries that compute.
     pub versions: Versions,
 }
 

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// Double.
+    /// Double precision throughout.
     #[default]
     F64,
-    /// Single; sums over microbatches are double.
+    /// Single precision; sums over microbatches are in double precision.
     F32,
 }
 

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 /// Mean and standard deviation of one draw, over independent draws.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
-    /// Mean.
+    /// Mean over the draws.
     pub mean: f64,
     /// Standard deviation of one, with n − 1 in the denominator; absent where there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub std: Option<f64>,
-    /// How many.
+    /// Number of draws.
     pub n: usize,
 }
 

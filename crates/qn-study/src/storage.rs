@@ -14,9 +14,9 @@ pub enum Storage {
     /// Single from 10,000,000 parameters on, where the memory is what counts; double below.
     #[default]
     Auto,
-    /// Double.
+    /// Double precision, 8 bytes a number.
     F64,
-    /// Single; sums are double all the same.
+    /// Single precision, 4 bytes a number; sums are in double precision all the same.
     F32,
 }
 

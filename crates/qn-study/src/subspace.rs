@@ -77,7 +77,7 @@ pub struct Rank {
     pub rank: usize,
     /// s_max · max(m, n) · eps, the usual choice (NumPy's, MATLAB's).
     pub tolerance: f64,
-    /// Descending.
+    /// Singular values, the largest first.
     pub singular_values: Vec<f64>,
 }
 

@@ -61,7 +61,7 @@ pub struct TrackReport {
     /// What was analysed; step and checkpoint are the last point's, the operator is the Hessian.
     #[serde(flatten)]
     pub subject: Subject,
-    /// C.
+    /// Number of classes C.
     pub classes: usize,
     /// η of the training, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,15 +5,60 @@ use qn_model::Shape;
 
 use super::products::{Factor, multiply};
 use super::stretched::places;
+use crate::layout::Laid;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
-/// Products of matrices [rows, inner] and [inner, cols].
+/// How a value's matrices lie in memory, entries `[row][column]` or, transposed, `[column][row]`.
+#[derive(Clone, Copy, Debug)]
+struct Matrix {
+    rows: usize,
+    cols: usize,
+    transposed: bool,
+}
+
+impl Matrix {
+    fn of(value: &Laid) -> Self {
+        let (dims, rank) = (value.shape().dims(), value.shape().rank());
+        let transposed = value.is_before([rank - 1, rank - 2]);
+        Self { rows: dims[rank - 2], cols: dims[rank - 1], transposed }
+    }
+
+    fn len(self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// A factor whose lines are the rows.
+    fn by_rows<T>(self, x: &[T]) -> Factor<'_, T> {
+        if self.transposed { Factor::interleaved(x, self.rows) } else { Factor::lines(x, self.cols) }
+    }
+
+    /// A factor whose lines are the columns.
+    fn by_columns<T>(self, x: &[T]) -> Factor<'_, T> {
+        if self.transposed { Factor::lines(x, self.rows) } else { Factor::interleaved(x, self.cols) }
+    }
+
+    /// out = or += the product of a left factor and a right one, whose lines are `inner` numbers long.
+    fn product<T: Real>(
+        self,
+        [left, right]: [Factor<'_, T>; 2],
+        inner: usize,
+        out: (&mut [T], bool),
+        m: usize,
+        scratch: &mut Scratch<T>,
+    ) {
+        match self.transposed {
+            false => multiply([left, right], [self.rows, self.cols, inner], out, m, scratch),
+            true => multiply([right, left], [self.cols, self.rows, inner], out, m, scratch),
+        }
+    }
+}
+
+/// Products of matrices.
 #[derive(Clone, Debug)]
 pub(crate) struct MatMul {
-    rows: usize,
-    inner: usize,
-    cols: usize,
+    /// The matrices of the two inputs and of the output.
+    matrices: [Matrix; 3],
     /// Which matrices of the two inputs each matrix of the output is the product of.
     pairs: Vec<[usize; 2]>,
     /// Matrices in each of the inputs.
@@ -21,30 +66,28 @@ pub(crate) struct MatMul {
 }
 
 impl MatMul {
-    pub(crate) fn new([a, b]: [&Shape; 2], output: &Shape) -> Self {
-        let split = |shape: &Shape| {
-            let (before, last) = shape.dims().split_at(shape.rank() - 2);
-            (Shape::new(before), [last[0], last[1]])
-        };
-        let ((a, [rows, inner]), (b, [_, cols]), (all, _)) = (split(a), split(b), split(output));
-        let [left, right] = [&a, &b].map(|before| places(before, &all));
+    /// The matrices lie one behind the other.
+    pub(crate) fn new([a, b]: [&Laid; 2], output: &Laid) -> Self {
+        let before = |value: &Laid| Shape::new(&value.shape().dims()[..value.shape().rank() - 2]);
+        let all = before(output);
+        let [left, right] = [a, b].map(|value| places(&before(value), &all));
         let at = |places: &Option<Vec<usize>>, i: usize| places.as_ref().map_or(i, |p| p[i]);
         let pairs = (0..all.len()).map(|i| [at(&left, i), at(&right, i)]).collect();
-        Self { rows, inner, cols, pairs, counts: [a.len(), b.len()] }
+        Self { matrices: [a, b, output].map(Matrix::of), pairs, counts: [a, b].map(|v| before(v).len()) }
     }
 
     /// Numbers in a matrix of each input and of the output.
     fn lens(&self, m: usize) -> [usize; 3] {
-        [self.rows * self.inner * m, self.inner * self.cols * m, self.rows * self.cols * m]
+        self.matrices.map(|matrix| matrix.len() * m)
     }
 
     /// C = or += A B, one tangent.
     fn forth<T: Real>(&self, [a, b]: [&[T]; 2], c: &mut [T], adds: bool, m: usize, scratch: &mut Scratch<T>) {
-        let [a_len, b_len, c_len] = self.lens(m);
+        let ([a_len, b_len, c_len], [left, right, out]) = (self.lens(m), self.matrices);
         for (&[i, j], c) in self.pairs.iter().zip(c.chunks_exact_mut(c_len)) {
-            let a = Factor::lines(&a[i * a_len..(i + 1) * a_len], self.inner);
-            let b = Factor::interleaved(&b[j * b_len..(j + 1) * b_len], self.cols);
-            multiply([a, b], [self.rows, self.cols, self.inner], (c, adds), m, scratch);
+            let a = left.by_rows(&a[i * a_len..(i + 1) * a_len]);
+            let b = right.by_columns(&b[j * b_len..(j + 1) * b_len]);
+            out.product([a, b], left.cols, (c, adds), m, scratch);
         }
     }
 
@@ -61,17 +104,15 @@ impl MatMul {
             bar.fill(T::of(0.0));
             adds = true;
         }
-        let (lens, [rows, cols, inner]) = (self.lens(m), [self.rows, self.cols, self.inner]);
+        let (lens, [left, right, out]) = (self.lens(m), self.matrices);
         let [len, other_len] = [lens[input], lens[1 - input]];
         for (pair, cbar) in self.pairs.iter().zip(cbar.chunks_exact(lens[2])) {
             let other = &other[pair[1 - input] * other_len..][..other_len];
-            let out = (&mut bar[pair[input] * len..][..len], adds);
+            let bar = (&mut bar[pair[input] * len..][..len], adds);
             if input == 0 {
-                let factors = [Factor::lines(cbar, cols), Factor::lines(other, cols)];
-                multiply(factors, [rows, inner, cols], out, m, scratch);
+                left.product([out.by_rows(cbar), right.by_rows(other)], out.cols, bar, m, scratch);
             } else {
-                let factors = [Factor::interleaved(other, inner), Factor::interleaved(cbar, cols)];
-                multiply(factors, [inner, cols, rows], out, m, scratch);
+                right.product([left.by_columns(other), out.by_columns(cbar)], out.rows, bar, m, scratch);
             }
         }
     }

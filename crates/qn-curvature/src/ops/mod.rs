@@ -32,8 +32,9 @@ mod stretched;
 mod testing;
 mod winograd;
 
-use qn_model::{Graph, Node, Op, Shape};
+use qn_model::{Graph, Image, Node, Op, Shape, Window};
 
+use crate::layout::Laid;
 use crate::operation::Operation;
 use crate::{CurvatureError, Real};
 
@@ -51,66 +52,53 @@ pub(crate) use winograd::Winograd;
 /// Outputs in a group from which a convolution is done by matrix products.
 const MATRIX_OUTPUTS: usize = 8;
 
-/// The numbers of a node: its operation with shapes and constants resolved. `buffers` are the running statistics.
+/// The numbers of a node: its operation with shapes and constants resolved, for inputs and an output that lie so.
+/// `buffers` are the running statistics.
 pub(crate) fn resolve<T: Real>(
-    graph: &Graph,
-    node: &Node,
+    (graph, node): (&Graph, &Node),
+    (inputs, output): (&[Laid], &Laid),
     buffers: &[Vec<f64>],
 ) -> Result<Box<dyn Operation<T>>, CurvatureError> {
-    let inputs: Vec<&Shape> = node.inputs.iter().map(|&v| graph.shape(v)).collect();
-    let windows = |window| Windows { input: inputs[0].image(), output: node.shape.image(), window };
-    Ok(match &node.op {
-        Op::Linear { .. } => Box::new(Linear::new(inputs[0], &node.shape)),
-        Op::Conv { window, groups, .. } => {
-            let (input, output) = (inputs[0].image(), node.shape.image());
-            let channels = [input.channels, output.channels];
-            if Winograd::fits(channels, *window, *groups) {
-                Box::new(Winograd::new(input, output, *window))
-            } else if output.channels / groups < MATRIX_OUTPUTS {
-                Box::new(LaneConv::new(input, output, *window, *groups))
-            } else {
-                Box::new(Conv::new(input, output, *window, *groups))
-            }
+    let memory: Vec<Shape> = inputs.iter().map(Laid::memory).collect();
+    let (x, y): (Vec<&Shape>, Shape) = (memory.iter().collect(), output.memory());
+    let place = |axis: &usize| inputs[0].place(*axis);
+    let windows = |window| Windows { input: x[0].image(), output: y.image(), window };
+    let found: Box<dyn Operation<T>> = match &node.op {
+        Op::Linear { .. } => Box::new(Linear::new(x[0], &y)),
+        Op::Conv { window, groups, .. } => return Ok(convolution([x[0].image(), y.image()], *window, *groups)),
+        Op::ConvTranspose { window, groups, .. } => {
+            Box::new(conv_transpose::ConvTranspose::new(x[0].image(), y.image(), *window, *groups))
         }
-        Op::ConvTranspose { window, groups, .. } => Box::new(conv_transpose::ConvTranspose::new(
-            inputs[0].image(),
-            node.shape.image(),
-            *window,
-            *groups,
-        )),
-        Op::BatchNorm { stats, eps, .. } => Box::new(BatchNorm::new(
-            node.shape.image().positions(),
-            &buffers[*stats],
-            &buffers[*stats + 1],
-            *eps,
-        )),
-        Op::LayerNorm { weight, bias, axes, eps } => Box::new(Normalise::over_last_axes(
-            inputs[0],
-            *axes,
-            (true, *eps),
-            [weight.is_some(), bias.is_some()],
-        )),
+        Op::BatchNorm { .. } => return batch_norm(node, buffers).ok_or_else(|| unsupported(&node.op)),
+        Op::LayerNorm { weight, bias, axes, eps } => {
+            let params = [weight.is_some(), bias.is_some()];
+            Box::new(Normalise::over_last_axes(&inputs[0], *axes, (true, *eps), params))
+        }
         Op::RmsNorm { weight, axes, eps } => {
-            Box::new(Normalise::over_last_axes(inputs[0], *axes, (false, *eps), [weight.is_some(), false]))
+            let params = [weight.is_some(), false];
+            Box::new(Normalise::over_last_axes(&inputs[0], *axes, (false, *eps), params))
         }
         Op::GroupNorm { affine, groups, eps } => {
-            Box::new(Normalise::over_channels(inputs[0], *groups, *eps, affine.is_some()))
+            Box::new(Normalise::over_channels(x[0], *groups, *eps, affine.is_some()))
         }
-        Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: node.shape.len() }),
+        Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: y.len() }),
         Op::Scale(factor) => Box::new(scale::Scale { factor: T::of(*factor), shift: T::of(0.0) }),
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
         Op::Reshape(_) => Box::new(scale::Scale::copy()),
-        Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [inputs[0], inputs[1]], &node.shape)),
-        Op::Compare(kind) => Box::new(compare::Compare::new(*kind, [inputs[0], inputs[1]], &node.shape)),
-        Op::Choose => Box::new(choose::Choose::new([inputs[0], inputs[1], inputs[2]], &node.shape)),
-        Op::MatMul => Box::new(matmul::MatMul::new([inputs[0], inputs[1]], &node.shape)),
-        Op::Softmax { axis } => Box::new(softmax::Softmax::new(inputs[0], *axis)),
-        Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(inputs[0], *axis)),
-        Op::Reduce { kind, axes, .. } => Box::new(reduce::Reduce::new(*kind, inputs[0], axes)),
+        Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [x[0], x[1]], &y)),
+        Op::Compare(kind) => Box::new(compare::Compare::new(*kind, [x[0], x[1]], &y)),
+        Op::Choose => Box::new(choose::Choose::new([x[0], x[1], x[2]], &y)),
+        Op::MatMul => Box::new(matmul::MatMul::new([&inputs[0], &inputs[1]], output)),
+        Op::Softmax { axis } => Box::new(softmax::Softmax::new(x[0], place(axis))),
+        Op::LogSoftmax { axis } => Box::new(log_softmax::LogSoftmax::new(x[0], place(axis))),
+        Op::Reduce { kind, axes, .. } => {
+            let axes: Vec<usize> = axes.iter().map(place).collect();
+            Box::new(reduce::Reduce::new(*kind, x[0], &axes))
+        }
         Op::MaxPool(window) => Box::new(MaxPool(windows(*window))),
         Op::AvgPool { window, count_padding } => Box::new(AvgPool::new(windows(*window), *count_padding)),
-        Op::AdaptiveAvgPool(_) => Box::new(AvgPool::adaptive(inputs[0].image(), node.shape.image())),
-        Op::Concat { axis } => Box::new(concat::Concat::new(&inputs, *axis)),
+        Op::AdaptiveAvgPool(_) => Box::new(AvgPool::adaptive(x[0].image(), y.image())),
+        Op::Concat { axis } => Box::new(concat::Concat::new(&x, place(axis))),
         Op::Constant { values, .. } => Box::new(constant::Constant(values.clone())),
         Op::Parameter(_) => Box::new(parameter::Parameter),
         Op::Embedding { weight, padding } => {
@@ -118,14 +106,48 @@ pub(crate) fn resolve<T: Real>(
             let features = graph.layout().param(*weight).len() / rows;
             Box::new(embedding::Embedding { rows, features, padding: *padding })
         }
-        Op::Gather { axis } => Box::new(gather::Gather::new(inputs[0], inputs[1], *axis)),
-        Op::Custom(op) => match crate::custom::resolve(op.as_ref(), &inputs, &node.shape) {
-            Some(operation) => operation,
-            None => return Err(CurvatureError::Unsupported { operation: node.op.name() }),
-        },
-        other => match rearrange::Rearrange::new(other, inputs[0], &node.shape) {
-            Some(operation) => Box::new(operation),
-            None => return Err(CurvatureError::Unsupported { operation: other.name() }),
-        },
-    })
+        Op::Gather { axis } => Box::new(gather::Gather::new(x[0], x[1], *axis)),
+        Op::Custom(op) => {
+            let found = crate::custom::resolve(op.as_ref(), &x, &y);
+            return found.ok_or_else(|| unsupported(&node.op));
+        }
+        Op::Permute(_)
+        | Op::Expand(_)
+        | Op::Slice { .. }
+        | Op::IndexSelect { .. }
+        | Op::Pad { .. }
+        | Op::Where { .. } => rearrange(&rearrange::in_memory(&node.op, &inputs[0]), [x[0], &y]),
+    };
+    Ok(found)
+}
+
+/// A convolution by the kernel that is the fastest for its sizes.
+fn convolution<T: Real>(
+    [input, output]: [Image; 2],
+    window: Window,
+    groups: usize,
+) -> Box<dyn Operation<T>> {
+    if Winograd::fits([input.channels, output.channels], window, groups) {
+        Box::new(Winograd::new(input, output, window))
+    } else if output.channels / groups < MATRIX_OUTPUTS {
+        Box::new(LaneConv::new(input, output, window, groups))
+    } else {
+        Box::new(Conv::new(input, output, window, groups))
+    }
+}
+
+/// A batch normalisation with these running statistics; none for other operations.
+pub(crate) fn batch_norm<T: Real>(node: &Node, buffers: &[Vec<f64>]) -> Option<Box<dyn Operation<T>>> {
+    let Op::BatchNorm { stats, eps, .. } = node.op else { return None };
+    let positions = node.shape.image().positions();
+    Some(Box::new(BatchNorm::new(positions, &buffers[stats], &buffers[stats + 1], eps)))
+}
+
+/// An operation that moves entries, of values that lie as these shapes say.
+pub(crate) fn rearrange<T: Real>(op: &Op, [x, y]: [&Shape; 2]) -> Box<dyn Operation<T>> {
+    Box::new(rearrange::Rearrange::new(op, x, y))
+}
+
+fn unsupported(op: &Op) -> CurvatureError {
+    CurvatureError::Unsupported { operation: op.name() }
 }

@@ -15,6 +15,7 @@ use qn_model::Shape;
 use super::conv::part;
 use super::lines::Lines;
 use super::standard::Standard;
+use crate::layout::Laid;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -28,15 +29,21 @@ pub(crate) struct Normalise {
 }
 
 impl Normalise {
-    /// Over the last axes, with parameters of their shape. `centred` says whether the mean is subtracted.
+    /// Over the last axes, with parameters of their shape; several axes lie in the graph's order, one anywhere. `centred`
+    /// says whether the mean is subtracted.
     pub(crate) fn over_last_axes(
-        shape: &Shape,
+        input: &Laid,
         axes: usize,
         (centred, eps): (bool, f64),
         [has_weight, has_bias]: [bool; 2],
     ) -> Self {
-        let len = shape.dims()[shape.rank() - axes..].iter().product();
-        let groups = Lines { before: shape.len() / len, len, behind: 1 };
+        let shape = input.shape();
+        let first = shape.rank() - axes;
+        let len = shape.dims()[first..].iter().product();
+        let groups = match axes {
+            1 => Lines::along(&input.memory(), input.place(first)),
+            _ => Lines { before: shape.len() / len, len, behind: 1 },
+        };
         Self {
             standard: Standard { groups, centred, eps, run: 1, period: len },
             weight: has_weight.then_some(0),
@@ -76,8 +83,9 @@ impl<T: Real> Operation<T> for Normalise {
             r.copy_from_slice(&inverse[..r.len()]);
         }
         let bias = self.bias.map(|i| at.theta[i]);
-        for (entry, (y, unit)) in y.chunks_exact_mut(m).zip(unit.chunks_exact(m)).enumerate() {
-            let place = self.standard.place(0, entry);
+        let row = self.standard.row(m);
+        for (k, (y, unit)) in y.chunks_exact_mut(row).zip(unit.chunks_exact(row)).enumerate() {
+            let place = self.standard.place(0, k);
             let w = self.weight(at).map_or(T::of(1.0), |w| w[place]);
             let v = bias.map_or(T::of(0.0), |v| v[place]);
             y.iter_mut().zip(unit).for_each(|(y, &unit)| *y = w * unit + v);
@@ -103,10 +111,11 @@ impl<T: Real> Operation<T> for Normalise {
                 }
                 None => ydot.fill(T::of(0.0)),
             }
-            for (entry, ydot) in ydot.chunks_exact_mut(m).enumerate() {
-                let place = t * self.standard.period + self.standard.place(0, entry);
+            let row = self.standard.row(m);
+            for (k, ydot) in ydot.chunks_exact_mut(row).enumerate() {
+                let place = t * self.standard.period + self.standard.place(0, k);
                 if let Some(w) = weight {
-                    let (w, unit) = (w[place], part(unit, m, entry));
+                    let (w, unit) = (w[place], part(unit, row, k));
                     ydot.iter_mut().zip(unit).for_each(|(y, &unit)| *y += w * unit);
                 }
                 if let Some(v) = bias.map(|v| v[place]) {
@@ -125,14 +134,15 @@ impl<T: Real> Operation<T> for Normalise {
         _: &mut Scratch<T>,
     ) {
         let (m, len, unit) = (at.m, self.standard.groups.numbers(at.m), &saved.reals[0]);
+        let row = self.standard.row(m);
         for (t, ybar) in ybar.chunks_exact(len).enumerate() {
-            let places = (0..len / m).map(|entry| t * self.standard.period + self.standard.place(0, entry));
+            let places = (0..len / row).map(|k| t * self.standard.period + self.standard.place(0, k));
             if let Some(wbar) = self.weight.and_then(|i| to.theta[i].as_deref_mut()) {
-                let pairs = ybar.chunks_exact(m).zip(unit.chunks_exact(m));
+                let pairs = ybar.chunks_exact(row).zip(unit.chunks_exact(row));
                 places.clone().zip(pairs).for_each(|(p, (y, unit))| wbar[p] += qn_kernels::dot(y, unit));
             }
             if let Some(vbar) = self.bias.and_then(|i| to.theta[i].as_deref_mut()) {
-                places.zip(ybar.chunks_exact(m)).for_each(|(p, y)| vbar[p] += qn_kernels::sum(y));
+                places.zip(ybar.chunks_exact(row)).for_each(|(p, y)| vbar[p] += qn_kernels::sum(y));
             }
             if let Some(xbar) = &mut to.x[0] {
                 let xbar = &mut xbar[t * len..(t + 1) * len];
@@ -257,7 +267,7 @@ mod tests {
     fn second_order<T: Real>(centred: bool, scale: f64) -> Vec<f64> {
         let shape = Shape::new([1, 5]);
         let eps = 0.3 * scale * scale;
-        let operation = Normalise::over_last_axes(&shape, 1, (centred, eps), [true, false]);
+        let operation = Normalise::over_last_axes(&Laid::plain(&shape), 1, (centred, eps), [true, false]);
         let of = |numbers: [f64; 5], scale: f64| numbers.map(|x| T::of(x * scale));
         let (x, xdot) = (of([1.0, -2.0, 0.5, 3.0, 1.5], scale), of([0.5, 1.0, -1.0, 2.0, 0.25], scale));
         let (w, wdot) = (of([1.0, 2.0, -1.0, 0.5, 3.0], 1.0), of([-1.0, 0.5, 1.0, 2.0, -0.5], 1.0));

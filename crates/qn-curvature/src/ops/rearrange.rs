@@ -3,6 +3,7 @@
 use qn_kernels::Real;
 use qn_model::{Op, Shape};
 
+use crate::layout::Laid;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -42,8 +43,30 @@ fn strides(shape: &Shape) -> Vec<usize> {
     (0..shape.rank()).map(|axis| shape.dims()[axis + 1..].iter().product()).collect()
 }
 
-/// Where each entry of the output comes from, and the constant elsewhere; None for operations that do something else.
-fn entries(op: &Op, x: &Shape, y: &Shape) -> Option<(Vec<Option<usize>>, f64)> {
+/// The operation that does in memory what another does in a graph, to an input that lies so.
+pub(super) fn in_memory(op: &Op, input: &Laid) -> Op {
+    match op {
+        Op::Slice { axis, start, end, step } => {
+            Op::Slice { axis: input.place(*axis), start: *start, end: *end, step: *step }
+        }
+        Op::IndexSelect { axis, index } => {
+            Op::IndexSelect { axis: input.place(*axis), index: index.clone() }
+        }
+        Op::Pad { amounts, value } => {
+            let mut moved = amounts.clone();
+            amounts.iter().enumerate().for_each(|(axis, amount)| moved[input.place(axis)] = *amount);
+            Op::Pad { amounts: moved, value: *value }
+        }
+        Op::Where { mask, otherwise } => {
+            let mask = input.entries().into_iter().map(|entry| mask[entry]).collect();
+            Op::Where { mask, otherwise: *otherwise }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Where each entry of the output comes from, and the constant elsewhere.
+fn entries(op: &Op, x: &Shape, y: &Shape) -> (Vec<Option<usize>>, f64) {
     let mut steps = strides(x);
     let found = match op {
         Op::Permute(axes) => strided(y.dims(), &axes.iter().map(|&a| steps[a]).collect::<Vec<_>>(), 0),
@@ -73,21 +96,21 @@ fn entries(op: &Op, x: &Shape, y: &Shape) -> Option<(Vec<Option<usize>>, f64)> {
                 let all = found.iter().flat_map(|e| line.iter().map(move |i| Some((*e)? + (*i)?)));
                 found = all.collect();
             }
-            return Some((found, *value));
+            return (found, *value);
         }
         Op::Where { mask, otherwise } => {
             let own = mask.iter().enumerate().map(|(i, taken)| taken.then_some(i));
-            return Some((own.collect(), *otherwise));
+            return (own.collect(), *otherwise);
         }
-        _ => return None,
+        _ => (0..x.len()).map(Some).collect(),
     };
-    Some((found, 0.0))
+    (found, 0.0)
 }
 
 impl Rearrange {
-    /// None for operations that do something else.
-    pub(crate) fn new(op: &Op, x: &Shape, y: &Shape) -> Option<Self> {
-        let (entries, constant) = entries(op, x, y)?;
+    /// Of an input and an output of these shapes; operations that do something else leave every entry where it is.
+    pub(crate) fn new(op: &Op, x: &Shape, y: &Shape) -> Self {
+        let (entries, constant) = entries(op, x, y);
         let (mut runs, mut constants): (Vec<Run>, Vec<[usize; 2]>) = (Vec::new(), Vec::new());
         let mut reads = vec![0; x.len()];
         for (to, from) in entries.iter().enumerate() {
@@ -102,7 +125,7 @@ impl Rearrange {
             from.iter().for_each(|&from| reads[from] += 1);
         }
         let bijective = reads.iter().all(|&n| n == 1);
-        Some(Self { runs, constants, constant, lens: [x.len(), y.len()], bijective })
+        Self { runs, constants, constant, lens: [x.len(), y.len()], bijective }
     }
 
     /// One value, with a constant where the input is not read.
@@ -173,7 +196,7 @@ mod tests {
     #[test]
     fn entries_come_from_where_they_should() {
         let of = |op: &Op, x: &[usize], y: &[usize]| {
-            let found = entries(op, &Shape::new(x), &Shape::new(y)).unwrap().0;
+            let found = entries(op, &Shape::new(x), &Shape::new(y)).0;
             found.into_iter().map(|e| e.map_or(-1, |e| e as isize)).collect::<Vec<_>>()
         };
         assert_eq!(of(&Op::Permute(vec![1, 0]), &[2, 3], &[3, 2]), [0, 3, 1, 4, 2, 5]);

@@ -27,15 +27,20 @@ pub(super) struct Standard {
     pub(super) centred: bool,
     /// The ε that is added to variances.
     pub(super) eps: f64,
-    /// So many entries in turn have a weight w in common, and after so many weights they begin again.
+    /// So many entries of a group in turn have a weight w in common, and after so many weights they begin again.
     pub(super) run: usize,
     pub(super) period: usize,
 }
 
 impl Standard {
-    /// Which of the weights entry k of a group has.
-    pub(super) fn place(&self, group: usize, k: usize) -> usize {
-        (group * self.groups.len + k) / self.run % self.period
+    /// Which of the weights the entries k of the groups of a block have.
+    pub(super) fn place(&self, block: usize, k: usize) -> usize {
+        (block * self.groups.len + k) / self.run % self.period
+    }
+
+    /// Numbers that lie side by side and have a weight in common: the entries k of a block of groups.
+    pub(super) fn row(&self, m: usize) -> usize {
+        self.groups.behind * m
     }
 
     /// x̂ on a strip, and 1/σ. In double precision, relative to the first entry and to the largest |x - μ|: a group of

@@ -61,7 +61,7 @@ pub struct BatchClassGradients {
 pub enum Statistics {
     /// Functions of the parameters, through which a logit of one sample depends on all samples.
     Exact,
-    /// Constants.
+    /// Constants, so that each logit depends on its own sample only.
     Frozen,
 }
 
@@ -121,7 +121,7 @@ impl<T: Real> Training<T> {
     ) -> Result<Self, CurvatureError> {
         let network = Network::new(graph, theta, buffers, options)?;
         let norm = |(i, step): (usize, &crate::network::Step<T>)| {
-            let node = &graph.nodes()[step.output - 1];
+            let node = &graph.nodes()[step.node?];
             let Op::BatchNorm { stats, eps, .. } = node.op else { return None };
             let image = node.shape.image();
             let layer = graph.batch_norm_name(node).unwrap_or_default().to_owned();
@@ -157,7 +157,10 @@ impl<T: Real> Training<T> {
         check_buffers(graph.layout(), buffers)?;
         for norm in &self.norms {
             let step = &mut steps[norm.step];
-            step.operation = ops::resolve(graph, &graph.nodes()[step.output - 1], buffers)?;
+            let node = step.node.map(|node| &graph.nodes()[node]);
+            if let Some(operation) = node.and_then(|node| ops::batch_norm(node, buffers)) {
+                step.operation = operation;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,135 @@
+//! From a graph's nodes to the steps of a network.
+
+use qn_model::{Graph, ParamId, Shape};
+
+use crate::fused::fuse;
+use crate::layout::{Laid, Plan, plan};
+use crate::network::Step;
+use crate::operation::Operation;
+use crate::{CurvatureError, Real, ops};
+
+/// The steps of a network so far.
+pub(crate) struct Lowering<'a, T> {
+    graph: &'a Graph,
+    buffers: &'a [Vec<f64>],
+    pub(crate) steps: Vec<Step<T>>,
+    /// Entries of each value for one sample.
+    pub(crate) value_len: Vec<usize>,
+    /// Which value each of the graph's is, and how it lies there.
+    values: Vec<(usize, Laid)>,
+    /// Copies of values in other layouts: of which value, in which layout, and which value it is.
+    copies: Vec<(usize, Laid, usize)>,
+    /// Whether some steps are several of the graph's nodes done at once.
+    pub(crate) fused: bool,
+}
+
+impl<'a, T: Real> Lowering<'a, T> {
+    /// All nodes of a graph, convolutions fused with the pools behind them if that is wanted. The last value is the output,
+    /// in the graph's order.
+    pub(crate) fn new(graph: &'a Graph, buffers: &'a [Vec<f64>], fuses: bool) -> Result<Self, CurvatureError> {
+        let input = graph.input();
+        let mut lowering = Self {
+            graph,
+            buffers,
+            steps: Vec::with_capacity(graph.nodes().len()),
+            value_len: vec![input.len()],
+            values: vec![(0, Laid::plain(input))],
+            copies: Vec::new(),
+            fused: false,
+        };
+        while lowering.values.len() <= graph.nodes().len() {
+            let node = lowering.values.len() - 1;
+            match if fuses { fuse::<T>(graph, node) } else { None } {
+                Some((operation, count)) => lowering.add_fused(node, Box::new(operation), count),
+                None => lowering.add(node)?,
+            }
+        }
+        lowering.end();
+        Ok(lowering)
+    }
+
+    /// Which value each of the graph's is.
+    pub(crate) fn value_of(&self) -> Vec<usize> {
+        self.values.iter().map(|(value, _)| *value).collect()
+    }
+
+    fn add(&mut self, node: usize) -> Result<(), CurvatureError> {
+        let graph = self.graph;
+        let (op, shape) = (&graph.nodes()[node].op, &graph.nodes()[node].shape);
+        let inputs: Vec<&Laid> = graph.nodes()[node].inputs.iter().map(|&v| &self.values[v].1).collect();
+        let (wanted, output) = match plan(op, &inputs, shape) {
+            Plan::Alias([input, output]) => {
+                let value = self.lying(graph.nodes()[node].inputs[0], &input);
+                self.values.push((value, output));
+                return Ok(());
+            }
+            Plan::Compute(inputs, output) => (inputs, output),
+        };
+        let operation = ops::resolve((graph, &graph.nodes()[node]), (&wanted, &output), self.buffers)?;
+        let pairs = graph.nodes()[node].inputs.iter().zip(&wanted);
+        let inputs = pairs.map(|(&v, wanted)| self.lying(v, wanted)).collect();
+        let value = self.push(operation, inputs, node..node + 1, shape.len());
+        self.values.push((value, output));
+        Ok(())
+    }
+
+    fn add_fused(&mut self, node: usize, operation: Box<dyn Operation<T>>, count: usize) {
+        let nodes = &self.graph.nodes()[node..node + count];
+        let input = self.lying(nodes[0].inputs[0], &Laid::plain(self.graph.shape(nodes[0].inputs[0])));
+        let output = self.graph.shape(node + count);
+        let value = self.push(operation, vec![input], node..node + count, output.len());
+        // Nothing reads the values between.
+        self.values.extend((0..count).map(|_| (value, Laid::plain(output))));
+        self.fused = true;
+    }
+
+    fn push(
+        &mut self,
+        operation: Box<dyn Operation<T>>,
+        inputs: Vec<usize>,
+        nodes: std::ops::Range<usize>,
+        len: usize,
+    ) -> usize {
+        let params = self.graph.nodes()[nodes.clone()].iter().flat_map(|n| n.op.params());
+        let params = params.map(|ParamId(i)| i).collect();
+        let output = self.value_len.len();
+        self.value_len.push(len);
+        self.steps.push(Step { operation, inputs, output, node: nodes.last(), params, packed: Vec::new() });
+        output
+    }
+
+    /// One of the graph's values in a layout, copied if it lies otherwise.
+    fn lying(&mut self, value: usize, wanted: &Laid) -> usize {
+        let (value, here) = self.values[value].clone();
+        if here.agrees(wanted) {
+            return value;
+        }
+        let made = |(of, layout, copy): &(usize, Laid, usize)| {
+            (*of == value && layout.shape() == here.shape() && layout.agrees(wanted)).then_some(*copy)
+        };
+        if let Some(copy) = self.copies.iter().find_map(made) {
+            return copy;
+        }
+        let copy = self.copy(value, (&here, wanted));
+        if wanted.shape() == here.shape() {
+            self.copies.push((value, wanted.clone(), copy));
+        }
+        copy
+    }
+
+    fn copy(&mut self, value: usize, (from, to): (&Laid, &Laid)) -> usize {
+        let (op, [input, output]): (_, [Shape; 2]) = from.copy_to(to);
+        let operation = ops::rearrange(&op, [&input, &output]);
+        self.push(operation, vec![value], 0..0, output.len())
+    }
+
+    /// Makes the graph's output the last value.
+    fn end(&mut self) {
+        let (value, here) = self.values[self.graph.nodes().len()].clone();
+        let plain = Laid::plain(here.shape());
+        if value + 1 < self.value_len.len() || !here.agrees(&plain) {
+            let copy = self.copy(value, (&here, &plain));
+            self.values[self.graph.nodes().len()] = (copy, plain);
+        }
+    }
+}
