@@ -156,7 +156,10 @@ pub(crate) fn plan(op: &Op, inputs: &[&Laid], output: &Shape) -> Plan {
             Some(reshaped) => Plan::Alias([(*x).clone(), reshaped]),
             None => Plan::Alias([Laid::plain(&x.shape), Laid::plain(output)]),
         },
-        (Op::Activation(_) | Op::Scale(_) | Op::Shift(_) | Op::Softmax { .. } | Op::LogSoftmax { .. }, [x])
+        (
+            Op::Activation(_) | Op::Scale(_) | Op::Shift(_) | Op::Softmax { .. } | Op::LogSoftmax { .. },
+            [x],
+        )
         | (Op::Slice { .. } | Op::IndexSelect { .. } | Op::Pad { .. } | Op::Where { .. }, [x])
         | (Op::LayerNorm { axes: 1, .. } | Op::RmsNorm { axes: 1, .. }, [x]) => same(x),
         (Op::Expand(_), [x]) => {

@@ -26,7 +26,11 @@ pub(crate) struct Lowering<'a, T> {
 impl<'a, T: Real> Lowering<'a, T> {
     /// All nodes of a graph, convolutions fused with the pools behind them if that is wanted. The last value is the output,
     /// in the graph's order.
-    pub(crate) fn new(graph: &'a Graph, buffers: &'a [Vec<f64>], fuses: bool) -> Result<Self, CurvatureError> {
+    pub(crate) fn new(
+        graph: &'a Graph,
+        buffers: &'a [Vec<f64>],
+        fuses: bool,
+    ) -> Result<Self, CurvatureError> {
         let input = graph.input();
         let mut lowering = Self {
             graph,

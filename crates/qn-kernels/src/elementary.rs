@@ -1,11 +1,7 @@
 //! Exponential functions that the compiler can put into vector lanes: no branches, no tables. In [`wide`] a loop over them
 //! takes a few cycles a number; each is good to some units in the last place.
 
-/// ln 2 in two parts, of which the first has few bits.
-const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
-
-/// 1.5 · 2^52: a number near zero that it is added to loses its fraction.
-const ROUNDS: f64 = 6_755_399_441_055_744.0;
+use crate::Real;
 
 /// Chebyshev coefficients of ln(erfcx(z)/t), erfcx(z) = e^(z²) erfc(z), in t = 2/(2 + z) from 0 to 1; computed with 60
 /// digits, what follows them is below 3e-17.
@@ -39,7 +35,7 @@ const ERFCX: [f64; 27] = [
     1.210_237_189_224_279e-16,
 ];
 
-/// 1/13!, 1/12!, .., 1/2!: with |r| ≤ ln 2/2 the first term that is missing from e^r is below 4e-18.
+/// 1/13!, 1/12!, .., 1/2!.
 const TAYLOR: [f64; 12] = {
     let (mut found, mut factorial, mut k) = ([0.0; 12], 1.0, 2);
     while k <= 13 {
@@ -49,6 +45,109 @@ const TAYLOR: [f64; 12] = {
     }
     found
 };
+
+/// The last `N` of some numbers, and the first, in single precision.
+const fn last<const N: usize, const M: usize>(all: [f64; M]) -> [f32; N] {
+    let (mut found, mut i) = ([0.0; N], 0);
+    while i < N {
+        found[i] = all[M - N + i] as f32;
+        i += 1;
+    }
+    found
+}
+
+const fn first<const N: usize, const M: usize>(all: [f64; M]) -> [f32; N] {
+    let (mut found, mut i) = ([0.0; N], 0);
+    while i < N {
+        found[i] = all[i] as f32;
+        i += 1;
+    }
+    found
+}
+
+/// What the functions here need of a precision.
+pub trait Elementary: Copy + PartialOrd + 'static {
+    /// 1.5 · 2^52 or 1.5 · 2^23: a number near zero that it is added to loses its fraction.
+    const ROUNDS: Self;
+    /// The exponents of the smallest and of the largest power of two.
+    const EXPONENTS: [Self; 2];
+    /// ln 2 in two parts, of which the first has few bits.
+    const LN_2: [Self; 2];
+    /// Where e^x has become zero and where it has become infinite.
+    const LIMITS: [Self; 2];
+    /// Coefficients of e^r - 1 - r in r², r³, .., the last first: with |r| ≤ ln 2/2 the first term that is missing is
+    /// below the rounding of 1.
+    const TAYLOR: &'static [Self];
+    /// Chebyshev coefficients of ln(erfcx(z)/t): what is missing is below the rounding of 1.
+    const ERFCX: &'static [Self];
+    /// self · a + b, rounded once.
+    fn fused(self, a: Self, b: Self) -> Self;
+    /// |self|.
+    fn abs(self) -> Self;
+    /// self with another number's sign.
+    fn copysign(self, sign: Self) -> Self;
+    /// self, but no less than `low` and no more than `high`; NaN stays.
+    fn clamp(self, low: Self, high: Self) -> Self;
+    /// 2^self, for an integer.
+    fn power_of_two(self) -> Self;
+}
+
+macro_rules! elementary {
+    ($T:ident, $digits:literal, $bias:literal, $ln_2:expr, $limits:expr, $taylor:expr, $erfcx:expr) => {
+        impl Elementary for $T {
+            const ROUNDS: Self = 1.5 * (1_u64 << $digits) as Self;
+            const EXPONENTS: [Self; 2] = [1.0 - $bias, $bias];
+            const LN_2: [Self; 2] = $ln_2;
+            const LIMITS: [Self; 2] = $limits;
+            const TAYLOR: &'static [Self] = &$taylor;
+            const ERFCX: &'static [Self] = &$erfcx;
+
+            #[inline(always)]
+            fn fused(self, a: Self, b: Self) -> Self {
+                Self::mul_add(self, a, b)
+            }
+
+            #[inline(always)]
+            fn abs(self) -> Self {
+                Self::abs(self)
+            }
+
+            #[inline(always)]
+            fn copysign(self, sign: Self) -> Self {
+                Self::copysign(self, sign)
+            }
+
+            #[inline(always)]
+            fn clamp(self, low: Self, high: Self) -> Self {
+                Self::clamp(self, low, high)
+            }
+
+            #[inline(always)]
+            fn power_of_two(self) -> Self {
+                Self::from_bits((self + (Self::ROUNDS + $bias)).to_bits() << $digits)
+            }
+        }
+    };
+}
+
+elementary!(
+    f64,
+    52,
+    1023.0,
+    [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10],
+    [-746.0, 710.0],
+    TAYLOR,
+    ERFCX
+);
+elementary!(
+    f32,
+    23,
+    127.0,
+    [0.693_359_375, -2.121_944_4e-4],
+    [-104.0, 89.0],
+    last::<6, 12>(TAYLOR),
+    first::<14, 27>(ERFCX)
+);
 
 /// A loop for [`wide`]. What it calls must be inlined, and `run` itself `#[inline(always)]`: only then is it compiled for the
 /// processor's registers.
@@ -78,92 +177,104 @@ pub fn wide(body: impl Loop) {
     pulp::Arch::new().dispatch(Body(body));
 }
 
-/// 2^n for an integer from -1022 to 1023.
-#[inline(always)]
-fn power_of_two(n: f64) -> f64 {
-    f64::from_bits((n + (ROUNDS + 1023.0)).to_bits() << 52)
-}
-
 /// x = n ln 2 + r, |r| ≤ ln 2/2: gives n and e^r - 1.
 #[inline(always)]
-fn reduced(x: f64) -> (f64, f64) {
-    let n = (x * std::f64::consts::LOG2_E + ROUNDS) - ROUNDS;
-    let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
-    let sum = TAYLOR.iter().fold(0.0, |sum: f64, &c| sum.mul_add(r, c));
-    (n, (r * r).mul_add(sum, r))
+fn reduced<T: Real>(x: T) -> (T, T) {
+    let n = (x * T::of(std::f64::consts::LOG2_E) + T::ROUNDS) - T::ROUNDS;
+    let r = Elementary::fused(n, -T::LN_2[1], Elementary::fused(n, -T::LN_2[0], x));
+    let mut sum = T::of(0.0);
+    for &c in T::TAYLOR {
+        sum = Elementary::fused(sum, r, c);
+    }
+    (n, Elementary::fused(r * r, sum, r))
 }
 
 /// 2^n x, in two steps: 2^n may be no number where the product is one.
 #[inline(always)]
-fn scaled(x: f64, n: f64) -> f64 {
-    let half = (0.5 * n + ROUNDS) - ROUNDS;
-    x * power_of_two(half) * power_of_two(n - half)
+fn scaled<T: Real>(x: T, n: T) -> T {
+    let half = (T::of(0.5) * n + T::ROUNDS) - T::ROUNDS;
+    x * half.power_of_two() * (n - half).power_of_two()
 }
 
 /// The exponential function e^x.
 #[inline(always)]
-pub fn exp(x: f64) -> f64 {
-    let (n, p) = reduced(x.clamp(-746.0, 710.0));
-    scaled(1.0 + p, n)
+pub fn exp<T: Real>(x: T) -> T {
+    let (n, p) = reduced(Elementary::clamp(x, T::LIMITS[0], T::LIMITS[1]));
+    scaled(T::of(1.0) + p, n)
 }
 
 /// tanh x, and 1 - tanh² x as exactly.
 #[inline(always)]
-pub fn tanh(x: f64) -> [f64; 2] {
-    let (n, p) = reduced(-2.0 * x.abs().clamp(0.0, 373.0));
-    // e^(-2|x|) - 1 and e^(-2|x|).
-    let power = power_of_two(n.max(-1000.0));
-    let (below, e) = (power.mul_add(p, power - 1.0), scaled(1.0 + p, n));
-    let sum = 1.0 + e;
-    [(-below / sum).copysign(x), 4.0 * e / (sum * sum)]
+pub fn tanh<T: Real>(x: T) -> [T; 2] {
+    let one = T::of(1.0);
+    let twice = T::of(-2.0) * Elementary::abs(x);
+    let (n, p) = reduced(Elementary::clamp(twice, T::LIMITS[0], T::of(0.0)));
+    // e^(-2|x|) - 1 and e^(-2|x|); a power that is too small to be one does not count in the first.
+    let least = T::EXPONENTS[0];
+    let power = (if n < least { least } else { n }).power_of_two();
+    let (below, e) = (Elementary::fused(power, p, power - one), scaled(one + p, n));
+    let sum = one + e;
+    [Elementary::copysign(-below / sum, x), T::of(4.0) * e / (sum * sum)]
 }
 
 /// Φ(x), the normal distribution function, and its density.
 #[inline(always)]
-pub fn normal(x: f64) -> [f64; 2] {
-    let z = (x * std::f64::consts::FRAC_1_SQRT_2).abs().clamp(0.0, 40.0);
-    let t = 2.0 / (2.0 + z);
-    let (twice, mut sums) = (4.0f64.mul_add(t, -2.0), [0.0; 2]);
+pub fn normal<T: Real>(x: T) -> [T; 2] {
+    let (one, two, half) = (T::of(1.0), T::of(2.0), T::of(0.5));
+    let z = Elementary::clamp(
+        Elementary::abs(x * T::of(std::f64::consts::FRAC_1_SQRT_2)),
+        T::of(0.0),
+        T::of(40.0),
+    );
+    let t = two / (two + z);
+    let (twice, mut sums) = (Elementary::fused(T::of(4.0), t, -two), [T::of(0.0); 2]);
     // Clenshaw's recurrence.
-    for &c in ERFCX[1..].iter().rev() {
-        sums = [twice.mul_add(sums[0], c - sums[1]), sums[0]];
+    for &c in T::ERFCX[1..].iter().rev() {
+        sums = [Elementary::fused(twice, sums[0], c - sums[1]), sums[0]];
     }
-    let log = (0.5 * twice).mul_add(sums[0], 0.5 * ERFCX[0] - sums[1]);
+    let log = Elementary::fused(half * twice, sums[0], half * T::ERFCX[0] - sums[1]);
     let gauss = exp(-z * z);
-    let tail = 0.5 * t * exp(log) * gauss;
-    [
-        if x > 0.0 { 1.0 - tail } else { tail },
-        gauss * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2),
-    ]
+    let tail = half * t * exp(log) * gauss;
+    // 1/√(2π).
+    let density = 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+    [if x > T::of(0.0) { one - tail } else { tail }, gauss * T::of(density)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(found: f64, expected: f64, tolerance: f64, x: f64) {
-        let close = (found - expected).abs() <= tolerance * expected.abs() + f64::MIN_POSITIVE;
-        assert!(close || found == expected, "{x}: {found} instead of {expected}");
-    }
-
-    #[test]
-    fn agree_with_the_library() {
+    /// Values of a precision whose rounding is `eps` and whose least normal number is `least`, against the library's.
+    fn agree<T: Real>(eps: f64, least: f64) {
+        let check = |found: T, expected: f64, tolerance: f64, x: f64| {
+            let close = (found.f64() - expected).abs() <= tolerance * eps * expected.abs() + least;
+            assert!(close || found == T::of(expected), "{x}: {found:?} instead of {expected}");
+        };
         for i in -20_000..20_000 {
             for x in [f64::from(i) * 0.037, f64::from(i) * 1.3e-4, f64::from(i) * 1e-9] {
-                check(exp(x), x.exp(), 4e-16, x);
-                let [t, slope] = tanh(x);
-                check(t, x.tanh(), 6e-16, x);
-                check(slope, 1.0 / x.cosh().powi(2), 2e-15, x);
-                let [cdf, density] = normal(x);
+                let here = T::of(x);
+                let x = here.f64();
+                check(exp(here), x.exp(), 2.0, x);
+                let [t, slope] = tanh(here);
+                check(t, x.tanh(), 3.0, x);
+                check(slope, 1.0 / x.cosh().powi(2), 9.0, x);
+                let [cdf, density] = normal(here);
                 // z² is rounded before the exponential.
-                let tolerance = 1e-15 + 4e-16 * x * x;
+                let tolerance = 5.0 + 2.0 * x * x;
                 check(cdf, 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2), tolerance, x);
                 check(density, (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt(), tolerance, x);
             }
         }
-        assert_eq!([exp(f64::NEG_INFINITY), exp(f64::INFINITY), exp(0.0)], [0.0, f64::INFINITY, 1.0]);
-        assert_eq!(tanh(-0.0)[0].to_bits(), (-0.0f64).to_bits());
-        assert!(exp(f64::NAN).is_nan() && tanh(f64::NAN)[0].is_nan() && normal(f64::NAN)[0].is_nan());
-        assert!(tanh(f64::INFINITY)[0] == 1.0);
+        let [zero, infinite, nan] = [0.0, f64::INFINITY, f64::NAN].map(T::of);
+        assert_eq!([exp(-infinite), exp(infinite), exp(zero)], [zero, infinite, T::of(1.0)]);
+        assert!(T::of(1.0) / tanh(-zero)[0] == -infinite);
+        assert!([exp(nan), tanh(nan)[0], normal(nan)[0]].into_iter().all(|x| x.f64().is_nan()));
+        assert!(tanh(infinite)[0] == T::of(1.0));
+    }
+
+    #[test]
+    fn agree_with_the_library() {
+        agree::<f64>(f64::EPSILON, f64::MIN_POSITIVE);
+        agree::<f32>(f32::EPSILON.into(), f32::MIN_POSITIVE.into());
     }
 }

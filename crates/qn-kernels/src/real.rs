@@ -1,9 +1,10 @@
 use faer::traits::RealField;
 
+use crate::elementary::Elementary;
 use crate::register::Lanes;
 
 /// f32 or f64: the precision of a product. Sums over microbatches are always f64.
-pub trait Real: RealField + Lanes + Copy + Send + Sync + std::iter::Sum + 'static {
+pub trait Real: RealField + Lanes + Elementary + Copy + Send + Sync + std::iter::Sum + 'static {
     /// Rounds to this precision.
     fn of(x: f64) -> Self;
     /// Exactly this number as a double.

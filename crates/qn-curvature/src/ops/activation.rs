@@ -1,6 +1,7 @@
 //! Elementwise functions: ẏ = φ′(x) ẋ, x̄ = φ′(x) ȳ, and d x̄ = φ′(x) ȳ˙ + φ″(x) ȳ ẋ.
 
-use qn_kernels::{Loop, Real, elementary, wide};
+use qn_kernels::elementary::{self, Elementary};
+use qn_kernels::{Loop, Real, wide};
 use qn_model::Activation;
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
@@ -34,7 +35,7 @@ fn derivatives(f: Activation, x: f64) -> [f64; 3] {
         Activation::GeluTanh => gelu_tanh(x),
         Activation::Silu => silu(x),
         Activation::Sigmoid => sigmoid(x),
-        Activation::Hardsigmoid => scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0),
+        Activation::Hardsigmoid => hardsigmoid(x),
         Activation::Hardswish => hardswish(x),
         Activation::Tanh => tanh(x),
         Activation::Softplus => softplus(x),
@@ -56,35 +57,37 @@ fn derivatives(f: Activation, x: f64) -> [f64; 3] {
 
 /// f(g(x)) from f at g(x) and from g at x.
 #[inline(always)]
-fn chain([f, f1, f2]: [f64; 3], [_, g1, g2]: [f64; 3]) -> [f64; 3] {
+fn chain<T: Real>([f, f1, f2]: [T; 3], [_, g1, g2]: [T; 3]) -> [T; 3] {
     [f, f1 * g1, f2 * g1 * g1 + f1 * g2]
-}
-
-/// f(a x + b) from f at a x + b.
-#[inline(always)]
-fn scaled([f, f1, f2]: [f64; 3], a: f64) -> [f64; 3] {
-    [f, a * f1, a * a * f2]
 }
 
 /// x f(x).
 #[inline(always)]
-fn times_x(x: f64, [f, f1, f2]: [f64; 3]) -> [f64; 3] {
-    [x * f, f + x * f1, 2.0 * f1 + x * f2]
+fn times_x<T: Real>(x: T, [f, f1, f2]: [T; 3]) -> [T; 3] {
+    [x * f, f + x * f1, T::of(2.0) * f1 + x * f2]
 }
 
 #[inline(always)]
-fn clamp(x: f64, low: f64, high: f64) -> [f64; 3] {
+fn clamp<T: Real>(x: T, low: f64, high: f64) -> [T; 3] {
+    let (low, high) = (T::of(low), T::of(high));
     let inside = x > low && x < high;
-    [x.clamp(low, high), f64::from(u8::from(inside)), 0.0]
+    [Elementary::clamp(x, low, high), T::of(f64::from(u8::from(inside))), T::of(0.0)]
+}
+
+#[inline(always)]
+fn hardsigmoid<T: Real>(x: T) -> [T; 3] {
+    let sixth = T::of(1.0 / 6.0);
+    let [f, f1, f2] = clamp(x * sixth + T::of(0.5), 0.0, 1.0);
+    [f, f1 * sixth, f2]
 }
 
 /// 1/(1 + e^-x) and its derivatives.
 #[inline(always)]
-pub(crate) fn sigmoid(x: f64) -> [f64; 3] {
+pub(crate) fn sigmoid<T: Real>(x: T) -> [T; 3] {
     // e^-|x| does not overflow; σ(-x) = 1 - σ(x).
-    let e = elementary::exp(-x.abs());
-    let (s, other) = (1.0 / (1.0 + e), e / (1.0 + e));
-    let (s, other) = if x >= 0.0 { (s, other) } else { (other, s) };
+    let (e, one) = (elementary::exp(-Elementary::abs(x)), T::of(1.0));
+    let (s, other) = (one / (one + e), e / (one + e));
+    let (s, other) = if x >= T::of(0.0) { (s, other) } else { (other, s) };
     [s, s * other, s * other * (other - s)]
 }
 
@@ -95,17 +98,24 @@ pub(crate) fn softplus(x: f64) -> [f64; 3] {
 }
 
 #[inline(always)]
-fn tanh(x: f64) -> [f64; 3] {
+fn tanh<T: Real>(x: T) -> [T; 3] {
     let [t, slope] = elementary::tanh(x);
-    [t, slope, -2.0 * t * slope]
+    [t, slope, T::of(-2.0) * t * slope]
 }
 
 #[inline(always)]
-fn gelu_tanh(x: f64) -> [f64; 3] {
-    let a = (2.0 / std::f64::consts::PI).sqrt();
-    let inner = [a * (x + 0.044715 * x.powi(3)), a * (1.0 + 0.134145 * x * x), a * 0.26829 * x];
+fn gelu_tanh<T: Real>(x: T) -> [T; 3] {
+    let (a, half) = (T::of((2.0 / std::f64::consts::PI).sqrt()), T::of(0.5));
+    // Where the hyperbolic tangent has long become one.
+    let near = Elementary::clamp(x, T::of(-1e6), T::of(1e6));
+    let square = near * near;
+    let inner = [
+        a * (near + T::of(0.044715) * square * near),
+        a * (T::of(1.0) + T::of(0.134145) * square),
+        a * T::of(0.26829) * near,
+    ];
     let [t, t1, t2] = chain(tanh(inner[0]), inner);
-    times_x(x, [0.5 * (1.0 + t), 0.5 * t1, 0.5 * t2])
+    times_x(x, [half * (T::of(1.0) + t), half * t1, half * t2])
 }
 
 fn power(x: f64, p: f64) -> [f64; 3] {
@@ -115,32 +125,34 @@ fn power(x: f64, p: f64) -> [f64; 3] {
 }
 
 #[inline(always)]
-fn gelu(x: f64) -> [f64; 3] {
+fn gelu<T: Real>(x: T) -> [T; 3] {
     let [cdf, density] = elementary::normal(x);
-    [x * cdf, cdf + x * density, (2.0 - x * x) * density]
+    // The density is zero long before.
+    let square = Elementary::clamp(x * x, T::of(0.0), T::of(1e30));
+    [x * cdf, cdf + x * density, (T::of(2.0) - square) * density]
 }
 
 #[inline(always)]
-fn silu(x: f64) -> [f64; 3] {
+fn silu<T: Real>(x: T) -> [T; 3] {
     times_x(x, sigmoid(x))
 }
 
 #[inline(always)]
-fn hardswish(x: f64) -> [f64; 3] {
-    times_x(x, scaled(clamp(x / 6.0 + 0.5, 0.0, 1.0), 1.0 / 6.0))
+fn hardswish<T: Real>(x: T) -> [T; 3] {
+    times_x(x, hardsigmoid(x))
 }
 
 /// φ, φ′ and φ″ in a form that is inlined where it is used, as vector lanes need it.
 trait Function {
-    fn at(&self, x: f64) -> [f64; 3];
+    fn at<T: Real>(&self, x: T) -> [T; 3];
 }
 
-/// Any function.
+/// Any function, in double precision.
 struct Any(Activation);
 
 impl Function for Any {
-    fn at(&self, x: f64) -> [f64; 3] {
-        derivatives(self.0, x)
+    fn at<T: Real>(&self, x: T) -> [T; 3] {
+        derivatives(self.0, x.f64()).map(T::of)
     }
 }
 
@@ -150,7 +162,7 @@ macro_rules! functions {
 
         impl Function for $name {
             #[inline(always)]
-            fn at(&self, x: f64) -> [f64; 3] {
+            fn at<T: Real>(&self, x: T) -> [T; 3] {
                 let Self { $($field),* } = self;
                 $value(x $(, *$field)*)
             }
@@ -209,8 +221,7 @@ impl<T: Real, F: Function> Loop for With<Values<'_, T>, F> {
     fn run(self) {
         let Self(Values { x, y, slopes }, phi) = self;
         for ((x, y), slope) in x.iter().zip(y).zip(slopes) {
-            let [value, first, _] = phi.at(x.f64());
-            (*y, *slope) = (T::of(value), T::of(first));
+            [*y, *slope, _] = phi.at(*x);
         }
     }
 }
@@ -220,7 +231,7 @@ impl<T: Real, F: Function> Loop for With<SecondTerms<'_, T>, F> {
     fn run(self) {
         let Self(SecondTerms { x, ybar, second }, phi) = self;
         for ((second, x), &ybar) in second.iter_mut().zip(x).zip(ybar) {
-            *second = T::of(phi.at(x.f64())[2]) * ybar;
+            *second = phi.at(*x)[2] * ybar;
         }
     }
 }

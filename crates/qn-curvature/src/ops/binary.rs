@@ -12,13 +12,24 @@ use crate::scratch::Scratch;
 pub(crate) struct Pairwise {
     kind: Binary,
     inputs: [Stretched; 2],
-    /// Entries of the output.
+    /// Entries of the output, or of its runs of entries that are read alike.
     len: usize,
+    /// Entries in such a run: all where nothing is stretched.
+    run: usize,
 }
 
 impl Pairwise {
     pub(crate) fn new(kind: Binary, inputs: [&Shape; 2], output: &Shape) -> Self {
-        Self { kind, inputs: inputs.map(|input| Stretched::new(input, output)), len: output.len() }
+        if inputs.iter().all(|input| *input == output) {
+            let whole = Shape::new([]);
+            return Self {
+                kind,
+                inputs: [(); 2].map(|()| Stretched::new(&whole, &whole)),
+                len: 1,
+                run: output.len(),
+            };
+        }
+        Self { kind, inputs: inputs.map(|input| Stretched::new(input, output)), len: output.len(), run: 1 }
     }
 }
 
@@ -51,7 +62,7 @@ fn second<T: Real>(kind: Binary, [x, y]: [T; 2], [xdot, ydot]: [T; 2]) -> [T; 2]
 
 impl<T: Real> Operation<T> for Pairwise {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
-        let m = at.m;
+        let m = at.m * self.run;
         for (entry, out) in y.chunks_exact_mut(m).enumerate() {
             let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m));
             out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = first(self.kind, a, b)[0]);
@@ -67,7 +78,7 @@ impl<T: Real> Operation<T> for Pairwise {
         ydot: &mut [T],
         _: &mut Scratch<T>,
     ) {
-        let m = at.m;
+        let m = at.m * self.run;
         ydot.fill(T::of(0.0));
         for (t, ydot) in ydot.chunks_exact_mut(self.len * m).enumerate() {
             for (i, xdot) in tangents.x.iter().enumerate() {
@@ -101,11 +112,15 @@ impl<T: Real> Operation<T> for Pairwise {
         to: &mut Cotangents<'_, T>,
         _: &mut Scratch<T>,
     ) {
-        let (m, reads) = (at.m, self.reads_inputs());
+        let (m, reads) = (at.m * self.run, self.reads_inputs());
         for (i, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
             let blocks = xbar.chunks_exact_mut(self.inputs[i].len * m).zip(ybar.chunks_exact(self.len * m));
             for (xbar, ybar) in blocks {
+                if self.kind == Binary::Add && self.len == self.inputs[i].len {
+                    xbar.copy_from_slice(ybar);
+                    continue;
+                }
                 self.inputs[i].collect(xbar, m, |entry, s| {
                     let ybar = ybar[entry * m + s];
                     match self.kind {
@@ -134,7 +149,7 @@ impl<T: Real> Operation<T> for Pairwise {
             self.vjp(at, saved, (ybardot, tangents.b), to, scratch);
             return;
         }
-        let m = at.m;
+        let m = at.m * self.run;
         for (i, xbar) in to.x.iter_mut().enumerate() {
             let Some(xbar) = xbar else { continue };
             for (t, xbar) in xbar.chunks_exact_mut(self.inputs[i].len * m).enumerate() {

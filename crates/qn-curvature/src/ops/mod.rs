@@ -65,7 +65,9 @@ pub(crate) fn resolve<T: Real>(
     let windows = |window| Windows { input: x[0].image(), output: y.image(), window };
     let found: Box<dyn Operation<T>> = match &node.op {
         Op::Linear { .. } => Box::new(Linear::new(x[0], &y)),
-        Op::Conv { window, groups, .. } => return Ok(convolution([x[0].image(), y.image()], *window, *groups)),
+        Op::Conv { window, groups, .. } => {
+            return Ok(convolution([x[0].image(), y.image()], *window, *groups));
+        }
         Op::ConvTranspose { window, groups, .. } => {
             Box::new(conv_transpose::ConvTranspose::new(x[0].image(), y.image(), *window, *groups))
         }
@@ -122,11 +124,7 @@ pub(crate) fn resolve<T: Real>(
 }
 
 /// A convolution by the kernel that is the fastest for its sizes.
-fn convolution<T: Real>(
-    [input, output]: [Image; 2],
-    window: Window,
-    groups: usize,
-) -> Box<dyn Operation<T>> {
+fn convolution<T: Real>([input, output]: [Image; 2], window: Window, groups: usize) -> Box<dyn Operation<T>> {
     if Winograd::fits([input.channels, output.channels], window, groups) {
         Box::new(Winograd::new(input, output, window))
     } else if output.channels / groups < MATRIX_OUTPUTS {

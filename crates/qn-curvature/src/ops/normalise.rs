@@ -77,11 +77,7 @@ impl<T: Real> Operation<T> for Normalise {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let m = at.m;
         let (mut unit, mut r) = (scratch.take(y.len()), scratch.take(self.standard.groups.count(m)));
-        for strip in self.standard.groups.strips(m) {
-            let inverse = self.standard.statistics(strip, at.x[0], &mut unit);
-            let r = strip.of_lines_mut(&mut r);
-            r.copy_from_slice(&inverse[..r.len()]);
-        }
+        self.standard.all_statistics(at.x[0], [&mut unit, &mut r], m);
         let bias = self.bias.map(|i| at.theta[i]);
         let row = self.standard.row(m);
         for (k, (y, unit)) in y.chunks_exact_mut(row).zip(unit.chunks_exact(row)).enumerate() {
@@ -178,13 +174,8 @@ impl<T: Real> Operation<T> for Normalise {
 
     fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         let [mut means, mut along] = [(); 2].map(|()| scratch.take(self.standard.groups.count(at.m)));
-        for strip in self.standard.groups.strips(at.m) {
-            let found = self.standard.means(strip, &saved.reals[0], self.weight(at), ybar);
-            for (to, from) in [&mut means, &mut along].into_iter().zip(found) {
-                let to = strip.of_lines_mut(to);
-                to.copy_from_slice(&from[..to.len()]);
-            }
-        }
+        let of = (saved.reals[0].as_slice(), self.weight(at), ybar);
+        self.standard.all_means(of, [&mut means, &mut along], at.m);
         saved.reals.extend([means, along]);
     }
 

@@ -49,9 +49,7 @@ pub(super) fn in_memory(op: &Op, input: &Laid) -> Op {
         Op::Slice { axis, start, end, step } => {
             Op::Slice { axis: input.place(*axis), start: *start, end: *end, step: *step }
         }
-        Op::IndexSelect { axis, index } => {
-            Op::IndexSelect { axis: input.place(*axis), index: index.clone() }
-        }
+        Op::IndexSelect { axis, index } => Op::IndexSelect { axis: input.place(*axis), index: index.clone() },
         Op::Pad { amounts, value } => {
             let mut moved = amounts.clone();
             amounts.iter().enumerate().for_each(|(axis, amount)| moved[input.place(axis)] = *amount);

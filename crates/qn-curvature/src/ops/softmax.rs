@@ -23,7 +23,7 @@ pub(super) fn probabilities<T: Real>(strip: Strip, len: usize, x: &[T], p: &mut 
     for k in 0..len {
         let pairs = strip.row_mut(p, k).iter_mut().zip(strip.row(x, k));
         for ((p, &x), (&most, sum)) in pairs.zip(largest.iter().zip(&mut sums)) {
-            *p = T::of(elementary::exp((x - most).f64()));
+            *p = elementary::exp(x - most);
             *sum += *p;
         }
     }

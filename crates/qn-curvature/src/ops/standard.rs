@@ -12,7 +12,7 @@
 //! left out as in P. ẋ comes with one factor r and the result has another, so that neither r² nor σ² takes part,
 //! however small or large they are.
 
-use qn_kernels::Real;
+use qn_kernels::{Real, wide};
 
 use super::lines::{Across, Lines, Strip, WIDTH};
 use crate::operation::Saved;
@@ -43,9 +43,21 @@ impl Standard {
         self.groups.behind * m
     }
 
+    /// x̂ everywhere, and 1/σ of every group.
+    pub(super) fn all_statistics<T: Real>(&self, x: &[T], [unit, r]: [&mut [T]; 2], m: usize) {
+        wide(|| {
+            for strip in self.groups.strips(m) {
+                let inverse = self.statistics(strip, x, unit);
+                let r = strip.of_lines_mut(r);
+                r.copy_from_slice(&inverse[..r.len()]);
+            }
+        });
+    }
+
     /// x̂ on a strip, and 1/σ. In double precision, relative to the first entry and to the largest |x - μ|: a group of
     /// equal entries has a variance of exactly zero, and no square leaves the range.
-    pub(super) fn statistics<T: Real>(&self, strip: Strip, x: &[T], unit: &mut [T]) -> Across<T> {
+    #[inline(always)]
+    fn statistics<T: Real>(&self, strip: Strip, x: &[T], unit: &mut [T]) -> Across<T> {
         let (len, n) = (self.groups.len, self.groups.len as f64);
         let mut centre = [[0.0; WIDTH]; 2];
         let [first, mean] = &mut centre;
@@ -80,17 +92,31 @@ impl Standard {
         sigma.map(|sigma| T::of(1.0 / sigma))
     }
 
-    /// Means of w d, zero if the mean is not subtracted, and of x̂ w d, over the groups of a strip.
-    pub(super) fn means<T: Real>(
+    /// Means of w d and of x̂ w d as [`Self::means`] has them, of every group.
+    pub(super) fn all_means<T: Real>(
         &self,
-        strip: Strip,
-        unit: &[T],
-        w: Option<&[T]>,
-        d: &[T],
-    ) -> [Across<T>; 2] {
+        (unit, w, d): (&[T], Option<&[T]>, &[T]),
+        to: [&mut [T]; 2],
+        m: usize,
+    ) {
+        let [means, along] = to;
+        wide(|| {
+            for strip in self.groups.strips(m) {
+                let found = self.means(strip, unit, w, d);
+                for (to, from) in [&mut *means, &mut *along].into_iter().zip(found) {
+                    let to = strip.of_lines_mut(to);
+                    to.copy_from_slice(&from[..to.len()]);
+                }
+            }
+        });
+    }
+
+    /// Means of w d, zero if the mean is not subtracted, and of x̂ w d, over the groups of a strip.
+    #[inline(always)]
+    fn means<T: Real>(&self, strip: Strip, unit: &[T], w: Option<&[T]>, d: &[T]) -> [Across<T>; 2] {
         let (mut means, mut along) = ([T::of(0.0); WIDTH], [T::of(0.0); WIDTH]);
         for k in 0..self.groups.len {
-            let w = w.map_or(T::of(1.0), |w| w[self.place(strip.block, k)]);
+            let w = weight(w, self.place(strip.block, k));
             let (d, unit) = (strip.row(d, k), strip.row(unit, k));
             means.iter_mut().zip(d).for_each(|(mean, &d)| *mean += w * d);
             along
@@ -113,19 +139,22 @@ impl Standard {
         m: usize,
     ) {
         let (unit, r) = (&saved.reals[0], &saved.reals[1]);
-        for strip in self.groups.strips(m) {
-            let [means, along] = self.means(strip, unit, before, d);
-            for k in 0..self.groups.len {
-                let place = self.place(strip.block, k);
-                let [before, after] = [before, after].map(|w| w.map_or(T::of(1.0), |w| w[place]));
-                let (d, unit, r) = (strip.row(d, k), strip.row(unit, k), strip.of_lines(r));
-                let all = d.iter().zip(unit).zip(r).zip(means.iter().zip(&along));
-                for (o, (((&d, &unit), &r), (&mean, &along))) in strip.row_mut(out, k).iter_mut().zip(all) {
-                    let value = (before * d - mean - unit * along) * r * after;
-                    *o = if adds { *o + value } else { value };
+        wide(|| {
+            for strip in self.groups.strips(m) {
+                let [means, along] = self.means(strip, unit, before, d);
+                for k in 0..self.groups.len {
+                    let place = self.place(strip.block, k);
+                    let [before, after] = [weight(before, place), weight(after, place)];
+                    let (d, unit, r) = (strip.row(d, k), strip.row(unit, k), strip.of_lines(r));
+                    let all = d.iter().zip(unit).zip(r).zip(means.iter().zip(&along));
+                    for (o, (((&d, &unit), &r), (&mean, &along))) in strip.row_mut(out, k).iter_mut().zip(all)
+                    {
+                        let value = (before * d - mean - unit * along) * r * after;
+                        *o = if adds { *o + value } else { value };
+                    }
                 }
             }
-        }
+        });
     }
 
     /// What ẋ adds to the derivatives of x̄ and w̄, for one tangent.
@@ -137,23 +166,31 @@ impl Standard {
         m: usize,
     ) {
         let (unit, r) = (&saved.reals[0], &saved.reals[1]);
-        for strip in self.groups.strips(m) {
-            let [mut means, mut along] = self.means(strip, unit, None, xdot);
-            for across in [&mut means, &mut along] {
-                across.iter_mut().zip(strip.of_lines(r)).for_each(|(x, &r)| *x *= r);
-            }
-            let dots = Dots { strip, means, along };
-            if let Some(wbar) = &mut wbar {
-                for k in 0..self.groups.len {
-                    wbar[self.place(strip.block, k)] += dots.against(saved, ybar, xdot, k);
+        wide(|| {
+            for strip in self.groups.strips(m) {
+                let [mut means, mut along] = self.means(strip, unit, None, xdot);
+                for across in [&mut means, &mut along] {
+                    across.iter_mut().zip(strip.of_lines(r)).for_each(|(x, &r)| *x *= r);
+                }
+                let dots = Dots { strip, means, along };
+                if let Some(wbar) = &mut wbar {
+                    for k in 0..self.groups.len {
+                        wbar[self.place(strip.block, k)] += dots.against(saved, ybar, xdot, k);
+                    }
+                }
+                if let Some(xbar) = &mut xbar {
+                    let factor = |k| weight(w, self.place(strip.block, k));
+                    dots.second_order(saved, self.groups.len, factor, (ybar, xdot), xbar);
                 }
             }
-            if let Some(xbar) = &mut xbar {
-                let factor = |k| w.map_or(T::of(1.0), |w| w[self.place(strip.block, k)]);
-                dots.second_order(saved, self.groups.len, factor, (ybar, xdot), xbar);
-            }
-        }
+        });
     }
+}
+
+/// A weight, or one where there are none.
+#[inline(always)]
+fn weight<T: Real>(w: Option<&[T]>, place: usize) -> T {
+    w.map_or(T::of(1.0), |w| w[place])
 }
 
 /// Mean r ẋ and q of the groups of a strip.
@@ -165,7 +202,7 @@ struct Dots<T> {
 
 impl<T: Real> Dots<T> {
     /// e of the entries k of the groups.
-    #[inline]
+    #[inline(always)]
     fn centred(&self, saved: &Saved<T>, xdot: &[T], k: usize) -> Across<T> {
         let r = self.strip.of_lines(&saved.reals[1]);
         let mut e = [T::of(0.0); WIDTH];
@@ -175,6 +212,7 @@ impl<T: Real> Dots<T> {
     }
 
     /// Σ ȳ (e - x̂ q) over the entries k of the groups.
+    #[inline(always)]
     fn against(&self, saved: &Saved<T>, ybar: &[T], xdot: &[T], k: usize) -> T {
         let mut e = self.centred(saved, xdot, k);
         let all = self.strip.row(&saved.reals[0], k).iter().zip(&self.along);
@@ -184,7 +222,7 @@ impl<T: Real> Dots<T> {
     }
 
     /// c of the entries k of the groups.
-    #[inline]
+    #[inline(always)]
     fn weighted(&self, saved: &Saved<T>, w: T, ybar: &[T], k: usize) -> Across<T> {
         let mut c = [T::of(0.0); WIDTH];
         let all = self.strip.row(ybar, k).iter().zip(self.strip.of_lines(&saved.reals[2]));
@@ -193,6 +231,7 @@ impl<T: Real> Dots<T> {
     }
 
     /// x̄ -= r (q c + a e + x̂ (mean (c e) - 3 q a)); `w` gives the weights.
+    #[inline(always)]
     fn second_order(
         &self,
         saved: &Saved<T>,
