@@ -313,7 +313,7 @@ mod tests {
         let mask = (0..30).map(|i| i % 4 != 1).collect();
         let slice = Op::Slice { axis: 1, start: 0, end: 4, step: 2 };
         let all: [&[Op]; 15] = [
-            &[linear.clone()],
+            &[linear.clone(), Op::Activation(Activation::Softplus)],
             &[Op::RmsNorm { weight: None, axes: 1, eps: 0.1 }, linear.clone(), Op::Permute(vec![1, 0, 2])],
             &[norm.clone(), Op::Activation(Activation::Silu)],
             &[Op::LayerNorm { weight: None, bias: None, axes: 2, eps: 0.1 }],
