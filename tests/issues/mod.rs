@@ -4,11 +4,14 @@
 
 mod checkpoints;
 mod data_files;
+mod energy;
+mod hierarchy;
 mod numbers;
 mod outputs;
 mod own_data;
 mod runs;
 mod series;
+mod shape;
 mod spectra;
 mod streams;
 mod subjects;

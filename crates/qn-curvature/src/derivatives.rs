@@ -58,6 +58,39 @@ impl Derivatives {
         }
     }
 
+    /// The network's outputs for each sample: [`Curvature::outputs`].
+    ///
+    /// # Errors
+    /// A number is not finite.
+    pub fn outputs(&self) -> Result<Vec<f64>, CurvatureError> {
+        match self {
+            Self::Double(c) => c.outputs(),
+            Self::Single(c) => c.outputs(),
+        }
+    }
+
+    /// y = J x for tangents of the parameters, P × b, and of the outputs: [`Curvature::jvp`].
+    ///
+    /// # Errors
+    /// Sizes do not agree, or a number in x or in the result is not finite.
+    pub fn jvp<S: Real>(&self, x: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), CurvatureError> {
+        match self {
+            Self::Double(c) => c.jvp(x, y),
+            Self::Single(c) => c.jvp(x, y),
+        }
+    }
+
+    /// y = Jᵀ u for cotangents of the outputs and of the parameters, P × b: [`Curvature::vjp`].
+    ///
+    /// # Errors
+    /// Sizes do not agree, or a number in u or in the result is not finite.
+    pub fn vjp<S: Real>(&self, u: MatRef<'_, S>, y: MatMut<'_, S>) -> Result<(), CurvatureError> {
+        match self {
+            Self::Double(c) => c.vjp(u, y),
+            Self::Single(c) => c.vjp(u, y),
+        }
+    }
+
     /// y = A x for a block of vectors, P × b each, of one of the matrices: [`Curvature::product`].
     ///
     /// # Errors

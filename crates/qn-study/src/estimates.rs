@@ -252,7 +252,7 @@ pub(crate) fn residual_ratio(
 }
 
 /// The parameters of each layer: those whose names differ after the last dot only.
-fn layers(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
+pub(crate) fn layers(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
     let mut layers: Vec<(String, Range<usize>)> = Vec::new();
     for param in layout.params() {
         let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);

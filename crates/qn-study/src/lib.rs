@@ -21,23 +21,28 @@ mod batches;
 mod chance;
 mod checkpoints;
 mod eigen;
+mod energy;
 mod error;
 mod estimates;
 mod experiment;
 mod export;
 mod figure;
 mod full;
+mod hierarchy;
 mod memory;
 mod operator;
 mod output;
 mod overlap;
 mod page;
+mod power_law;
 mod problem;
 mod recipe;
 mod registry;
 mod report;
 mod request;
 mod series;
+mod shape;
+mod softmax_parts;
 mod statistics;
 mod storage;
 mod subspace;
@@ -48,14 +53,17 @@ pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use chance::RandomAssigned;
 pub use checkpoints::is_series;
 pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
+pub use energy::{EnergyReport, EnergyRequest, energy};
 pub use error::StudyError;
 pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, density, trace};
 pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Summary, Validation};
 pub use export::{ExportRequest, Exported, export};
 pub use figure::{FigureName, FigureRequest, figure};
+pub use hierarchy::{HierarchyPart, HierarchyReport, HierarchyRequest, hierarchy};
 pub use output::{Report, claim, to_json, write};
 pub use overlap::{Gradients, OverlapRequest, overlap};
 pub use page::{PageRequest, claim_page, page, write_page};
+pub use power_law::PowerLaw;
 pub use recipe::{EMBEDDED_NETWORKS, EigenRecipe, PaperNumbers, Recipe, RecipeRun, TrackRecipe};
 pub use registry::{AnyReport, KINDS, ReportKind, markdown_table};
 pub use report::{
@@ -64,6 +72,10 @@ pub use report::{
 };
 pub use request::{Dtype, Matrix, ProblemRequest};
 pub use series::{Asked, Point, SeriesPoint, SeriesReport, SeriesRequest, series};
+pub use shape::{
+    EffectiveDimension, Gap, GapAtClasses, ShapeReport, ShapeRequest, SpectrumComparison, SpectrumShape,
+    shape,
+};
 pub use statistics::{Spread, median};
 pub use storage::Storage;
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

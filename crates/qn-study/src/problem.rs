@@ -131,6 +131,11 @@ impl Problem {
         })
     }
 
+    /// The loss.
+    pub(crate) fn loss(&self) -> LossKind {
+        self.loss
+    }
+
     /// Derivatives of this network over some of the samples.
     pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
         derivatives(&self.target, indices, dtype, &self.options)

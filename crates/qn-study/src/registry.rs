@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::StudyError;
 use crate::batches::BatchesReport;
+use crate::energy::EnergyReport;
 use crate::experiment::ExperimentReport;
 use crate::figure::FigureName;
+use crate::hierarchy::HierarchyReport;
 use crate::output::Report;
 use crate::page::sections;
 use crate::report::{
@@ -18,6 +20,7 @@ use crate::report::{
     check_version, read_any,
 };
 use crate::series::SeriesReport;
+use crate::shape::ShapeReport;
 use crate::track::TrackReport;
 
 /// A kind of report.
@@ -90,6 +93,11 @@ kinds! {
         ],
         figures &[(FigureName::Spectrum, "Every eigenvalue, in bins of a tenth of a decade.")],
         section sections::full_spectrum;
+    Shape(ShapeReport): "of full spectra: effective dimensions, stable rank, participation ratio, the widest gaps and that \
+            behind &#955;_C, the power law through the tail with its goodness, and how far spectra are apart",
+        beside &[],
+        figures &[(FigureName::Shape, "The line is the power law that comes nearest to the tail.")],
+        section sections::shape;
     Overlap(OverlapReport): "every snapshot's class gradients against the eigenvectors",
         beside &[],
         figures &[
@@ -98,6 +106,11 @@ kinds! {
             (FigureName::Singular, "At the last snapshot. What lies below the tolerance does not count."),
         ],
         section sections::overlap;
+    Energy(EnergyReport): "where the gradient and the class gradients lie among the eigenvectors, and the layers in each of \
+            them",
+        beside &[],
+        figures &[(FigureName::Energy, "A direction that knows nothing of the eigenvectors has j/P in the first j.")],
+        section sections::energy;
     Density(DensityReport): "the smoothed density of all eigenvalues, with standard errors, and its quadrature's nodes",
         beside &[],
         figures &[(FigureName::Density, "By stochastic Lanczos quadrature.")],
@@ -110,6 +123,10 @@ kinds! {
         beside &[],
         figures &[],
         section sections::decompose;
+    Hierarchy(HierarchyReport): "how G is made of classes, pairs of classes and samples, and where the class gradients lie in it",
+        beside &[],
+        figures &[(FigureName::Hierarchy, "Papyan's parts: outliers of G are those of its means over classes and pairs of classes.")],
+        section sections::hierarchy;
     Track(TrackReport): "at every checkpoint: top eigenvalues, curvature inside and outside the class gradients' span, λ_k, \
             F beside H, where the gradient lies",
         beside &[],

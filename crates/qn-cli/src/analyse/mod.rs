@@ -2,13 +2,16 @@
 
 mod batches;
 mod eigen;
+mod energy;
 mod estimates;
+mod hierarchy;
 mod inspect;
 mod overlap;
 mod pictures;
 mod problem;
 mod reference;
 mod reproduce;
+mod shape;
 mod tables;
 mod track;
 
@@ -17,12 +20,15 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use batches::BatchesArgs;
 use eigen::EigenArgs;
+use energy::EnergyArgs;
 use estimates::{DecomposeArgs, DensityArgs, TraceArgs};
+use hierarchy::HierarchyArgs;
 use inspect::InspectArgs;
 use overlap::OverlapArgs;
 use pictures::{ExportArgs, FigureArgs, PageArgs};
 use reference::ReferenceArgs;
 use reproduce::ReproduceArgs;
+use shape::ShapeArgs;
 use track::TrackArgs;
 
 use crate::errors;
@@ -59,6 +65,11 @@ enum Command {
   qn-analyse eigen --checkpoint lenet.pth --arch lenet --data cifar10 --json -
   qn-analyse eigen runs/lenet --full --vectors 30 --samples 5000 --dtype f32 --tol 1e-4")]
     Eigen(Box<EigenArgs>),
+    /// Where the gradient, the class gradients and the layers lie among the eigenvectors that `eigen` found.
+    #[command(after_help = "Examples:
+  qn-analyse energy runs/lenet
+  qn-analyse figure energy runs/lenet -o energy.svg")]
+    Energy(EnergyArgs),
     /// Smoothed density of all eigenvalues, by stochastic Lanczos quadrature.
     #[command(after_help = "Example:
   qn-analyse density runs/lenet --samples 500 --dtype f32")]
@@ -79,6 +90,17 @@ enum Command {
     #[command(after_help = "Example:
   qn-analyse decompose runs/lenet --samples 500 --dtype f32")]
     Decompose(DecomposeArgs),
+    /// How G is made of classes, pairs of classes and samples (Papyan's hierarchy), and where the class gradients lie.
+    #[command(after_help = "Examples:
+  qn-analyse hierarchy runs/lenet --samples 1000
+  qn-analyse figure hierarchy runs/lenet -o hierarchy.svg")]
+    Hierarchy(HierarchyArgs),
+    /// Effective dimensions, gaps and the power law of spectra that `eigen --full` found.
+    #[command(after_help = "Examples:
+  qn-analyse shape runs/lenet
+  qn-analyse shape runs/fig4/sgd runs/fig4/qn
+  qn-analyse figure shape runs/fig4/sgd runs/fig4/qn -o shape.svg")]
+    Shape(ShapeArgs),
     /// Class gradients of every snapshot against the top eigenvectors.
     #[command(after_help = "Examples:
   qn-analyse overlap runs/lenet
@@ -136,11 +158,14 @@ impl Cli {
         let code = |converged| if converged { 0 } else { NOT_CONVERGED };
         match self.command {
             Command::Eigen(args) => eigen::run(&args, interrupt).map(code),
+            Command::Energy(args) => energy::run(&args, interrupt).map(|()| 0),
             Command::Density(args) => estimates::run_density(&args, interrupt).map(|()| 0),
             Command::Trace(args) => estimates::run_trace(&args, interrupt).map(|()| 0),
             Command::Decompose(args) => estimates::run_decompose(&args, interrupt).map(|()| 0),
             Command::Track(args) => track::run(&args, interrupt).map(|()| 0),
             Command::Batches(args) => batches::run(&args, interrupt).map(|()| 0),
+            Command::Hierarchy(args) => hierarchy::run(&args, interrupt).map(code),
+            Command::Shape(args) => shape::run(&args, interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args, interrupt).map(|()| 0),
             Command::Reproduce(args) => reproduce::run(&args, interrupt).map(code),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),

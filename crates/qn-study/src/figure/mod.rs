@@ -1,11 +1,14 @@
 //! Figures of runs and reports, as .svg or .png.
 
 mod draw;
+mod energy;
+mod hierarchy;
 mod overlaps;
 mod panel;
 #[cfg(feature = "png")]
 mod png;
 mod series;
+mod shape;
 mod source;
 mod spectra;
 mod ticks;
@@ -51,6 +54,8 @@ pub enum FigureName {
     Eigenvalues,
     /// Counts of all eigenvalues of full_spectrum.json.
     Spectrum,
+    /// All positive eigenvalues of full_spectrum.json by rank, with the power law of shape.json.
+    Shape,
     /// The smoothed density of density.json.
     Density,
     /// Class gradients against eigenvectors, of overlap.json, at one step.
@@ -59,8 +64,12 @@ pub enum FigureName {
     Overlap,
     /// Principal angles at the last step.
     Angles,
+    /// Shares of the gradient and the class gradients in the first eigenvectors, and the layers in each, of energy.json.
+    Energy,
     /// Singular values of [V, E] with the rank's tolerance.
     Singular,
+    /// The eigenvalues of G and of its parts by classes, of hierarchy.json.
+    Hierarchy,
     /// Training loss and test accuracy, of runs or of experiment.json.
     Training,
     /// lambda_k and |c_k| over the steps of a quasi-Newton run.
@@ -122,11 +131,14 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
     match name {
         FigureName::Eigenvalues => spectra::eigenvalues(sources),
         FigureName::Spectrum => spectra::spectrum(sources),
+        FigureName::Shape => shape::shape(sources),
         FigureName::Density => spectra::density(sources),
         FigureName::Cosines => overlaps::cosines(sources, step),
         FigureName::Overlap => overlaps::overlap(sources),
         FigureName::Angles => overlaps::angles(sources),
+        FigureName::Energy => energy::energy(sources),
         FigureName::Singular => overlaps::singular(sources),
+        FigureName::Hierarchy => hierarchy::hierarchy(sources),
         FigureName::Training => training::training(sources, only),
         FigureName::Lambda => training::lambda(sources),
         FigureName::Stability => training::stability(sources),

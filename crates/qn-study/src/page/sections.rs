@@ -5,10 +5,13 @@ use qn_spectrum::Estimate;
 use serde_json::{Value, json};
 
 use crate::batches::BatchesReport;
+use crate::energy::EnergyReport;
+use crate::hierarchy::HierarchyReport;
 use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
 use crate::series::SeriesReport;
+use crate::shape::{GapAtClasses, ShapeReport};
 use crate::statistics::Spread;
 use crate::track::TrackReport;
 
@@ -74,6 +77,80 @@ pub(crate) fn overlap(overlap: &OverlapReport) -> Markup {
             }
         }
         (slider(overlap))
+    }
+}
+
+/// How much of the gradients is in the eigenvectors.
+pub(crate) fn energy(energy: &EnergyReport) -> Markup {
+    let k = energy.eigenvalues.len();
+    let percent = |shares: &[f64]| format!("{:.1} %", 100.0 * shares.iter().sum::<f64>());
+    html! {
+        p {
+            "The " (k) " eigenvectors hold " strong { (percent(&energy.gradient)) } " of the gradient's square"
+            @if let Some(mean) = energy.mean_class_gradient() {
+                " and " (percent(&mean)) " of a class gradient's (mean over classes)"
+            }
+            "; of a random direction it would be " (format!("{:.2} %", 100.0 * k as f64 * energy.random_share)) "."
+        }
+    }
+}
+
+/// How many dimensions a spectrum has, in several ways.
+pub(crate) fn shape(report: &ShapeReport) -> Markup {
+    html! {
+        @for spectrum in &report.spectra {
+            p {
+                (spectrum.name) ": stable rank " (format!("{:.2}", spectrum.stable_rank)) ", participation ratio "
+                (format!("{:.2}", spectrum.participation_ratio)) ", effective rank "
+                (format!("{:.1}", spectrum.effective_rank)) "; "
+                @for dimension in &spectrum.effective_dimensions {
+                    (format!("{:.1}", dimension.dimension)) " dimensions at alpha " (dimension.alpha) ", "
+                }
+                "a share of " (format!("{:.4}", spectrum.negative_share)) " of the sum of |lambda| negative."
+                @if let Some(GapAtClasses { gap, wider, of }) = &spectrum.gap_at_classes {
+                    " Behind lambda_" (gap.index) " is a gap of " (format!("{:.3}", gap.ratio)) ": " (wider) " of the first "
+                    (of) " are wider."
+                }
+                @if let Some(law) = &spectrum.tail {
+                    " The largest " (law.values) " come nearest to a density as lambda^-"
+                    (format!("{:.3} ± {:.3}", law.exponent, law.standard_error)) ", with a distance of "
+                    (format!("{:.3}", law.distance))
+                    @if let Some(p) = law.p_value { " (" (format!("{:.0} %", 100.0 * p)) " of random data by that law fit no better)" }
+                    "."
+                }
+            }
+        }
+    }
+}
+
+/// The parts of G, and what of the class gradients is in them.
+pub(crate) fn hierarchy(report: &HierarchyReport) -> Markup {
+    let parts = [
+        ("G", &report.whole),
+        ("G_0", &report.own_class),
+        ("G_1", &report.class),
+        ("G_2", &report.cross_class),
+        ("G_3", &report.within_class),
+    ];
+    let top = report.classes.min(report.in_class_means.len());
+    let mean = |shares: &[f64]| format!("{:.3}", shares[..top].iter().sum::<f64>() / top as f64);
+    html! {
+        table {
+            thead { tr { th { "part" } th { "trace" } th { "largest eigenvalue" } } }
+            tbody {
+                @for (name, part) in parts {
+                    tr { td { (name) } td { (with_error(part.trace)) } td { (format!("{:.6}", part.eigenvalues[0])) } }
+                }
+            }
+        }
+        p {
+            "The first " (top) " eigenvectors of G have on average " strong { (mean(&report.in_class_means)) }
+            " of their square in the span of the classes' means g_c, " (mean(&report.in_cross_class_means))
+            " in that of the means of pairs, and " (mean(&report.in_class_gradients))
+            " in that of the class gradients; a random direction has "
+            (format!("{:.4}, {:.4} and {:.4}", report.random_shares[0], report.random_shares[1], report.random_shares[2]))
+            "."
+        }
     }
 }
 

@@ -1,0 +1,61 @@
+//! Figures of gradients and layers among the eigenvectors.
+
+use anyhow::Result;
+
+use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Reference, Series};
+use super::source::Source;
+use crate::energy::EnergyReport;
+
+/// Eigenvectors whose layers are shown.
+const SHOWN: usize = 20;
+
+/// Shares in the first j eigenvectors beside those of a random direction, and below the layers of the first few.
+pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
+    let (mut series, mut references, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+    for source in sources {
+        let report: EnergyReport = source.report()?;
+        let mut add = |name: &str, shares: &[f64]| {
+            let name = if sources.len() == 1 { name.to_owned() } else { format!("{}: {name}", source.label) };
+            series.push(Series { name, points: cumulative(shares), mark: Mark::Line });
+        };
+        add("gradient", &report.gradient);
+        if let Some(mean) = report.mean_class_gradient() {
+            add("class gradients, mean", &mean);
+        }
+        add("random direction", &vec![report.random_share; report.eigenvalues.len()]);
+        let classes = report.class_gradients.len();
+        let name = format!("C = {classes} classes");
+        if classes > 0 && references.iter().all(|r: &Reference| r.name != name) {
+            references.push(Reference { name, at: At::X(classes as f64) });
+        }
+        layers.push(Panel::Matrix(Matrix {
+            title: format!("{}: mass of each eigenvector in {}", source.label, report.layers.join(", ")),
+            rows: "eigenvector",
+            columns: "layer",
+            framed: report.layer_masses.iter().take(SHOWN).map(|masses| largest(masses)).collect(),
+            entries: report.layer_masses.into_iter().take(SHOWN).collect(),
+        }));
+    }
+    let chart = Chart {
+        title: "Share of the squared norm in the first j eigenvectors".into(),
+        x: Axis::log("j"),
+        y: Axis::log("share"),
+        series,
+        references,
+    };
+    Ok(std::iter::once(Panel::Chart(chart)).chain(layers).collect())
+}
+
+/// Sums of the first 1, 2, ..
+fn cumulative(shares: &[f64]) -> Vec<(f64, f64)> {
+    let mut sum = 0.0;
+    let add = |(j, share): (usize, &f64)| {
+        sum += share;
+        (j as f64 + 1.0, sum)
+    };
+    shares.iter().enumerate().map(add).collect()
+}
+
+fn largest(masses: &[f64]) -> Option<usize> {
+    (0..masses.len()).max_by(|&a, &b| masses[a].total_cmp(&masses[b]))
+}
