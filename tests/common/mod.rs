@@ -20,6 +20,22 @@ impl Sandbox {
         self.0.path().join(name)
     }
 
+    /// Writes a network of 235 parameters for the digits: 64 · 3 + 3 of layer a, 3 · 10 + 10 of layer b.
+    pub(crate) fn small_network(&self, name: &str) {
+        let layers = r#"
+            name = "small"
+            input = [1, 8, 8]
+            classes = 10
+            layers = [
+                { type = "flatten" },
+                { type = "linear", name = "a", out_features = 3 },
+                { type = "tanh" },
+                { type = "linear", name = "b", out_features = 10 },
+            ]
+        "#;
+        std::fs::write(self.path(name), layers).unwrap();
+    }
+
     /// What a JSON file holds.
     pub(crate) fn json(&self, name: &str) -> serde_json::Value {
         crate::reports::json(&self.path(name))

@@ -9,12 +9,7 @@ fn numbers(value: &serde_json::Value) -> Vec<f64> {
 #[test]
 fn all_eigenvectors_hold_all_of_a_gradient() {
     let sandbox = Sandbox::new();
-    std::fs::write(
-        sandbox.path("net.toml"),
-        "name = \"small\"\nlayers = [\n  { type = \"flatten\" },\n  { type = \"linear\", name = \"a\", out_features = 3 },\n  \
-         { type = \"tanh\" },\n  { type = \"linear\", name = \"b\", out_features = 10 },\n]\n",
-    )
-    .unwrap();
+    sandbox.small_network("net.toml");
     let train = "--arch net.toml --data digits --lr 0.05 --steps 6 --samples 100 --batch-size 50 --out run";
     let out = sandbox.train(&train.split(' ').collect::<Vec<_>>());
     assert_eq!(out.code, 0, "{}", out.stderr);
@@ -23,7 +18,6 @@ fn all_eigenvectors_hold_all_of_a_gradient() {
         assert_eq!(out.code, 0, "{command}: {}", out.stderr);
         out.stdout
     };
-    // 64 · 3 + 3 + 3 · 10 + 10 parameters.
     run("eigen run --full --vectors all --samples 60");
     let table = run("energy run");
     assert!(

@@ -7,12 +7,7 @@ fn numbers(value: &serde_json::Value) -> Vec<f64> {
 }
 
 fn trained(sandbox: &Sandbox) {
-    std::fs::write(
-        sandbox.path("net.toml"),
-        "name = \"small\"\nlayers = [\n  { type = \"flatten\" },\n  { type = \"linear\", name = \"a\", out_features = 3 },\n  \
-         { type = \"tanh\" },\n  { type = \"linear\", name = \"b\", out_features = 10 },\n]\n",
-    )
-    .unwrap();
+    sandbox.small_network("net.toml");
     let train = "--arch net.toml --data digits --lr 0.05 --steps 20 --samples 100 --batch-size 50 --out run";
     let out = sandbox.train(&train.split(' ').collect::<Vec<_>>());
     assert_eq!(out.code, 0, "{}", out.stderr);
