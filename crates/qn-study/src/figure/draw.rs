@@ -233,17 +233,24 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
         .y_label_area_size(68)
         .build_cartesian_2d(0.0..n as f64, m as f64..0.0)
         .map_err(failed)?;
-    let index = |place: f64, count: usize, first: usize| {
-        let at = place.floor() as usize;
-        if at < count { (at + first).to_string() } else { String::new() }
+    // A tick between two entries has no label.
+    let entry = |place: f64, count: usize| {
+        let at = place.round() as usize;
+        ((place - at as f64).abs() < 1e-6 && at < count).then_some(at)
+    };
+    let column = |place: &f64| entry(*place, n).map_or(String::new(), |at| (at + 1).to_string());
+    let row = |place: &f64| match entry(*place, m) {
+        Some(at) => matrix.row_names.get(at).cloned().unwrap_or_else(|| at.to_string()),
+        None => String::new(),
     };
     context
         .configure_mesh()
         .disable_mesh()
         .x_desc(matrix.columns)
         .y_desc(matrix.rows)
-        .x_label_formatter(&|place| index(*place, n, 1))
-        .y_label_formatter(&|place| index(*place, m, 0))
+        .x_label_formatter(&column)
+        .y_label_formatter(&row)
+        .y_labels(if matrix.row_names.is_empty() { 10 } else { m + 1 })
         .x_label_offset(16)
         .y_label_offset(10)
         .label_style(text(12))

@@ -28,12 +28,15 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
         if classes > 0 && references.iter().all(|r: &Reference| r.name != name) {
             references.push(Reference { name, at: At::X(classes as f64) });
         }
+        let shown = &report.layer_masses[..SHOWN.min(report.layer_masses.len())];
+        let row = |layer: usize| shown.iter().map(|masses| masses[layer]).collect();
         layers.push(Panel::Matrix(Matrix {
-            title: format!("{}: mass of each eigenvector in {}", source.label, report.layers.join(", ")),
-            rows: "eigenvector",
-            columns: "layer",
-            framed: report.layer_masses.iter().take(SHOWN).map(|masses| largest(masses)).collect(),
-            entries: report.layer_masses.into_iter().take(SHOWN).collect(),
+            title: format!("{}: mass of the first eigenvectors in each layer", source.label),
+            rows: "layer",
+            columns: "eigenvector",
+            entries: (0..report.layers.len()).map(row).collect(),
+            framed: Vec::new(),
+            row_names: report.layers,
         }));
     }
     let chart = Chart {
@@ -54,8 +57,4 @@ fn cumulative(shares: &[f64]) -> Vec<(f64, f64)> {
         (j as f64 + 1.0, sum)
     };
     shares.iter().enumerate().map(add).collect()
-}
-
-fn largest(masses: &[f64]) -> Option<usize> {
-    (0..masses.len()).max_by(|&a, &b| masses[a].total_cmp(&masses[b]))
 }

@@ -40,6 +40,7 @@ pub(super) fn hierarchy(sources: &[Source]) -> Result<Vec<Panel>> {
             title: format!("{}: |cos| of G's eigenvectors and the classes' means g_c", source.label),
             rows: "class",
             columns: "eigenvector",
+            row_names: Vec::new(),
             framed: vec![None; report.cosines.len()],
             entries: report.cosines,
         }));

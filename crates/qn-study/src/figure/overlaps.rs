@@ -32,6 +32,7 @@ pub(super) fn cosines(sources: &[Source], step: Option<u64>) -> Result<Vec<Panel
             ),
             rows: "class",
             columns: "eigenvector",
+            row_names: Vec::new(),
             entries: snapshot.cosines.clone(),
             framed: snapshot.assignment.clone(),
         }))

@@ -28,6 +28,8 @@ pub(crate) struct Matrix {
     pub(crate) rows: &'static str,
     pub(crate) columns: &'static str,
     pub(crate) entries: Vec<Vec<f64>>,
+    /// What the rows are called; they are counted from zero where there are no names.
+    pub(crate) row_names: Vec<String>,
     /// Column of each row that is framed, if one is.
     pub(crate) framed: Vec<Option<usize>>,
 }
