@@ -10,7 +10,7 @@ use qn_model::{Op, Shape};
 
 /// A value's shape in the graph, and its axes as they lie in memory, the outermost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Laid {
+pub(crate) struct Layout {
     shape: Shape,
     order: Vec<usize>,
 }
@@ -19,12 +19,12 @@ pub(crate) struct Laid {
 #[derive(Debug)]
 pub(crate) enum Plan {
     /// The output is the input, which lies so, under another shape.
-    Alias([Laid; 2]),
+    Alias([Layout; 2]),
     /// An operation that reads inputs which lie so, and the output.
-    Compute(Vec<Laid>, Laid),
+    Compute(Vec<Layout>, Layout),
 }
 
-impl Laid {
+impl Layout {
     /// In the graph's order.
     pub(crate) fn plain(shape: &Shape) -> Self {
         Self { shape: shape.clone(), order: (0..shape.rank()).collect() }
@@ -148,13 +148,13 @@ fn block<'a>(
 }
 
 /// Which inputs an operation reads and what it writes. Whatever is not named here keeps to the graph's order.
-pub(crate) fn plan(op: &Op, inputs: &[&Laid], output: &Shape) -> Plan {
-    let same = |x: &Laid| Plan::Compute(vec![x.clone()], Laid::new(output, x.order.clone()));
+pub(crate) fn plan(op: &Op, inputs: &[&Layout], output: &Shape) -> Plan {
+    let same = |x: &Layout| Plan::Compute(vec![x.clone()], Layout::new(output, x.order.clone()));
     match (op, inputs) {
         (Op::Permute(axes), [x]) => Plan::Alias([(*x).clone(), x.permuted(axes)]),
         (Op::Reshape(_), [x]) => match x.reshaped(output) {
             Some(reshaped) => Plan::Alias([(*x).clone(), reshaped]),
-            None => Plan::Alias([Laid::plain(&x.shape), Laid::plain(output)]),
+            None => Plan::Alias([Layout::plain(&x.shape), Layout::plain(output)]),
         },
         (
             Op::Activation(_) | Op::Scale(_) | Op::Shift(_) | Op::Softmax { .. } | Op::LogSoftmax { .. },
@@ -165,39 +165,39 @@ pub(crate) fn plan(op: &Op, inputs: &[&Laid], output: &Shape) -> Plan {
         (Op::Expand(_), [x]) => {
             let new = output.rank() - x.shape.rank();
             let order = (0..new).chain(x.order.iter().map(|a| a + new)).collect();
-            Plan::Compute(vec![(*x).clone()], Laid::new(output, order))
+            Plan::Compute(vec![(*x).clone()], Layout::new(output, order))
         }
         (Op::Reduce { keep: true, .. }, [x]) => same(x),
         (Op::Reduce { axes, .. }, [x]) => {
             let left = x.order.iter().filter(|axis| !axes.contains(axis));
             let order = left.map(|axis| axis - axes.iter().filter(|a| *a < axis).count()).collect();
-            Plan::Compute(vec![(*x).clone()], Laid::new(output, order))
+            Plan::Compute(vec![(*x).clone()], Layout::new(output, order))
         }
         (Op::Binary(_) | Op::Compare(_) | Op::Choose, inputs) => stretched(inputs, output),
         (Op::Concat { .. }, inputs) => {
-            let moved = inputs.iter().find(|x| !x.agrees(&Laid::plain(&x.shape)));
+            let moved = inputs.iter().find(|x| !x.agrees(&Layout::plain(&x.shape)));
             let order = moved.or(inputs.first()).map_or_else(Vec::new, |x| x.order.clone());
-            let inputs = inputs.iter().map(|x| Laid::new(&x.shape, order.clone())).collect();
-            Plan::Compute(inputs, Laid::new(output, order))
+            let inputs = inputs.iter().map(|x| Layout::new(&x.shape, order.clone())).collect();
+            Plan::Compute(inputs, Layout::new(output, order))
         }
         (Op::Linear { .. }, [x]) if x.shape.rank() > 0 => {
             let last = x.shape.rank() - 1;
             let others = x.order.iter().copied().filter(|&axis| axis != last);
             let order: Vec<usize> = std::iter::once(last).chain(others).collect();
-            Plan::Compute(vec![Laid::new(&x.shape, order.clone())], Laid::new(output, order))
+            Plan::Compute(vec![Layout::new(&x.shape, order.clone())], Layout::new(output, order))
         }
         (Op::MatMul, [a, b]) => {
             let transposed = [a, b].map(|x| x.is_before([x.shape.rank() - 1, x.shape.rank() - 2]));
             let [left, right] = [(a, transposed[0]), (b, transposed[1])].map(|(x, t)| matrix(&x.shape, t));
             Plan::Compute(vec![left, right], matrix(output, transposed.contains(&true)))
         }
-        _ => Plan::Compute(inputs.iter().map(|x| Laid::plain(&x.shape)).collect(), Laid::plain(output)),
+        _ => Plan::Compute(inputs.iter().map(|x| Layout::plain(&x.shape)).collect(), Layout::plain(output)),
     }
 }
 
 /// Matrices one behind the other, each with its columns or, transposed, with its rows innermost.
-fn matrix(shape: &Shape, transposed: bool) -> Laid {
-    let mut plain = Laid::plain(shape);
+fn matrix(shape: &Shape, transposed: bool) -> Layout {
+    let mut plain = Layout::plain(shape);
     if transposed {
         let last = shape.rank() - 1;
         plain.order.swap(last - 1, last);
@@ -206,12 +206,12 @@ fn matrix(shape: &Shape, transposed: bool) -> Laid {
 }
 
 /// Inputs that are stretched to each other's shape: all lie as one of the output's shape does.
-fn stretched(inputs: &[&Laid], output: &Shape) -> Plan {
+fn stretched(inputs: &[&Layout], output: &Shape) -> Plan {
     let whole = inputs.iter().filter(|x| x.shape == *output);
-    let moved = whole.filter(|x| !x.agrees(&Laid::plain(output))).map(|x| x.order.clone());
-    let order = moved.into_iter().next().unwrap_or_else(|| Laid::plain(output).order);
-    let like = |x: &&Laid| Laid { order: order.clone(), ..x.padded(output.rank()) };
-    Plan::Compute(inputs.iter().map(like).collect(), Laid::new(output, order.clone()))
+    let moved = whole.filter(|x| !x.agrees(&Layout::plain(output))).map(|x| x.order.clone());
+    let order = moved.into_iter().next().unwrap_or_else(|| Layout::plain(output).order);
+    let like = |x: &&Layout| Layout { order: order.clone(), ..x.padded(output.rank()) };
+    Plan::Compute(inputs.iter().map(like).collect(), Layout::new(output, order.clone()))
 }
 
 #[cfg(test)]
@@ -225,8 +225,8 @@ mod tests {
     use crate::losses::{MeanSquaredError, Targets};
     use crate::{Curvature, Operator, Options, Samples};
 
-    fn laid(dims: &[usize], order: &[usize]) -> Laid {
-        Laid::new(&Shape::new(dims), order.to_vec())
+    fn laid(dims: &[usize], order: &[usize]) -> Layout {
+        Layout::new(&Shape::new(dims), order.to_vec())
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(laid(&[2, 3], &[1, 0]).entries(), [0, 3, 1, 4, 2, 5]);
         assert_eq!(laid(&[2, 3], &[0, 1]).entries(), [0, 1, 2, 3, 4, 5]);
         let (one, other) = (laid(&[2, 1, 3], &[2, 0, 1]), laid(&[2, 1, 3], &[1, 2, 0]));
-        assert!(one.agrees(&other) && !one.agrees(&Laid::plain(one.shape())));
+        assert!(one.agrees(&other) && !one.agrees(&Layout::plain(one.shape())));
         assert!(laid(&[3], &[0]).agrees(&laid(&[1, 3], &[1, 0])));
     }
 

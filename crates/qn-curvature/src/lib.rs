@@ -39,6 +39,7 @@ mod primal;
 mod product;
 mod samples;
 mod scratch;
+mod step;
 mod tangent;
 mod training;
 

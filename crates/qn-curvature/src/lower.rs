@@ -3,9 +3,9 @@
 use qn_model::{Graph, ParamId, Shape};
 
 use crate::fused::fuse;
-use crate::layout::{Laid, Plan, plan};
-use crate::network::Step;
+use crate::layout::{Layout, Plan, plan};
 use crate::operation::Operation;
+use crate::step::Step;
 use crate::{CurvatureError, Real, ops};
 
 /// The steps of a network so far.
@@ -16,11 +16,18 @@ pub(crate) struct Lowering<'a, T> {
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
     /// Which value each of the graph's is, and how it lies there.
-    values: Vec<(usize, Laid)>,
-    /// Copies of values in other layouts: of which value, in which layout, and which value it is.
-    copies: Vec<(usize, Laid, usize)>,
+    values: Vec<(usize, Layout)>,
+    /// Copies of values in other layouts.
+    copies: Vec<Copied>,
     /// Whether some steps are several of the graph's nodes done at once.
     pub(crate) fused: bool,
+}
+
+/// A value, how it lies, how its copy lies, and which value that is.
+struct Copied {
+    of: usize,
+    layouts: [Layout; 2],
+    value: usize,
 }
 
 impl<'a, T: Real> Lowering<'a, T> {
@@ -37,7 +44,7 @@ impl<'a, T: Real> Lowering<'a, T> {
             buffers,
             steps: Vec::with_capacity(graph.nodes().len()),
             value_len: vec![input.len()],
-            values: vec![(0, Laid::plain(input))],
+            values: vec![(0, Layout::plain(input))],
             copies: Vec::new(),
             fused: false,
         };
@@ -60,7 +67,7 @@ impl<'a, T: Real> Lowering<'a, T> {
     fn add(&mut self, node: usize) -> Result<(), CurvatureError> {
         let graph = self.graph;
         let (op, shape) = (&graph.nodes()[node].op, &graph.nodes()[node].shape);
-        let inputs: Vec<&Laid> = graph.nodes()[node].inputs.iter().map(|&v| &self.values[v].1).collect();
+        let inputs: Vec<&Layout> = graph.nodes()[node].inputs.iter().map(|&v| &self.values[v].1).collect();
         let (wanted, output) = match plan(op, &inputs, shape) {
             Plan::Alias([input, output]) => {
                 let value = self.lying(graph.nodes()[node].inputs[0], &input);
@@ -79,11 +86,11 @@ impl<'a, T: Real> Lowering<'a, T> {
 
     fn add_fused(&mut self, node: usize, operation: Box<dyn Operation<T>>, count: usize) {
         let nodes = &self.graph.nodes()[node..node + count];
-        let input = self.lying(nodes[0].inputs[0], &Laid::plain(self.graph.shape(nodes[0].inputs[0])));
+        let input = self.lying(nodes[0].inputs[0], &Layout::plain(self.graph.shape(nodes[0].inputs[0])));
         let output = self.graph.shape(node + count);
         let value = self.push(operation, vec![input], node..node + count, output.len());
         // Nothing reads the values between.
-        self.values.extend((0..count).map(|_| (value, Laid::plain(output))));
+        self.values.extend((0..count).map(|_| (value, Layout::plain(output))));
         self.fused = true;
     }
 
@@ -103,25 +110,22 @@ impl<'a, T: Real> Lowering<'a, T> {
     }
 
     /// One of the graph's values in a layout, copied if it lies otherwise.
-    fn lying(&mut self, value: usize, wanted: &Laid) -> usize {
+    fn lying(&mut self, value: usize, wanted: &Layout) -> usize {
         let (value, here) = self.values[value].clone();
         if here.agrees(wanted) {
             return value;
         }
-        let made = |(of, layout, copy): &(usize, Laid, usize)| {
-            (*of == value && layout.shape() == here.shape() && layout.agrees(wanted)).then_some(*copy)
-        };
-        if let Some(copy) = self.copies.iter().find_map(made) {
-            return copy;
+        let made =
+            |copy: &&Copied| copy.of == value && copy.layouts[0] == here && copy.layouts[1].agrees(wanted);
+        if let Some(copy) = self.copies.iter().find(made) {
+            return copy.value;
         }
         let copy = self.copy(value, (&here, wanted));
-        if wanted.shape() == here.shape() {
-            self.copies.push((value, wanted.clone(), copy));
-        }
+        self.copies.push(Copied { of: value, layouts: [here, wanted.clone()], value: copy });
         copy
     }
 
-    fn copy(&mut self, value: usize, (from, to): (&Laid, &Laid)) -> usize {
+    fn copy(&mut self, value: usize, (from, to): (&Layout, &Layout)) -> usize {
         let (op, [input, output]): (_, [Shape; 2]) = from.copy_to(to);
         let operation = ops::rearrange(&op, [&input, &output]);
         self.push(operation, vec![value], 0..0, output.len())
@@ -130,7 +134,7 @@ impl<'a, T: Real> Lowering<'a, T> {
     /// Makes the graph's output the last value.
     fn end(&mut self) {
         let (value, here) = self.values[self.graph.nodes().len()].clone();
-        let plain = Laid::plain(here.shape());
+        let plain = Layout::plain(here.shape());
         if value + 1 < self.value_len.len() || !here.agrees(&plain) {
             let copy = self.copy(value, (&here, &plain));
             self.values[self.graph.nodes().len()] = (copy, plain);

@@ -1,32 +1,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use qn_kernels::Packed;
 use qn_model::{Graph, ParamLayout};
 
 use crate::error::{check_finite, check_len};
 use crate::losses::Loss;
 use crate::lower::Lowering;
-use crate::operation::Operation;
+use crate::step::Step;
 use crate::{CurvatureError, Options, Real, Samples};
 
 /// Samples in a microbatch of the direct kernels: enough to shape the matrix products of the layers behind them. Measured
 /// with LeNet.
 const DIRECT_MICROBATCH: usize = 32;
-
-/// A node of the tape.
-#[derive(Debug)]
-pub(crate) struct Step<T> {
-    pub(crate) operation: Box<dyn Operation<T>>,
-    /// The values that it reads, and the one that it gives.
-    pub(crate) inputs: Vec<usize>,
-    pub(crate) output: usize,
-    /// Which of the graph's nodes it is, of several the last; none for a copy into another layout.
-    pub(crate) node: Option<usize>,
-    /// Its parameters, as indices of the layout's tensors, and what it has made of them.
-    pub(crate) params: Vec<usize>,
-    pub(crate) packed: Vec<Packed<T>>,
-}
 
 /// A network at one point θ of its parameter space.
 #[derive(Debug)]

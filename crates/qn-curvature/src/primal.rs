@@ -1,7 +1,8 @@
 use crate::loss_at::LossAt;
-use crate::network::{Network, Step};
+use crate::network::Network;
 use crate::operation::{At, Operation, Saved};
 use crate::scratch::Scratch;
+use crate::step::Step;
 use crate::{Real, Samples};
 
 /// A microbatch at θ: everything in a product that does not depend on the tangent.

@@ -2,10 +2,11 @@
 
 use qn_kernels::{Packed, Real};
 
-use crate::network::{Network, Step};
+use crate::network::Network;
 use crate::operation::{At, Cotangents, Tangents};
 use crate::primal::Primal;
 use crate::scratch::Scratch;
+use crate::step::Step;
 
 /// Which matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

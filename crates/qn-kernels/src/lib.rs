@@ -11,6 +11,7 @@ mod lanes;
 mod ordered_reduce;
 mod ordered_sum;
 mod packed;
+mod precision;
 mod real;
 mod register;
 mod winograd;

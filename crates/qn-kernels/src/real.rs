@@ -1,6 +1,6 @@
 use faer::traits::RealField;
 
-use crate::elementary::Elementary;
+use crate::precision::Elementary;
 use crate::register::Lanes;
 
 /// f32 or f64: the precision of a product. Sums over microbatches are always f64.

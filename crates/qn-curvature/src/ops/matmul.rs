@@ -5,7 +5,7 @@ use qn_model::Shape;
 
 use super::products::{Factor, multiply};
 use super::stretched::places;
-use crate::layout::Laid;
+use crate::layout::Layout;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -18,7 +18,7 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn of(value: &Laid) -> Self {
+    fn of(value: &Layout) -> Self {
         let (dims, rank) = (value.shape().dims(), value.shape().rank());
         let transposed = value.is_before([rank - 1, rank - 2]);
         Self { rows: dims[rank - 2], cols: dims[rank - 1], transposed }
@@ -67,8 +67,8 @@ pub(crate) struct MatMul {
 
 impl MatMul {
     /// The matrices lie one behind the other.
-    pub(crate) fn new([a, b]: [&Laid; 2], output: &Laid) -> Self {
-        let before = |value: &Laid| Shape::new(&value.shape().dims()[..value.shape().rank() - 2]);
+    pub(crate) fn new([a, b]: [&Layout; 2], output: &Layout) -> Self {
+        let before = |value: &Layout| Shape::new(&value.shape().dims()[..value.shape().rank() - 2]);
         let all = before(output);
         let [left, right] = [a, b].map(|value| places(&before(value), &all));
         let at = |places: &Option<Vec<usize>>, i: usize| places.as_ref().map_or(i, |p| p[i]);

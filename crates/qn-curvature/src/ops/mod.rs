@@ -34,7 +34,7 @@ mod winograd;
 
 use qn_model::{Graph, Image, Node, Op, Shape, Window};
 
-use crate::layout::Laid;
+use crate::layout::Layout;
 use crate::operation::Operation;
 use crate::{CurvatureError, Real};
 
@@ -56,10 +56,10 @@ const MATRIX_OUTPUTS: usize = 8;
 /// `buffers` are the running statistics.
 pub(crate) fn resolve<T: Real>(
     (graph, node): (&Graph, &Node),
-    (inputs, output): (&[Laid], &Laid),
+    (inputs, output): (&[Layout], &Layout),
     buffers: &[Vec<f64>],
 ) -> Result<Box<dyn Operation<T>>, CurvatureError> {
-    let memory: Vec<Shape> = inputs.iter().map(Laid::memory).collect();
+    let memory: Vec<Shape> = inputs.iter().map(Layout::memory).collect();
     let (x, y): (Vec<&Shape>, Shape) = (memory.iter().collect(), output.memory());
     let place = |axis: &usize| inputs[0].place(*axis);
     let windows = |window| Windows { input: x[0].image(), output: y.image(), window };

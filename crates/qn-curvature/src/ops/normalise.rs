@@ -15,7 +15,7 @@ use qn_model::Shape;
 use super::conv::part;
 use super::lines::Lines;
 use super::standard::Standard;
-use crate::layout::Laid;
+use crate::layout::Layout;
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -32,7 +32,7 @@ impl Normalise {
     /// Over the last axes, with parameters of their shape; several axes lie in the graph's order, one anywhere. `centred`
     /// says whether the mean is subtracted.
     pub(crate) fn over_last_axes(
-        input: &Laid,
+        input: &Layout,
         axes: usize,
         (centred, eps): (bool, f64),
         [has_weight, has_bias]: [bool; 2],
@@ -258,7 +258,7 @@ mod tests {
     fn second_order<T: Real>(centred: bool, scale: f64) -> Vec<f64> {
         let shape = Shape::new([1, 5]);
         let eps = 0.3 * scale * scale;
-        let operation = Normalise::over_last_axes(&Laid::plain(&shape), 1, (centred, eps), [true, false]);
+        let operation = Normalise::over_last_axes(&Layout::plain(&shape), 1, (centred, eps), [true, false]);
         let of = |numbers: [f64; 5], scale: f64| numbers.map(|x| T::of(x * scale));
         let (x, xdot) = (of([1.0, -2.0, 0.5, 3.0, 1.5], scale), of([0.5, 1.0, -1.0, 2.0, 0.25], scale));
         let (w, wdot) = (of([1.0, 2.0, -1.0, 0.5, 3.0], 1.0), of([-1.0, 0.5, 1.0, 2.0, -0.5], 1.0));

@@ -3,7 +3,7 @@
 use qn_kernels::Real;
 use qn_model::{Op, Shape};
 
-use crate::layout::Laid;
+use crate::layout::Layout;
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -44,7 +44,7 @@ fn strides(shape: &Shape) -> Vec<usize> {
 }
 
 /// The operation that does in memory what another does in a graph, to an input that lies so.
-pub(super) fn in_memory(op: &Op, input: &Laid) -> Op {
+pub(super) fn in_memory(op: &Op, input: &Layout) -> Op {
     match op {
         Op::Slice { axis, start, end, step } => {
             Op::Slice { axis: input.place(*axis), start: *start, end: *end, step: *step }

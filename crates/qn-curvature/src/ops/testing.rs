@@ -2,7 +2,7 @@
 
 use qn_model::{Graph, Op, ParamKind, Shape};
 
-use crate::layout::{Laid, Plan, plan};
+use crate::layout::{Layout, Plan, plan};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -178,10 +178,10 @@ impl Check {
         let last = graph.push(self.op.clone(), values).unwrap_or_else(|e| panic!("{:?}: {e}", self.op));
         let node = graph.nodes().last().unwrap();
         // As in a network whose other operations keep to the graph's order of axes.
-        let inputs: Vec<Laid> = self.inputs.iter().map(Laid::plain).collect();
+        let inputs: Vec<Layout> = self.inputs.iter().map(Layout::plain).collect();
         let (inputs, output) = match plan(&self.op, &inputs.iter().collect::<Vec<_>>(), &node.shape) {
             Plan::Compute(inputs, output) => (inputs, output),
-            Plan::Alias(_) => (inputs, Laid::plain(&node.shape)),
+            Plan::Alias(_) => (inputs, Layout::plain(&node.shape)),
         };
         let operation = crate::ops::resolve((&graph, node), (&inputs, &output), &self.buffers).unwrap();
         (operation, graph.shape(last).len())

@@ -120,7 +120,7 @@ impl<T: Real> Training<T> {
         options: &Options,
     ) -> Result<Self, CurvatureError> {
         let network = Network::new(graph, theta, buffers, options)?;
-        let norm = |(i, step): (usize, &crate::network::Step<T>)| {
+        let norm = |(i, step): (usize, &crate::step::Step<T>)| {
             let node = &graph.nodes()[step.node?];
             let Op::BatchNorm { stats, eps, .. } = node.op else { return None };
             let image = node.shape.image();
