@@ -30,6 +30,8 @@ fn every_figure_is_drawn_and_the_page_has_them() {
     assert_eq!(out.code, 0, "{}", out.stderr);
     let sgd = "runs/tiny/sgd";
     assert_eq!(sandbox.analyse(&["density", sgd, "--quiet"]).code, 0);
+    let decompose = ["decompose", sgd, "--dense-up-to", "0", "--probes", "4", "--samples", "100", "--quiet"];
+    assert_eq!(sandbox.analyse(&decompose).code, 0);
 
     let draw = |name: &str, more: &[&str], file: &str| {
         let out = sandbox.analyse(&[&["figure", name, "-o", file], more].concat());
@@ -37,7 +39,7 @@ fn every_figure_is_drawn_and_the_page_has_them() {
         std::fs::read(sandbox.path(file)).unwrap()
     };
     // What must be seen of the run: words of the figure, and marks on it.
-    let figures: [(&str, &str, &str, &str, usize); 10] = [
+    let figures: [(&str, &str, &str, &str, usize); 11] = [
         ("eigenvalues", sgd, "C = 10 classes", "<circle", 12),
         ("spectrum", sgd, "All 1898 eigenvalues", "<rect", 30),
         ("density", sgd, "Density of eigenvalues", "<polyline", 3),
@@ -48,6 +50,7 @@ fn every_figure_is_drawn_and_the_page_has_them() {
         ("training", sgd, "Accuracy on the test split", "<circle", 2),
         ("lambda", "runs/tiny/qn", "|c_k|", "<polyline", 20),
         ("track", sgd, "2/eta", "<circle", 15),
+        ("blocks", sgd, "|F_lm| by layers", "<rect", 18),
     ];
     for (name, run, words, mark, at_least) in figures {
         let svg = String::from_utf8(draw(name, &[run], "figures/f.svg")).unwrap();

@@ -14,7 +14,9 @@
 //! [`Curvature::vjp`], [`Curvature::jacobian_rows`] and [`Curvature::sample_gradients`].
 //!
 //! Values are laid out `[tangent][entry][sample]`, samples fastest: one entry of all samples of a microbatch is
-//! contiguous, a patch matrix is made of long copies, and a linear layer is a matrix product without transposition.
+//! contiguous, a patch matrix is made of long copies, and a linear layer is a matrix product without transposition. In which
+//! order the axes of a value's entries lie is chosen for the operations that read it; a [`CustomOperation`] has its inputs in
+//! the graph's order, row-major.
 
 mod assembly;
 mod backward;

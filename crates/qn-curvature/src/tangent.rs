@@ -1,6 +1,6 @@
 //! A block of tangents through one microbatch, forward and back.
 
-use qn_kernels::{Packed, Real};
+use qn_kernels::{Packed, Real, wide};
 
 use crate::network::Network;
 use crate::operation::{At, Cotangents, Tangents};
@@ -246,7 +246,8 @@ impl<T: Real> Pull<T> {
     /// Adds a cotangent to those that a value has from its other readers.
     pub(crate) fn add(&mut self, v: usize, cotangent: Vec<T>, scratch: &mut Scratch<T>) {
         if std::mem::replace(&mut self.written[v], true) {
-            self.cotangents[v].iter_mut().zip(&cotangent).for_each(|(sum, &x)| *sum += x);
+            let pairs = self.cotangents[v].iter_mut().zip(&cotangent);
+            wide(|| pairs.for_each(|(sum, &x)| *sum += x));
             scratch.give([cotangent]);
         } else {
             self.cotangents[v] = cotangent;

@@ -121,11 +121,11 @@ kinds! {
         section sections::trace;
     Decompose(DecomposeReport): "how much of H is G and how much is F, with standard errors, and layer by layer",
         beside &[],
-        figures &[],
+        figures &[(FigureName::Blocks, "Norms of blocks by random vectors, ten a layer.")],
         section sections::decompose;
     Hierarchy(HierarchyReport): "how G is made of classes, pairs of classes and samples, and where the class gradients lie in it",
         beside &[],
-        figures &[(FigureName::Hierarchy, "Papyan's parts: outliers of G are those of its means over classes and pairs of classes.")],
+        figures &[(FigureName::Hierarchy, "Papyan's parts of G: the means over classes, with those over pairs of classes, and single samples about them.")],
         section sections::hierarchy;
     Track(TrackReport): "at every checkpoint: top eigenvalues, curvature inside and outside the class gradients' span, λ_k, \
             F beside H, where the gradient lies",

@@ -1,6 +1,6 @@
 //! Elementwise functions of two values, stretched to each other's shape.
 
-use qn_kernels::Real;
+use qn_kernels::{Real, wide};
 use qn_model::{Binary, Shape};
 
 use super::stretched::Stretched;
@@ -34,6 +34,7 @@ impl Pairwise {
 }
 
 /// f, ∂f/∂x and ∂f/∂y.
+#[inline(always)]
 fn first<T: Real>(kind: Binary, x: T, y: T) -> [T; 3] {
     let one = T::of(1.0);
     match kind {
@@ -63,10 +64,15 @@ fn second<T: Real>(kind: Binary, [x, y]: [T; 2], [xdot, ydot]: [T; 2]) -> [T; 2]
 impl<T: Real> Operation<T> for Pairwise {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], _: &mut Scratch<T>) -> Saved<T> {
         let m = at.m * self.run;
-        for (entry, out) in y.chunks_exact_mut(m).enumerate() {
-            let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m));
-            out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = first(self.kind, a, b)[0]);
-        }
+        wide(|| {
+            for (entry, out) in y.chunks_exact_mut(m).enumerate() {
+                let [a, b] = [0, 1].map(|i| self.inputs[i].read(at.x[i], entry, m));
+                match self.kind {
+                    Binary::Add => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = a + b),
+                    kind => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = first(kind, a, b)[0]),
+                }
+            }
+        });
         Saved::none()
     }
 

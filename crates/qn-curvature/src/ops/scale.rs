@@ -1,6 +1,6 @@
 //! y = a x + b with constants a and b.
 
-use qn_kernels::Real;
+use qn_kernels::{Real, wide};
 
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
@@ -22,7 +22,7 @@ impl<T: Real> Scale<T> {
         if self.factor == T::of(1.0) {
             out.copy_from_slice(x);
         } else {
-            out.iter_mut().zip(x).for_each(|(o, &x)| *o = self.factor * x);
+            wide(|| out.iter_mut().zip(x).for_each(|(o, &x)| *o = self.factor * x));
         }
     }
 }

@@ -40,6 +40,7 @@ impl Stretched {
     }
 
     /// The m numbers, one a sample, that entry `entry` of the output reads.
+    #[inline(always)]
     pub(super) fn read<'x, T>(&self, x: &'x [T], entry: usize, m: usize) -> &'x [T] {
         let at = self.places.as_ref().map_or(entry, |places| places[entry]);
         &x[at * m..(at + 1) * m]

@@ -1,5 +1,6 @@
 //! Figures of runs and reports, as .svg or .png.
 
+mod blocks;
 mod draw;
 mod energy;
 mod hierarchy;
@@ -70,6 +71,8 @@ pub enum FigureName {
     Singular,
     /// The eigenvalues of G and of its parts by classes, of hierarchy.json.
     Hierarchy,
+    /// Norms of the blocks of H and of F between layers, of decompose.json.
+    Blocks,
     /// Training loss and test accuracy, of runs or of experiment.json.
     Training,
     /// lambda_k and |c_k| over the steps of a quasi-Newton run.
@@ -139,6 +142,7 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
         FigureName::Energy => energy::energy(sources),
         FigureName::Singular => overlaps::singular(sources),
         FigureName::Hierarchy => hierarchy::hierarchy(sources),
+        FigureName::Blocks => blocks::blocks(sources),
         FigureName::Training => training::training(sources, only),
         FigureName::Lambda => training::lambda(sources),
         FigureName::Stability => training::stability(sources),

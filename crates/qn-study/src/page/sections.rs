@@ -154,7 +154,11 @@ pub(crate) fn hierarchy(report: &HierarchyReport) -> Markup {
     }
 }
 
+/// A number with its standard error, where it is not exact.
 fn with_error(estimate: Estimate) -> String {
+    if estimate.standard_error == 0.0 {
+        return format!("{:.6}", estimate.value);
+    }
     format!("{:.6} ± {:.1e}", estimate.value, estimate.standard_error)
 }
 
