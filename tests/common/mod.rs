@@ -33,7 +33,7 @@ impl Sandbox {
                 { type = "linear", name = "b", out_features = 10 },
             ]
         "#;
-        std::fs::write(self.path(name), layers).unwrap();
+        self.write(name, layers);
     }
 
     /// What a JSON file holds.
@@ -66,6 +66,19 @@ impl Sandbox {
 
     pub(crate) fn train(&self, args: &[&str]) -> Output {
         self.run(&train_program(), args)
+    }
+
+    /// What qn-analyse prints at a command, words separated by spaces, that succeeds.
+    pub(crate) fn analysed(&self, command: &str) -> String {
+        let out = self.analyse(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(out.code, 0, "{command}: {}", out.stderr);
+        out.stdout
+    }
+
+    /// Trains, by a command that succeeds.
+    pub(crate) fn trained(&self, command: &str) {
+        let out = self.train(&command.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(out.code, 0, "{command}: {}", out.stderr);
     }
 
     /// A digits network after a few steps.

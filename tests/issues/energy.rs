@@ -1,25 +1,16 @@
 //! Gradients and layers among the eigenvectors.
 
 use crate::common::Sandbox;
-
-fn numbers(value: &serde_json::Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
-}
+use crate::reports::numbers;
 
 #[test]
 fn all_eigenvectors_hold_all_of_a_gradient() {
     let sandbox = Sandbox::new();
     sandbox.small_network("net.toml");
     let train = "--arch net.toml --data digits --lr 0.05 --steps 6 --samples 100 --batch-size 50 --out run";
-    let out = sandbox.train(&train.split(' ').collect::<Vec<_>>());
-    assert_eq!(out.code, 0, "{}", out.stderr);
-    let run = |command: &str| {
-        let out = sandbox.analyse(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(out.code, 0, "{command}: {}", out.stderr);
-        out.stdout
-    };
-    run("eigen run --full --vectors all --samples 60");
-    let table = run("energy run");
+    sandbox.trained(train);
+    sandbox.analysed("eigen run --full --vectors all --samples 60");
+    let table = sandbox.analysed("energy run");
     assert!(
         table.lines().any(|line| line.split_whitespace().collect::<Vec<_>>()
             == ["235", "100.000", "%", "100.000", "%", "100.000", "%"]),
@@ -39,9 +30,9 @@ fn all_eigenvectors_hold_all_of_a_gradient() {
         assert!(sums_to_one(&numbers(masses)) && (1.0..=235.0).contains(&spread));
     }
     assert_eq!(numbers(&report["layer_sizes"]), [195.0 / 235.0, 40.0 / 235.0]);
-    run("figure energy run -o energy.svg");
-    run("report run");
-    run("inspect run/reports/energy.json");
+    sandbox.analysed("figure energy run -o energy.svg");
+    sandbox.analysed("report run");
+    sandbox.analysed("inspect run/reports/energy.json");
 
     // Eigenvectors over other samples, or at another point, are no basis for these gradients.
     let other = sandbox.analyse(&["energy", "run", "--samples", "50"]);
@@ -52,7 +43,7 @@ fn all_eigenvectors_hold_all_of_a_gradient() {
 fn eigenvectors_must_be_there_first() {
     let sandbox = Sandbox::new();
     let train = "--arch digits --data digits --lr 0.05 --steps 2 --samples 100 --batch-size 50 --out run";
-    assert_eq!(sandbox.train(&train.split(' ').collect::<Vec<_>>()).code, 0);
+    sandbox.trained(train);
     let out = sandbox.analyse(&["energy", "run"]);
     assert!(out.code == 1 && out.stderr.contains("qn-analyse eigen run"), "{}", out.stderr);
 }

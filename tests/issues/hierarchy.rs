@@ -1,27 +1,19 @@
 //! G by classes.
 
 use crate::common::Sandbox;
-
-fn numbers(value: &serde_json::Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
-}
+use crate::reports::numbers;
 
 fn trained(sandbox: &Sandbox) {
     sandbox.small_network("net.toml");
     let train = "--arch net.toml --data digits --lr 0.05 --steps 20 --samples 100 --batch-size 50 --out run";
-    let out = sandbox.train(&train.split(' ').collect::<Vec<_>>());
-    assert_eq!(out.code, 0, "{}", out.stderr);
+    sandbox.trained(train);
 }
 
 #[test]
 fn parts_make_up_the_whole() {
     let sandbox = Sandbox::new();
     trained(&sandbox);
-    let run = |command: &str| {
-        let out = sandbox.analyse(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(out.code, 0, "{command}: {}", out.stderr);
-    };
-    run("hierarchy run --samples 80 -k 235");
+    sandbox.analysed("hierarchy run --samples 80 -k 235");
     let report = sandbox.json("run/reports/hierarchy.json");
     let trace = |part: &str| report[part]["trace"]["value"].as_f64().unwrap();
     let whole = trace("whole");
@@ -40,7 +32,9 @@ fn parts_make_up_the_whole() {
     assert!((weights - 1.0).abs() < 1e-12);
 
     // The same by products.
-    run("hierarchy run --samples 80 -k 12 --dense-up-to 0 --tol 1e-9 --probes 120 --json products.json");
+    sandbox.analysed(
+        "hierarchy run --samples 80 -k 12 --dense-up-to 0 --tol 1e-9 --probes 120 --json products.json",
+    );
     let products = sandbox.json("products.json");
     for part in ["whole", "own_class", "within_class"] {
         let (found, expected) =
@@ -52,9 +46,9 @@ fn parts_make_up_the_whole() {
         let off = (estimate["value"].as_f64().unwrap() - trace(part)).abs();
         assert!(off < 5.0 * estimate["standard_error"].as_f64().unwrap() + 1e-9 * whole, "{part} {off}");
     }
-    run("figure hierarchy run -o hierarchy.svg");
-    run("report run");
-    run("inspect products.json");
+    sandbox.analysed("figure hierarchy run -o hierarchy.svg");
+    sandbox.analysed("report run");
+    sandbox.analysed("inspect products.json");
 }
 
 #[test]

@@ -4,13 +4,6 @@ use serde_json::Value;
 
 use crate::common::Sandbox;
 
-fn analyse(sandbox: &Sandbox, command: &str) -> String {
-    let words: Vec<&str> = command.split(' ').collect();
-    let out = sandbox.analyse(&words);
-    assert_eq!(out.code, 0, "{command}: {}", out.stderr);
-    out.stdout
-}
-
 const DIGITS: &str = "--arch digits --data digits --samples 200";
 
 /// A run with checkpoints of three steps, and its parameters at each in epochs/net_STEP.safetensors.
@@ -18,13 +11,11 @@ fn trained() -> Sandbox {
     let sandbox = Sandbox::new();
     let train = "--arch digits --data digits --lr 0.05 --steps 12 --samples 200 --batch-size 50 --checkpoint-every 4 \
                  --keep-checkpoints 0 --out run";
-    let words: Vec<&str> = train.split_whitespace().collect();
-    let out = sandbox.train(&words);
-    assert_eq!(out.code, 0, "{}", out.stderr);
+    sandbox.trained(train);
     std::fs::create_dir(sandbox.path("epochs")).unwrap();
     for step in [4, 8, 12] {
         let file = format!("epochs/net_{step}.safetensors");
-        analyse(&sandbox, &format!("export parameters run --step {step} -o {file}"));
+        sandbox.analysed(&format!("export parameters run --step {step} -o {file}"));
     }
     sandbox
 }
@@ -32,7 +23,7 @@ fn trained() -> Sandbox {
 #[test]
 fn a_series_has_what_each_checkpoint_has_by_itself() {
     let sandbox = trained();
-    let table = analyse(&sandbox, &format!("eigen --checkpoint epochs {DIGITS} -k 3 --json all.json"));
+    let table = sandbox.analysed(&format!("eigen --checkpoint epochs {DIGITS} -k 3 --json all.json"));
     assert_eq!(table.lines().count(), 4, "{table}");
     let all = sandbox.json("all.json");
     assert_eq!(all["kind"], "series");
@@ -40,7 +31,7 @@ fn a_series_has_what_each_checkpoint_has_by_itself() {
         let one = format!(
             "eigen --checkpoint epochs/net_{step}.safetensors {DIGITS} -k 3 --json {step}.json --quiet"
         );
-        analyse(&sandbox, &one);
+        sandbox.analysed(&one);
         let one = sandbox.json(&format!("{step}.json"));
         assert_eq!(point["step"], step);
         for field in ["eigenvalues", "residuals", "loss", "parameters_sha256"] {
@@ -49,13 +40,13 @@ fn a_series_has_what_each_checkpoint_has_by_itself() {
     }
     for command in ["trace --probes 12", "density --probes 2 --steps 10"] {
         let pattern = format!("{command} --checkpoint epochs/*.safetensors {DIGITS} --json other.json");
-        analyse(&sandbox, &pattern);
+        sandbox.analysed(&pattern);
         assert_eq!(sandbox.json("other.json")["points"].as_array().unwrap().len(), 3);
-        analyse(&sandbox, "figure series other.json -o figure.svg");
-        analyse(&sandbox, "inspect other.json");
+        sandbox.analysed("figure series other.json -o figure.svg");
+        sandbox.analysed("inspect other.json");
         std::fs::remove_file(sandbox.path("other.json")).unwrap();
     }
-    analyse(&sandbox, "figure series all.json -o figure.svg");
+    sandbox.analysed("figure series all.json -o figure.svg");
     let figure = std::fs::read_to_string(sandbox.path("figure.svg")).unwrap();
     assert!(figure.contains("lambda_3") && figure.contains("along training"));
 
@@ -68,11 +59,10 @@ fn a_series_has_what_each_checkpoint_has_by_itself() {
 #[test]
 fn files_are_followed_as_a_run_is() {
     let sandbox = trained();
-    analyse(&sandbox, "track run --samples 200 --probes 4 --json run.json --quiet");
-    analyse(
-        &sandbox,
-        &format!("track --checkpoint epochs --lr 0.05 {DIGITS} --probes 4 --json files.json --quiet"),
-    );
+    sandbox.analysed("track run --samples 200 --probes 4 --json run.json --quiet");
+    sandbox.analysed(&format!(
+        "track --checkpoint epochs --lr 0.05 {DIGITS} --probes 4 --json files.json --quiet"
+    ));
     let [run, files] = ["run.json", "files.json"].map(|file| sandbox.json(file));
     assert_eq!((&files["lr"], &files["threshold"]), (&run["lr"], &run["threshold"]));
     assert!(files["momentum_threshold"].is_null() && files["points"][0]["rho_limit"].is_null());
@@ -87,7 +77,7 @@ fn files_are_followed_as_a_run_is() {
             assert_eq!(of_run[field], of_file[field], "{field}");
         }
     }
-    analyse(&sandbox, "figure track files.json -o figure.svg");
+    sandbox.analysed("figure track files.json -o figure.svg");
 }
 
 #[test]
@@ -96,9 +86,9 @@ fn a_loss_that_is_known_is_compared() {
     let trace =
         format!("trace --checkpoint epochs/net_12.safetensors {DIGITS} --probes 12 --json trace.json");
     let eigen = format!("eigen --checkpoint epochs/net_12.safetensors {DIGITS} -k 1 --json eigen.json");
-    analyse(&sandbox, &eigen);
+    sandbox.analysed(&eigen);
     let loss = sandbox.json("eigen.json")["loss"].as_f64().unwrap();
-    analyse(&sandbox, &format!("{trace} --expect-loss {loss:.5}"));
+    sandbox.analysed(&format!("{trace} --expect-loss {loss:.5}"));
     let wrong = format!("{trace} --expect-loss {}", 1.01 * loss);
     let out = sandbox.analyse(&wrong.split(' ').collect::<Vec<_>>());
     assert_eq!(out.code, 2, "{}", out.stderr);

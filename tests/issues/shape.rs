@@ -5,19 +5,14 @@ use crate::common::Sandbox;
 #[test]
 fn a_full_spectrum_is_described_and_compared() {
     let sandbox = Sandbox::new();
-    let run = |command: &str| {
-        let out = sandbox.analyse(&command.split(' ').collect::<Vec<_>>());
-        assert_eq!(out.code, 0, "{command}: {}", out.stderr);
-        out.stdout
-    };
     for (name, steps) in [("a", 4), ("b", 12)] {
         let train = format!(
             "--arch digits --data digits --lr 0.05 --steps {steps} --samples 100 --batch-size 50 --out {name}"
         );
-        assert_eq!(sandbox.train(&train.split(' ').collect::<Vec<_>>()).code, 0);
-        run(&format!("eigen {name} --full --samples 60 -k 2"));
+        sandbox.trained(&train);
+        sandbox.analysed(&format!("eigen {name} --full --samples 60 -k 2"));
     }
-    let table = run("shape a b --draws 10");
+    let table = sandbox.analysed("shape a b --draws 10");
     assert!(table.contains("a and b: distributions"), "{table}");
     let (report, full) = (sandbox.json("a/reports/shape.json"), sandbox.json("a/reports/full_spectrum.json"));
     let values: Vec<f64> =
@@ -34,9 +29,9 @@ fn a_full_spectrum_is_described_and_compared() {
     let dimension: f64 = values.iter().filter(|v| **v > 0.0).map(|v| v / (v + 0.1)).sum();
     close(&spectrum["effective_dimensions"][2]["dimension"], dimension);
     close(&spectrum["gap_at_classes"]["ratio"], values[9] / values[10]);
-    run("figure shape a b -o shape.svg");
-    run("report a");
-    run("inspect a/reports/shape.json");
+    sandbox.analysed("figure shape a b -o shape.svg");
+    sandbox.analysed("report a");
+    sandbox.analysed("inspect a/reports/shape.json");
 
     let missing = sandbox.analyse(&["shape", "b", "--alpha", "-1"]);
     assert_eq!(missing.code, 2, "{}", missing.stderr);

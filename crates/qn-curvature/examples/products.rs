@@ -57,10 +57,8 @@ fn prepared<T: Real>(input: &Input, keep: bool) -> (Curvature<T>, Mat<f64>) {
     let curvature =
         Curvature::new(&input.graph, &input.theta, &input.buffers, samples, &options).expect("sizes agree");
     let mut y = Mat::zeros(curvature.dim(), input.tangents.ncols());
-    if std::env::var_os("QN_GRADIENT").is_none() {
-        let product = curvature.product(Operator::Hessian, input.tangents.as_ref(), y.as_mut());
-        product.expect("the product is finite");
-    }
+    let product = curvature.product(Operator::Hessian, input.tangents.as_ref(), y.as_mut());
+    product.expect("the product is finite");
     (curvature, y)
 }
 
@@ -71,10 +69,6 @@ fn measure<T: Real>(input: &Input, keep: bool) -> (serde_json::Value, Mat<f64>) 
         let (x, y) = (input.tangents.as_ref().subcols(0, count), y.as_mut().subcols_mut(0, count));
         curvature.product(Operator::Hessian, x, y).expect("the product is finite");
     };
-    if std::env::var_os("QN_GRADIENT").is_some() {
-        let gradient = time(|| drop(curvature.loss_and_gradient().expect("the loss is finite")));
-        return (json!({ "gradient": gradient }), y);
-    }
     let single = time(|| product(1));
     let block = time(|| product(input.tangents.ncols()));
     let gradient = time(|| drop(curvature.loss_and_gradient().expect("the loss is finite")));

@@ -49,9 +49,10 @@ impl Layout {
         self.order.iter().take_while(|a| **a != axis).count()
     }
 
-    /// Whether one axis lies before another.
-    pub(crate) fn is_before(&self, [one, other]: [usize; 2]) -> bool {
-        self.place(one) < self.place(other)
+    /// Whether the last axis, the columns of matrices, lies before the one that is the last but one.
+    pub(crate) fn is_transposed(&self) -> bool {
+        let rank = self.shape.rank();
+        self.place(rank - 1) < self.place(rank - 2)
     }
 
     /// The axes of more than one entry as they lie in memory, each counted from the shape's end.
@@ -66,14 +67,15 @@ impl Layout {
         self.signature().eq(other.signature())
     }
 
+    /// Whether the entries lie as in the graph.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.agrees(&Self::plain(&self.shape))
+    }
+
     /// Which entry of the graph's value lies at each place of the memory.
     pub(crate) fn entries(&self) -> Vec<usize> {
-        let dims = self.shape.dims();
-        let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>();
-        self.order.iter().fold(vec![0], |entries, &axis| {
-            let line = move |e: usize| (0..dims[axis]).map(move |i| e + i * stride(axis));
-            entries.into_iter().flat_map(line).collect()
-        })
+        let strides = strides(&self.shape);
+        strided(self.memory().dims(), &self.order.iter().map(|&axis| strides[axis]).collect::<Vec<_>>(), 0)
     }
 
     /// With axes of length 1 before the first.
@@ -103,48 +105,54 @@ impl Layout {
             (0..shape.rank()).filter(|&axis| shape.dims()[axis] > 1).collect()
         };
         let (old, new) = (long(&self.shape), long(shape));
+        let blocks = blocks((&self.shape, &old), (shape, &new));
         // Axes of length 1 may lie anywhere.
         let mut order: Vec<usize> = (0..shape.rank()).filter(|&axis| shape.dims()[axis] == 1).collect();
         let mut memory = self.order.iter().filter(|a| self.shape.dims()[**a] > 1).peekable();
-        while let Some(&axis) = memory.next() {
-            let (joined, parts) = block(&self.shape, shape, [&old, &new], axis)?;
-            for next in joined {
+        while let Some(first) = memory.next() {
+            let (joined, parts) = blocks.iter().find(|(joined, _)| joined[0] == *first)?;
+            for next in &joined[1..] {
                 memory.next_if_eq(&next)?;
             }
-            order.extend(parts);
+            order.extend(*parts);
         }
         Some(Self::new(shape, order))
     }
 }
 
-/// The axes of the new shape that an axis becomes together with those that follow it; None if it is not the first of
-/// such a block. `old` and `new` are the axes of more than one entry.
-fn block<'a>(
-    from: &Shape,
-    to: &Shape,
-    [old, new]: [&'a [usize]; 2],
-    axis: usize,
-) -> Option<(&'a [usize], &'a [usize])> {
-    let (mut i, mut k) = (0, 0);
-    while i < old.len() {
-        let (first, start, mut sizes) = (i, k, [1, 1]);
-        loop {
-            if sizes[0] <= sizes[1] {
-                sizes[0] *= from.dims()[*old.get(i)?];
-                i += 1;
-            } else {
-                sizes[1] *= to.dims()[*new.get(k)?];
-                k += 1;
-            }
-            if sizes[0] == sizes[1] {
-                break;
-            }
+/// Axes of one shape and the axes of another that they become under it, as few at a time as have equally many entries
+/// together. Each shape comes with its axes of more than one entry.
+fn blocks<'a>(
+    (from, mut old): (&Shape, &'a [usize]),
+    (to, mut new): (&Shape, &'a [usize]),
+) -> Vec<(&'a [usize], &'a [usize])> {
+    let mut found = Vec::new();
+    while !old.is_empty() {
+        let (mut counts, mut sizes) = ([0, 0], [1, 1]);
+        while counts[0] == 0 || sizes[0] != sizes[1] {
+            let behind = usize::from(sizes[1] < sizes[0]);
+            let axis = [old, new][behind][counts[behind]];
+            sizes[behind] *= [from, to][behind].dims()[axis];
+            counts[behind] += 1;
         }
-        if old[first] == axis {
-            return Some((&old[first + 1..i], &new[start..k]));
-        }
+        let (joined, parts);
+        (joined, old) = old.split_at(counts[0]);
+        (parts, new) = new.split_at(counts[1]);
+        found.push((joined, parts));
     }
-    None
+    found
+}
+
+/// The distance between neighbours along every axis, in the graph's order.
+pub(crate) fn strides(shape: &Shape) -> Vec<usize> {
+    (0..shape.rank()).map(|axis| shape.dims()[axis + 1..].iter().product()).collect()
+}
+
+/// Entries first + Σ index · stride, for all indices below these sides, the last one fastest.
+pub(crate) fn strided(dims: &[usize], strides: &[usize], first: usize) -> Vec<usize> {
+    dims.iter().zip(strides).fold(vec![first], |entries, (&n, &stride)| {
+        entries.iter().flat_map(|e| (0..n).map(move |i| e + i * stride)).collect()
+    })
 }
 
 /// Which inputs an operation reads and what it writes. Whatever is not named here keeps to the graph's order.
@@ -163,9 +171,7 @@ pub(crate) fn plan(op: &Op, inputs: &[&Layout], output: &Shape) -> Plan {
         | (Op::Slice { .. } | Op::IndexSelect { .. } | Op::Pad { .. } | Op::Where { .. }, [x])
         | (Op::LayerNorm { axes: 1, .. } | Op::RmsNorm { axes: 1, .. }, [x]) => same(x),
         (Op::Expand(_), [x]) => {
-            let new = output.rank() - x.shape.rank();
-            let order = (0..new).chain(x.order.iter().map(|a| a + new)).collect();
-            Plan::Compute(vec![(*x).clone()], Layout::new(output, order))
+            Plan::Compute(vec![(*x).clone()], Layout::new(output, x.padded(output.rank()).order))
         }
         (Op::Reduce { keep: true, .. }, [x]) => same(x),
         (Op::Reduce { axes, .. }, [x]) => {
@@ -175,7 +181,7 @@ pub(crate) fn plan(op: &Op, inputs: &[&Layout], output: &Shape) -> Plan {
         }
         (Op::Binary(_) | Op::Compare(_) | Op::Choose, inputs) => stretched(inputs, output),
         (Op::Concat { .. }, inputs) => {
-            let moved = inputs.iter().find(|x| !x.agrees(&Layout::plain(&x.shape)));
+            let moved = inputs.iter().find(|x| !x.is_plain());
             let order = moved.or(inputs.first()).map_or_else(Vec::new, |x| x.order.clone());
             let inputs = inputs.iter().map(|x| Layout::new(&x.shape, order.clone())).collect();
             Plan::Compute(inputs, Layout::new(output, order))
@@ -187,9 +193,8 @@ pub(crate) fn plan(op: &Op, inputs: &[&Layout], output: &Shape) -> Plan {
             Plan::Compute(vec![Layout::new(&x.shape, order.clone())], Layout::new(output, order))
         }
         (Op::MatMul, [a, b]) => {
-            let transposed = [a, b].map(|x| x.is_before([x.shape.rank() - 1, x.shape.rank() - 2]));
-            let [left, right] = [(a, transposed[0]), (b, transposed[1])].map(|(x, t)| matrix(&x.shape, t));
-            Plan::Compute(vec![left, right], matrix(output, transposed.contains(&true)))
+            let inputs = [a, b].map(|x| matrix(&x.shape, x.is_transposed()));
+            Plan::Compute(inputs.to_vec(), matrix(output, a.is_transposed() || b.is_transposed()))
         }
         _ => Plan::Compute(inputs.iter().map(|x| Layout::plain(&x.shape)).collect(), Layout::plain(output)),
     }
@@ -207,11 +212,10 @@ fn matrix(shape: &Shape, transposed: bool) -> Layout {
 
 /// Inputs that are stretched to each other's shape: all lie as one of the output's shape does.
 fn stretched(inputs: &[&Layout], output: &Shape) -> Plan {
-    let whole = inputs.iter().filter(|x| x.shape == *output);
-    let moved = whole.filter(|x| !x.agrees(&Layout::plain(output))).map(|x| x.order.clone());
-    let order = moved.into_iter().next().unwrap_or_else(|| Layout::plain(output).order);
-    let like = |x: &&Layout| Layout { order: order.clone(), ..x.padded(output.rank()) };
-    Plan::Compute(inputs.iter().map(like).collect(), Layout::new(output, order.clone()))
+    let moved = inputs.iter().find(|x| x.shape == *output && !x.is_plain());
+    let whole = moved.map_or_else(|| Layout::plain(output), |x| (*x).clone());
+    let like = |x: &&Layout| Layout { order: whole.order.clone(), ..x.padded(output.rank()) };
+    Plan::Compute(inputs.iter().map(like).collect(), whole)
 }
 
 #[cfg(test)]

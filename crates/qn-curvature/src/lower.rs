@@ -1,6 +1,6 @@
 //! From a graph's nodes to the steps of a network.
 
-use qn_model::{Graph, ParamId, Shape};
+use qn_model::{Graph, ParamId};
 
 use crate::fused::fuse;
 use crate::layout::{Layout, Plan, plan};
@@ -126,7 +126,7 @@ impl<'a, T: Real> Lowering<'a, T> {
     }
 
     fn copy(&mut self, value: usize, (from, to): (&Layout, &Layout)) -> usize {
-        let (op, [input, output]): (_, [Shape; 2]) = from.copy_to(to);
+        let (op, [input, output]) = from.copy_to(to);
         let operation = ops::rearrange(&op, [&input, &output]);
         self.push(operation, vec![value], 0..0, output.len())
     }
@@ -134,8 +134,8 @@ impl<'a, T: Real> Lowering<'a, T> {
     /// Makes the graph's output the last value.
     fn end(&mut self) {
         let (value, here) = self.values[self.graph.nodes().len()].clone();
-        let plain = Layout::plain(here.shape());
-        if value + 1 < self.value_len.len() || !here.agrees(&plain) {
+        if value + 1 < self.value_len.len() || !here.is_plain() {
+            let plain = Layout::plain(here.shape());
             let copy = self.copy(value, (&here, &plain));
             self.values[self.graph.nodes().len()] = (copy, plain);
         }

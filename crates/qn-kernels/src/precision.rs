@@ -43,20 +43,11 @@ const TAYLOR: [f64; 12] = {
     found
 };
 
-/// The last `N` of some numbers, and the first, in single precision.
-const fn last<const N: usize, const M: usize>(all: [f64; M]) -> [f32; N] {
+/// N numbers of some, from the one at `first` on, in single precision.
+const fn single<const N: usize, const M: usize>(all: [f64; M], first: usize) -> [f32; N] {
     let (mut found, mut i) = ([0.0; N], 0);
     while i < N {
-        found[i] = all[M - N + i] as f32;
-        i += 1;
-    }
-    found
-}
-
-const fn first<const N: usize, const M: usize>(all: [f64; M]) -> [f32; N] {
-    let (mut found, mut i) = ([0.0; N], 0);
-    while i < N {
-        found[i] = all[i] as f32;
+        found[i] = all[first + i] as f32;
         i += 1;
     }
     found
@@ -66,8 +57,8 @@ const fn first<const N: usize, const M: usize>(all: [f64; M]) -> [f32; N] {
 pub trait Elementary: Copy + PartialOrd + 'static {
     /// 1.5 · 2^52 or 1.5 · 2^23: a number near zero that it is added to loses its fraction.
     const ROUNDS: Self;
-    /// The exponents of the smallest and of the largest power of two.
-    const EXPONENTS: [Self; 2];
+    /// The exponent of the smallest power of two.
+    const LEAST_EXPONENT: Self;
     /// ln 2 in two parts, of which the first has few bits.
     const LN_2: [Self; 2];
     /// Where e^x has become zero and where it has become infinite.
@@ -79,7 +70,7 @@ pub trait Elementary: Copy + PartialOrd + 'static {
     const ERFCX: &'static [Self];
     /// self · a + b, rounded once.
     fn fused(self, a: Self, b: Self) -> Self;
-    /// |self|.
+    /// The size |self|.
     fn abs(self) -> Self;
     /// self with another number's sign.
     fn copysign(self, sign: Self) -> Self;
@@ -93,7 +84,7 @@ macro_rules! elementary {
     ($T:ident, $digits:literal, $bias:literal, $ln_2:expr, $limits:expr, $taylor:expr, $erfcx:expr) => {
         impl Elementary for $T {
             const ROUNDS: Self = 1.5 * (1_u64 << $digits) as Self;
-            const EXPONENTS: [Self; 2] = [1.0 - $bias, $bias];
+            const LEAST_EXPONENT: Self = 1.0 - $bias;
             const LN_2: [Self; 2] = $ln_2;
             const LIMITS: [Self; 2] = $limits;
             const TAYLOR: &'static [Self] = &$taylor;
@@ -143,6 +134,6 @@ elementary!(
     // 355/512 and what is left.
     [355.0 / 512.0, -2.121_944_4e-4],
     [-104.0, 89.0],
-    last::<6, 12>(TAYLOR),
-    first::<14, 27>(ERFCX)
+    single::<6, 12>(TAYLOR, 6),
+    single::<14, 27>(ERFCX, 0)
 );

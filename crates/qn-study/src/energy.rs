@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use qn_curvature::norm_l2;
-use qn_model::ParamLayout;
-use qn_run::{Invalid, Observer, RunDirectory, Stage, TensorFile};
+use qn_run::{Invalid, Observer, RunDirectory, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
+use crate::eigenvectors::{read_vectors, report_path};
 use crate::estimates::layers;
 use crate::output::{self, Report};
 use crate::problem::Problem;
@@ -39,7 +39,7 @@ pub struct EnergyReport {
     pub subject: Subject,
     /// The eigenvectors' eigenvalues, descending.
     pub eigenvalues: Vec<f64>,
-    /// |dL/dθ|.
+    /// The gradient's length |dL/dθ|.
     pub gradient_norm: f64,
     /// Of each eigenvector, the gradient's share in it; they sum to one over all P. Zeros where the gradient is zero.
     pub gradient: Vec<f64>,
@@ -85,14 +85,19 @@ impl EnergyReport {
 pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyReport> {
     let started = Instant::now();
     output::claim::<EnergyReport>(args.to.as_deref())?;
-    let path = eigen_path(args)?;
+    let run = args.problem.run.as_deref().map(RunDirectory::open).transpose()?;
+    let path = match (&args.eigen, &run) {
+        (Some(path), _) => path.clone(),
+        (None, Some(run)) => report_path(run)?,
+        (None, None) => bail!(Invalid("`eigen`: give the report of the eigenvectors".into())),
+    };
     let found: EigenReport = report::read(&path)?;
     let request = completed(&args.problem, &found.subject);
     let problem = Problem::load(&request, observer, |_| Ok(()))?;
     let subject = Subject { operator: found.subject.operator.clone(), ..problem.subject(&request) };
     check_subject(&path, &found.subject, &subject)?;
     let layout = problem.derivatives.layout();
-    let vectors = read_vectors(&path, layout, &found)?;
+    let vectors = read_vectors(&path, run.as_ref(), layout, &found)?;
 
     let stage = Stage::begin(observer, "gradients", 2);
     let gradient = problem.loss_and_gradient()?.gradient;
@@ -125,19 +130,6 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
     Ok(report)
 }
 
-fn eigen_path(args: &EnergyRequest) -> Result<PathBuf> {
-    let path = match (&args.eigen, &args.problem.run) {
-        (Some(path), _) => return Ok(path.clone()),
-        (None, Some(run)) => RunDirectory::open(run)?.report_path("eigen.json"),
-        (None, None) => bail!(Invalid("`eigen`: give the report of the eigenvectors".into())),
-    };
-    if !path.is_file() {
-        let (words, run) = (format!("{} is missing", path.display()), args.problem.run.clone());
-        bail!(StudyError::Needs { words, study: "eigen", run, fields: Vec::new() });
-    }
-    Ok(path)
-}
-
 /// The request with the eigenvectors' problem where it says nothing.
 fn completed(asked: &ProblemRequest, found: &Subject) -> ProblemRequest {
     let mut request = asked.clone();
@@ -167,22 +159,6 @@ fn check_subject(path: &Path, found: &Subject, asked: &Subject) -> Result<()> {
             )))
         }
     }
-}
-
-/// The eigenvectors, one after the other.
-fn read_vectors(report: &Path, layout: &ParamLayout, eigen: &EigenReport) -> Result<Vec<f64>> {
-    let path = output::beside(report, "eigenvectors.safetensors");
-    let file = TensorFile::read(&path)?;
-    let shape = [eigen.eigenvalues.len(), layout.len()];
-    let values = file.tensors.get("eigenvalues").and_then(qn_run::Tensor::to_f64);
-    if values.as_deref() != Some(&eigen.eigenvalues[..]) {
-        let (path, report) = (path.display(), report.display());
-        bail!(StudyError::Refused(format!(
-            "{path} does not belong to {report}: ask for the eigenvectors again"
-        )));
-    }
-    let vectors = file.get(&path, "eigenvectors", &shape)?;
-    vectors.to_f64().with_context(|| format!("{} holds other numbers than floats", path.display()))
 }
 
 /// (g·v)²/|g|² of unit vectors; zeros for a zero vector. The gradient is made a unit vector first: its square may leave the

@@ -30,7 +30,7 @@ use crate::problem::Problem;
 use crate::report::Subject;
 use crate::request::{Matrix, ProblemRequest, check_tol};
 use crate::softmax_parts::{Part, Solve, Solved, Terms, Within};
-use crate::subspace::{column_space, cosines, principal_angles};
+use crate::subspace::{column_space, cosines, principal_angles, unit_columns};
 
 /// Asks how G is made of classes, pairs of classes and samples.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ pub struct HierarchyReport {
     pub method: String,
     /// Number of classes C.
     pub classes: usize,
-    /// G.
+    /// The whole of G.
     pub whole: HierarchyPart,
     /// G_0, the terms of each sample's own class.
     pub own_class: HierarchyPart,
@@ -154,13 +154,11 @@ pub fn hierarchy(args: &HierarchyRequest, observer: &dyn Observer) -> Result<Hie
 
     let gradients = derivatives.class_gradients()?.rows;
     let gradients = DMatrix::from_fn(p, classes, |i, c| gradients[c * p + i]);
-    let spans = [&means.class_means(), &nalgebra_of(means.pairs.as_ref()), &gradients].map(column_space);
-    let vectors = nalgebra_of(whole.vectors.as_ref());
-    let shares = |q: &DMatrix<f64>| -> Vec<f64> {
-        (q.transpose() * &vectors).column_iter().map(|column| column.norm_squared()).collect()
-    };
-    let [in_class_means, in_cross_class_means, in_class_gradients] = spans.each_ref().map(shares);
-    let found = cosines(&means.class_means(), &vectors);
+    let vectors = nalgebra_of(whole.pairs.vectors.as_ref());
+    let spans = [&means.centres, &nalgebra_of(means.pairs.as_ref()), &gradients].map(column_space);
+    let [in_class_means, in_cross_class_means, in_class_gradients] = spans
+        .each_ref()
+        .map(|q| (q.transpose() * &vectors).column_iter().map(|c| c.norm_squared()).collect());
     let report = HierarchyReport {
         subject: problem.subject(&args.problem),
         method: if solve.dense { "dense" } else { "lanczos" }.into(),
@@ -168,21 +166,21 @@ pub fn hierarchy(args: &HierarchyRequest, observer: &dyn Observer) -> Result<Hie
         class: low_rank(means.classes.as_ref(), k)?,
         cross_class: low_rank(means.crossed.as_ref(), k)?,
         class_and_cross_class: low_rank(means.pairs.as_ref(), k)?.eigenvalues,
-        converged: [&whole, &own, &within].iter().all(|solved| solved.converged),
+        converged: [&whole, &own, &within].iter().all(|solved| solved.pairs.converged == k),
         whole: part(whole),
         own_class: part(own),
         within_class: part(within),
         weights: terms.weights(),
-        class_mean_norms: means.class_means().column_iter().map(|g| g.norm()).collect(),
-        cosines: found.row_iter().map(|row| row.iter().copied().collect()).collect(),
+        class_mean_norms: means.centres.column_iter().map(|g| g.norm()).collect(),
+        cosines: cosines(&means.centres, &vectors).row_iter().map(|r| r.iter().copied().collect()).collect(),
         in_class_means,
         in_cross_class_means,
         in_class_gradients,
         random_shares: spans.each_ref().map(|q| q.ncols() as f64 / p as f64),
-        class_gradient_cosines: {
-            let all = cosines(&gradients, &crate::subspace::unit_columns(&means.class_means()));
-            (0..classes).map(|c| all[(c, c)]).collect()
-        },
+        class_gradient_cosines: cosines(&gradients, &unit_columns(&means.centres))
+            .diagonal()
+            .as_slice()
+            .to_vec(),
         angles_to_class_means: principal_angles(&gradients, &spans[0]),
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -204,16 +202,16 @@ fn terms_of(problem: &Problem, args: &HierarchyRequest) -> Result<Terms> {
     }
 }
 
-/// The means' parts of G, each as W with W Wᵀ the part.
+/// The means, and their parts of G, each as W with W Wᵀ the part.
 struct Means {
+    /// The g_c along the columns, zero for classes without a sample.
+    centres: DMatrix<f64>,
     /// Of G_1: √w_c g_c.
     classes: Mat<f64>,
     /// Of G_1 + G_2: √w_cc' g_cc', class after class.
     pairs: Mat<f64>,
     /// Of G_2: √w_cc' (g_cc' − g_c).
     crossed: Mat<f64>,
-    /// w_c.
-    weights: Vec<f64>,
 }
 
 impl Means {
@@ -221,10 +219,10 @@ impl Means {
         let (p, classes) = (problem.derivatives.dim(), terms.classes);
         let count = classes * (classes - 1);
         let mut found = Self {
+            centres: DMatrix::zeros(p, classes),
             classes: Mat::zeros(p, classes),
             pairs: Mat::zeros(p, count),
             crossed: Mat::zeros(p, count),
-            weights: Vec::with_capacity(classes),
         };
         for class in 0..classes {
             let members = terms.members(class);
@@ -232,7 +230,6 @@ impl Means {
             let first = class * (classes - 1);
             let weights: Vec<f64> = others.iter().map(|&c| terms.weight(&members, c)).collect();
             let total: f64 = weights.iter().sum();
-            found.weights.push(total);
             if total == 0.0 {
                 continue;
             }
@@ -240,9 +237,9 @@ impl Means {
             let mut sums = Mat::zeros(p, classes - 1);
             let here = problem.over(&members, args.problem.dtype)?;
             here.vjp(terms.seeds(&members, &others).as_ref(), sums.as_mut())?;
-            let mean = |i: usize| sums.row(i).iter().sum::<f64>() / total;
             for i in 0..p {
-                let mean = mean(i);
+                let mean = sums.row(i).iter().sum::<f64>() / total;
+                found.centres[(i, class)] = mean;
                 found.classes[(i, class)] = total.sqrt() * mean;
                 for (j, &w) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
                     found.pairs[(i, first + j)] = sums[(i, j)] / w.sqrt();
@@ -251,15 +248,6 @@ impl Means {
             }
         }
         Ok(found)
-    }
-
-    /// g_c along the columns.
-    fn class_means(&self) -> DMatrix<f64> {
-        let mean = |i: usize, c: usize| match self.weights[c] {
-            0.0 => 0.0,
-            w => self.classes[(i, c)] / w.sqrt(),
-        };
-        DMatrix::from_fn(self.classes.nrows(), self.classes.ncols(), mean)
     }
 }
 
@@ -278,5 +266,5 @@ fn low_rank(w: MatRef<'_, f64>, k: usize) -> Result<HierarchyPart> {
 }
 
 fn part(solved: Solved) -> HierarchyPart {
-    HierarchyPart { trace: solved.trace, eigenvalues: solved.values }
+    HierarchyPart { trace: solved.trace, eigenvalues: solved.pairs.values }
 }

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use faer::prelude::ReborrowMut as _;
-use faer::{MatMut, MatRef};
+use faer::{Mat, MatMut, MatRef};
 use qn_curvature::{Derivatives, Operator, Real};
 use qn_run::{Invalid, Stage};
-use qn_spectrum::{OperatorError, SpectrumError, SymmetricOperator};
+use qn_spectrum::{Eigenpairs, OperatorError, SpectrumError, SymmetricOperator};
 
 use crate::StudyError;
 
@@ -95,6 +95,20 @@ impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
     }
 }
 
+/// Pairs from the largest eigenvalue down, whatever end they were wanted from.
+pub(crate) fn descending<S: Copy>(pairs: Eigenpairs<S>) -> Eigenpairs<S> {
+    let mut order: Vec<usize> = (0..pairs.values.len()).collect();
+    order.sort_by(|&i, &j| pairs.values[j].total_cmp(&pairs.values[i]));
+    let vectors = Mat::from_fn(pairs.vectors.nrows(), order.len(), |i, j| pairs.vectors[(i, order[j])]);
+    let (values, residuals) = (&pairs.values, &pairs.residuals);
+    Eigenpairs {
+        values: order.iter().map(|&i| values[i]).collect(),
+        residuals: order.iter().map(|&i| residuals[i]).collect(),
+        vectors,
+        ..pairs
+    }
+}
+
 /// An interruption on its way through a solver comes out as itself, a wrong number as wrong usage.
 pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
     match error {
@@ -113,7 +127,6 @@ pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use faer::Mat;
     use qn_spectrum::DenseSymmetric;
 
     /// diag(4, 3, 2, 1) outside (e_1 + e_2)/√2 and e_4: what is left is (e_1 − e_2)/√2 with 3.5, and e_3 with 2.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use nalgebra::DMatrix;
 use qn_model::{Graph, ParamLayout};
 use qn_run::{
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
 use crate::chance::RandomAssigned;
+use crate::eigenvectors::{needs_eigen, read_vectors, report_path};
 use crate::output;
 use crate::report::{self, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap, Subject};
 use crate::subspace::{
@@ -57,11 +58,13 @@ pub fn overlap(args: &OverlapRequest, observer: &dyn Observer) -> Result<Overlap
     let graph = Graph::new(&config.architecture)?;
     let (layout, classes) = (graph.layout(), graph.classes());
     output::claim::<OverlapReport>(args.to.as_deref())?;
-    let eigen = eigenpairs(&run)?;
+    let path = report_path(&run)?;
+    let eigen: EigenReport = report::read(&path)?;
     let k = args.k.unwrap_or(classes);
     check_count(&run, &eigen, k, classes)?;
     check_subject(&run, layout, &eigen.subject)?;
-    let vectors = read_vectors(&run, layout, &eigen, k)?;
+    let (vectors, p) = (read_vectors(&path, Some(&run), layout, &eigen)?, layout.len());
+    let vectors = DMatrix::from_fn(p, k, |i, j| vectors[j * p + i]);
     let steps = run.snapshot_steps()?;
     ensure!(
         !steps.is_empty(),
@@ -106,29 +109,16 @@ pub fn overlap(args: &OverlapRequest, observer: &dyn Observer) -> Result<Overlap
     Ok(report)
 }
 
-/// That the spectrum is to be found first, or in another way, because of what `words` say.
-fn needs_eigen(words: String, run: &RunDirectory, fields: Vec<(&'static str, Option<String>)>) -> StudyError {
-    StudyError::Needs { words, study: "eigen", run: Some(run.path().to_owned()), fields }
-}
-
-fn eigenpairs(run: &RunDirectory) -> Result<EigenReport> {
-    let path = run.report_path("eigen.json");
-    if !path.is_file() {
-        bail!(needs_eigen(format!("{} is missing", path.display()), run, Vec::new()));
-    }
-    report::read(&path)
-}
-
 /// Refuses a number of eigenvectors that there are not, or that are too few.
 fn check_count(run: &RunDirectory, eigen: &EigenReport, k: usize, classes: usize) -> Result<()> {
     let (file, have) = (run.report_path("eigen.json"), eigen.top().len());
     if have == 0 {
         let words = format!("{} holds the {} end of the spectrum", file.display(), eigen.which);
-        bail!(needs_eigen(words, run, vec![("which", Some("LA".into()))]));
+        bail!(needs_eigen(words, Some(run), vec![("which", Some("LA".into()))]));
     }
     if k > have {
         let words = format!("{} holds {have} eigenvectors, too few for {k}", file.display());
-        bail!(needs_eigen(words, run, vec![("k", Some(k.to_string()))]));
+        bail!(needs_eigen(words, Some(run), vec![("k", Some(k.to_string()))]));
     }
     if k < classes {
         bail!(Invalid(format!("`k` {k}: there are {classes} classes, and each needs an eigenvector")));
@@ -155,7 +145,7 @@ fn check_subject(run: &RunDirectory, layout: &ParamLayout, subject: &Subject) ->
     if !subject.only.is_empty() {
         let (file, only) = (path.display(), subject.only.join(", "));
         let words = format!("{file} is about {only} only, and class gradients are by all parameters");
-        bail!(needs_eigen(words, run, vec![("only", None)]));
+        bail!(needs_eigen(words, Some(run), vec![("only", None)]));
     }
     if subject.layout_hash != layout.hash() {
         let (found, expected) = (subject.layout_hash.clone(), layout.hash());
@@ -171,37 +161,9 @@ fn check_subject(run: &RunDirectory, layout: &ParamLayout, subject: &Subject) ->
     if fingerprint(&parameters, &buffers) != *expected {
         let file = path.display();
         let words = format!("{file} is about other parameters than those of step {step} of this run");
-        bail!(needs_eigen(words, run, Vec::new()));
+        bail!(needs_eigen(words, Some(run), Vec::new()));
     }
     Ok(())
-}
-
-/// The first k eigenvectors as columns.
-fn read_vectors(
-    run: &RunDirectory,
-    layout: &ParamLayout,
-    eigen: &EigenReport,
-    k: usize,
-) -> Result<DMatrix<f64>> {
-    let path = run.report_path("eigen.safetensors");
-    let file = TensorFile::read(&path)?;
-    let found = file.meta.get("layout_hash").and_then(|v| v.as_str()).unwrap_or("none").to_owned();
-    if found != layout.hash() {
-        return Err(RunError::Layout { path, found, expected: layout.hash() }.into());
-    }
-    let tensor = file
-        .tensors
-        .get("eigenvectors")
-        .with_context(|| format!("{} has no eigenvectors", path.display()))?;
-    let (rows, p) = (tensor.shape().first().copied().unwrap_or(0), layout.len());
-    let values = file.tensors.get("eigenvalues").and_then(qn_run::Tensor::to_f64);
-    if rows < k || tensor.shape() != [rows, p] || values.as_deref() != Some(&eigen.eigenvalues[..]) {
-        let words = format!("{} does not belong to the eigen.json beside it", path.display());
-        bail!(needs_eigen(words, run, Vec::new()));
-    }
-    let values =
-        tensor.to_f64().with_context(|| format!("{} holds other numbers than floats", path.display()))?;
-    Ok(DMatrix::from_fn(p, k, |i, j| values[j * p + i]))
 }
 
 /// Class gradients along the columns of V, zero where a class had no samples, against E. Such columns are left out of

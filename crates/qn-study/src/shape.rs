@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use qn_run::{Invalid, Observer, TensorFile, Versions};
+use qn_run::{Invalid, Observer, Versions};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::figure::Source;
 use crate::output::{self, Report};
 use crate::power_law::PowerLaw;
 use crate::report::{FullSpectrumReport, SCHEMA_VERSION, Subject};
+use crate::source::Source;
 
 /// Asks for effective dimensions, gaps and the tail of spectra that [`eigen`](crate::eigen()) has found in full.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ pub struct SpectrumShape {
 /// An effective dimension.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct EffectiveDimension {
-    /// α.
+    /// The positive number α.
     pub alpha: f64,
     /// Σ λ/(λ + α) over the positive eigenvalues.
     pub dimension: f64,
@@ -92,7 +92,7 @@ pub struct EffectiveDimension {
 pub struct Gap {
     /// j: the gap is behind the j-th largest eigenvalue.
     pub index: usize,
-    /// λ_j/λ_(j+1).
+    /// Their ratio λ_j/λ_(j+1).
     pub ratio: f64,
 }
 
@@ -145,7 +145,7 @@ pub fn shape(args: &ShapeRequest, observer: &dyn Observer) -> Result<ShapeReport
             bail!(crate::StudyError::Stopped);
         }
         let source = Source::new(path);
-        let (report, values) = all_eigenvalues(&source)?;
+        let (report, values) = full_spectrum(&source)?;
         found.push((describe(args, &source.label, &report, &values), values));
     }
     let comparisons = found.iter().skip(1).map(|other| compare(&found[0], other)).collect();
@@ -161,17 +161,15 @@ pub fn shape(args: &ShapeRequest, observer: &dyn Observer) -> Result<ShapeReport
 }
 
 /// A report of a full spectrum and its eigenvalues, descending.
-pub(crate) fn all_eigenvalues(source: &Source) -> Result<(FullSpectrumReport, Vec<f64>)> {
-    let report: FullSpectrumReport = source.report()?;
-    if !report.eigenvalues.is_empty() {
-        let values = report.eigenvalues.clone();
-        return Ok((report, values));
+pub(crate) fn full_spectrum(source: &Source) -> Result<(FullSpectrumReport, Vec<f64>)> {
+    let mut report: FullSpectrumReport = source.report()?;
+    let listed = std::mem::take(&mut report.eigenvalues);
+    if !listed.is_empty() {
+        return Ok((report, listed));
     }
-    let path = source.beside("full_spectrum.json", "full_spectrum.safetensors");
-    let path = path.with_context(|| format!("{}: the file of all eigenvalues is missing", source.label))?;
-    let file = TensorFile::read(&path)?;
-    let values = file.get(&path, "eigenvalues", &[report.subject.params])?.to_f64();
-    let values = values.with_context(|| format!("{} holds other numbers than floats", path.display()))?;
+    let values = source.all_eigenvalues()?;
+    let values =
+        values.with_context(|| format!("{}: the file of all eigenvalues is missing", source.label))?;
     Ok((report, values))
 }
 

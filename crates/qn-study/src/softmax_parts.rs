@@ -1,15 +1,15 @@
 //! The parts of G that belong to a sample's own class and to the others, as operators.
 
 use anyhow::Result;
-use faer::prelude::{Reborrow as _, ReborrowMut as _};
+use faer::prelude::ReborrowMut as _;
 use faer::{Mat, MatMut, MatRef};
 use qn_curvature::Derivatives;
 use qn_spectrum::{
-    DenseSymmetric, Estimate, LanczosOptions, OperatorError, StopReason, SymmetricOperator, hutch_plus_plus,
-    lanczos,
+    DenseSymmetric, Eigenpairs, Estimate, LanczosOptions, OperatorError, SpectrumError, SymmetricOperator,
+    Which, hutch_plus_plus, lanczos,
 };
 
-use crate::operator::explain;
+use crate::operator::{descending, explain};
 
 /// Probabilities and labels of the samples.
 pub(crate) struct Terms {
@@ -128,7 +128,7 @@ impl SymmetricOperator for Part<'_> {
 /// What is left of the other classes' terms about their means: the means' part W Wᵀ is taken away.
 pub(crate) struct Within<'a> {
     pub(crate) others: Part<'a>,
-    /// W.
+    /// The factor W.
     pub(crate) means: MatRef<'a, f64>,
 }
 
@@ -155,38 +155,34 @@ pub(crate) struct Solve {
     pub(crate) seed: u64,
 }
 
-/// A part's largest eigenvalues, descending, with their vectors.
+/// A part's trace and its largest eigenpairs, descending.
 pub(crate) struct Solved {
     pub(crate) trace: Estimate,
-    pub(crate) values: Vec<f64>,
-    pub(crate) vectors: Mat<f64>,
-    pub(crate) converged: bool,
+    pub(crate) pairs: Eigenpairs,
 }
 
 impl Solve {
     pub(crate) fn run(&self, operator: &impl SymmetricOperator) -> Result<Solved> {
-        let (n, k) = (operator.dim(), self.k);
-        if self.dense {
-            let matrix = DenseSymmetric::assemble::<f64>(operator, |_| ()).map_err(explain)?;
-            let trace = (0..n).map(|i| matrix.matrix()[(i, i)]).sum();
-            let all = matrix.eigen().map_err(explain)?;
-            return Ok(Solved {
-                trace: Estimate { value: trace, standard_error: 0.0 },
-                values: all.values.iter().rev().take(k).copied().collect(),
-                vectors: Mat::from_fn(n, k, |i, j| all.vectors[(i, n - 1 - j)]),
-                converged: true,
-            });
-        }
-        let options = LanczosOptions { k, tol: self.tol, seed: self.seed, ..LanczosOptions::default() };
-        let pairs = lanczos::<f64>(operator, &options, |_| ()).map_err(explain)?;
-        let mut order: Vec<usize> = (0..k).collect();
-        order.sort_by(|&i, &j| pairs.values[j].total_cmp(&pairs.values[i]));
-        Ok(Solved {
-            trace: hutch_plus_plus(operator, self.probes, self.seed).map_err(explain)?.trace,
-            values: order.iter().map(|&j| pairs.values[j]).collect(),
-            vectors: Mat::from_fn(n, k, |i, j| pairs.vectors.rb()[(i, order[j])]),
-            converged: pairs.stop_reason == StopReason::Converged,
-        })
+        let (trace, pairs) =
+            if self.dense { self.densely(operator) } else { self.by_products(operator) }.map_err(explain)?;
+        Ok(Solved { trace, pairs: descending(pairs) })
+    }
+
+    fn densely(&self, operator: &impl SymmetricOperator) -> Result<(Estimate, Eigenpairs), SpectrumError> {
+        let matrix = DenseSymmetric::assemble::<f64>(operator, |_| ())?;
+        let trace = (0..operator.dim()).map(|i| matrix.matrix()[(i, i)]).sum();
+        let pairs = matrix.eigen()?.pairs(&matrix, self.k, Which::La, self.tol)?;
+        Ok((Estimate { value: trace, standard_error: 0.0 }, pairs))
+    }
+
+    fn by_products(
+        &self,
+        operator: &impl SymmetricOperator,
+    ) -> Result<(Estimate, Eigenpairs), SpectrumError> {
+        let options =
+            LanczosOptions { k: self.k, tol: self.tol, seed: self.seed, ..LanczosOptions::default() };
+        let pairs = lanczos(operator, &options, |_| ())?;
+        Ok((hutch_plus_plus(operator, self.probes, self.seed)?.trace, pairs))
     }
 }
 

@@ -20,16 +20,10 @@ pub(crate) struct Pairwise {
 
 impl Pairwise {
     pub(crate) fn new(kind: Binary, inputs: [&Shape; 2], output: &Shape) -> Self {
-        if inputs.iter().all(|input| *input == output) {
-            let whole = Shape::new([]);
-            return Self {
-                kind,
-                inputs: [(); 2].map(|()| Stretched::new(&whole, &whole)),
-                len: 1,
-                run: output.len(),
-            };
-        }
-        Self { kind, inputs: inputs.map(|input| Stretched::new(input, output)), len: output.len(), run: 1 }
+        let whole = &Shape::new([]);
+        let alike = inputs.iter().all(|input| *input == output);
+        let (inputs, runs, run) = if alike { ([whole; 2], whole, output.len()) } else { (inputs, output, 1) };
+        Self { kind, inputs: inputs.map(|input| Stretched::new(input, runs)), len: runs.len(), run }
     }
 }
 

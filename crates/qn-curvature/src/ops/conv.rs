@@ -47,6 +47,13 @@ pub(super) fn part_mut<T>(all: &mut [T], len: usize, at: usize) -> &mut [T] {
     &mut all[at * len..(at + 1) * len]
 }
 
+/// y = b, `each` numbers for every output of every tangent, or nothing for a product that replaces y.
+pub(super) fn start<T: Real>(bias: Option<&[T]>, y: &mut [T], each: usize) -> Accum {
+    let Some(bias) = bias else { return Accum::Replace };
+    y.chunks_exact_mut(each).zip(bias).for_each(|(y, &b)| y.fill(b));
+    Accum::Add
+}
+
 /// b̄ += Σ ȳ over positions and samples, `each` of them for every output of every cotangent, where b̄ is wanted.
 pub(super) fn add_bias<T: Real>(to: &mut Cotangents<'_, T>, ybar: &[T], each: usize) {
     if let Some(Some(bbar)) = to.theta.get_mut(1) {
@@ -93,13 +100,6 @@ impl Conv {
     pub(super) fn buffer<T: Real>(&self, m: usize, scratch: &mut Scratch<T>) -> Vec<T> {
         let rows = self.tiles::<T>(m).next().map_or(0, |(_, tile)| tile.rows());
         scratch.take(if self.patches.is_pointwise() { 0 } else { self.patches.patch_len() * rows })
-    }
-
-    /// y = b, or zero for a product that replaces it; for every tangent.
-    pub(super) fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) -> Accum {
-        let Some(bias) = bias else { return Accum::Replace };
-        y.chunks_exact_mut(self.rows(m)).zip(bias).for_each(|(y, &b)| y.fill(b));
-        Accum::Add
     }
 
     /// Parts of a product whose right side is the same for all of b tangents, and tangents in each: without groups,
@@ -164,7 +164,7 @@ impl Tile<'_> {
 impl<T: Real> Operation<T> for Conv {
     fn forward(&self, at: &At<'_, T>, y: &mut [T], scratch: &mut Scratch<T>) -> Saved<T> {
         let (m, lens) = (at.m, self.lens(at.m));
-        let accum = self.start(at.theta.get(1).copied(), y, m);
+        let accum = start(at.theta.get(1).copied(), y, self.rows(m));
         let mut buffer = self.buffer(m, scratch);
         for (g, tile) in self.tiles::<T>(m) {
             let x = tile.patches(part(at.x[0], lens.x, g), &mut buffer);
@@ -184,7 +184,7 @@ impl<T: Real> Operation<T> for Conv {
     ) {
         let (m, lens) = (at.m, self.lens(at.m));
         let (v, xdot) = (tangents.theta[0], tangents.x[0]);
-        let accum = self.start(tangents.theta.get(1).copied().flatten(), ydot, m);
+        let accum = start(tangents.theta.get(1).copied().flatten(), ydot, self.rows(m));
         if v.is_none() && xdot.is_none() && accum == Accum::Replace {
             return ydot.fill(T::of(0.0));
         }

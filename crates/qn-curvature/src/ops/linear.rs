@@ -4,7 +4,7 @@ use faer::Accum;
 use qn_kernels::{Real, gemm, view};
 use qn_model::Shape;
 
-use super::conv::{part, part_mut};
+use super::conv::{add_bias, part, part_mut, start};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -35,11 +35,7 @@ impl Linear {
 
     /// y = b + Σ W x over pairs.
     fn push_forward<T: Real>(&self, pairs: &[(&[T], &[T])], bias: Option<&[T]>, y: &mut [T], rows: usize) {
-        let mut accum = Accum::Replace;
-        if let Some(bias) = bias {
-            y.chunks_exact_mut(rows).zip(bias).for_each(|(y, &b)| y.fill(b));
-            accum = Accum::Add;
-        }
+        let mut accum = start(bias, y, rows);
         for (w, x) in pairs {
             gemm(y, (rows, self.out), accum, view(x, rows, self.inner), view(w, self.inner, self.out));
             accum = Accum::Add;
@@ -113,10 +109,7 @@ impl<T: Real> Operation<T> for Linear {
         _: &mut Scratch<T>,
     ) {
         let (rows, [w_len, x_len, y_len]) = (self.rows(at.m), self.lens(at.m));
-        if let Some(Some(bbar)) = to.theta.get_mut(1) {
-            let sums = bbar.iter_mut().zip(ybardot.chunks_exact(rows));
-            sums.for_each(|(sum, y)| *sum += qn_kernels::sum(y));
-        }
+        add_bias(to, ybardot, rows);
         let (v, xdot) = (tangents.theta[0], tangents.x[0]);
         for t in 0..tangents.b {
             let ybardot = part(ybardot, y_len, t);
@@ -150,6 +143,7 @@ mod tests {
         let op = |bias| Op::Linear { weight: ParamId(0), bias };
         Check::new(op(Some(ParamId(1))), &[&[4]]).params(&[&[5, 4], &[5]]).run();
         Check::new(op(None), &[&[2, 3, 4]]).params(&[&[5, 4]]).run();
+        Check::new(op(Some(ParamId(1))), &[&[200, 2]]).params(&[&[3, 2], &[3]]).run();
         Check::new(op(Some(ParamId(1))), &[&[3, 1]]).params(&[&[1, 1], &[1]]).run();
     }
 }

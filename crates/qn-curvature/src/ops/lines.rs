@@ -81,10 +81,10 @@ impl Strip {
         &x[self.line..self.line + self.width]
     }
 
-    /// The strip's part of numbers that there is one of for each line.
+    /// Puts a number for each of the strip's lines where there is one of every line.
     #[inline(always)]
-    pub(super) fn of_lines_mut<'x, T>(&self, x: &'x mut [T]) -> &'x mut [T] {
-        &mut x[self.line..self.line + self.width]
+    pub(super) fn put<T: Copy>(&self, numbers: &Across<T>, all: &mut [T]) {
+        all[self.line..self.line + self.width].copy_from_slice(&numbers[..self.width]);
     }
 
     /// Σ x along each line.

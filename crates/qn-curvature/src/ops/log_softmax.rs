@@ -109,9 +109,7 @@ impl<T: Real> Operation<T> for LogSoftmax {
     fn prepare(&self, at: &At<'_, T>, saved: &mut Saved<T>, ybar: &[T], scratch: &mut Scratch<T>) {
         let mut totals = scratch.take(self.0.count(at.m));
         for strip in self.0.strips(at.m) {
-            let sums = strip.sums(ybar);
-            let totals = strip.of_lines_mut(&mut totals);
-            totals.copy_from_slice(&sums[..totals.len()]);
+            strip.put(&strip.sums(ybar), &mut totals);
         }
         saved.reals.push(totals);
     }

@@ -20,8 +20,7 @@ struct Matrix {
 impl Matrix {
     fn of(value: &Layout) -> Self {
         let (dims, rank) = (value.shape().dims(), value.shape().rank());
-        let transposed = value.is_before([rank - 1, rank - 2]);
-        Self { rows: dims[rank - 2], cols: dims[rank - 1], transposed }
+        Self { rows: dims[rank - 2], cols: dims[rank - 1], transposed: value.is_transposed() }
     }
 
     fn len(self) -> usize {

@@ -71,7 +71,9 @@ pub(crate) fn resolve<T: Real>(
         Op::ConvTranspose { window, groups, .. } => {
             Box::new(conv_transpose::ConvTranspose::new(x[0].image(), y.image(), *window, *groups))
         }
-        Op::BatchNorm { .. } => return batch_norm(node, buffers).ok_or_else(|| unsupported(&node.op)),
+        Op::BatchNorm { stats, eps, .. } => {
+            Box::new(BatchNorm::new(y.image().positions(), &buffers[*stats], &buffers[*stats + 1], *eps))
+        }
         Op::LayerNorm { weight, bias, axes, eps } => {
             let params = [weight.is_some(), bias.is_some()];
             Box::new(Normalise::over_last_axes(&inputs[0], *axes, (true, *eps), params))
@@ -86,7 +88,6 @@ pub(crate) fn resolve<T: Real>(
         Op::Activation(f) => Box::new(activation::Elementwise { f: *f, len: y.len() }),
         Op::Scale(factor) => Box::new(scale::Scale { factor: T::of(*factor), shift: T::of(0.0) }),
         Op::Shift(shift) => Box::new(scale::Scale { factor: T::of(1.0), shift: T::of(*shift) }),
-        Op::Reshape(_) => Box::new(scale::Scale::copy()),
         Op::Binary(kind) => Box::new(binary::Pairwise::new(*kind, [x[0], x[1]], &y)),
         Op::Compare(kind) => Box::new(compare::Compare::new(*kind, [x[0], x[1]], &y)),
         Op::Choose => Box::new(choose::Choose::new([x[0], x[1], x[2]], &y)),
@@ -110,10 +111,11 @@ pub(crate) fn resolve<T: Real>(
         }
         Op::Gather { axis } => Box::new(gather::Gather::new(x[0], x[1], *axis)),
         Op::Custom(op) => {
-            let found = crate::custom::resolve(op.as_ref(), &x, &y);
-            return found.ok_or_else(|| unsupported(&node.op));
+            let unknown = || CurvatureError::Unsupported { operation: node.op.name() };
+            return crate::custom::resolve(op.as_ref(), &x, &y).ok_or_else(unknown);
         }
-        Op::Permute(_)
+        Op::Reshape(_)
+        | Op::Permute(_)
         | Op::Expand(_)
         | Op::Slice { .. }
         | Op::IndexSelect { .. }
@@ -134,18 +136,7 @@ fn convolution<T: Real>([input, output]: [Image; 2], window: Window, groups: usi
     }
 }
 
-/// A batch normalisation with these running statistics; none for other operations.
-pub(crate) fn batch_norm<T: Real>(node: &Node, buffers: &[Vec<f64>]) -> Option<Box<dyn Operation<T>>> {
-    let Op::BatchNorm { stats, eps, .. } = node.op else { return None };
-    let positions = node.shape.image().positions();
-    Some(Box::new(BatchNorm::new(positions, &buffers[stats], &buffers[stats + 1], eps)))
-}
-
 /// An operation that moves entries, of values that lie as these shapes say.
 pub(crate) fn rearrange<T: Real>(op: &Op, [x, y]: [&Shape; 2]) -> Box<dyn Operation<T>> {
     Box::new(rearrange::Rearrange::new(op, x, y))
-}
-
-fn unsupported(op: &Op) -> CurvatureError {
-    CurvatureError::Unsupported { operation: op.name() }
 }

@@ -3,11 +3,12 @@
 use qn_kernels::Real;
 use qn_model::{Op, Shape};
 
-use crate::layout::Layout;
+use super::stretched::places;
+use crate::layout::{Layout, strided, strides};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
-/// Permute, Expand, Slice, IndexSelect, Pad and Where.
+/// Permute, Expand, Slice, IndexSelect, Pad, Where, and Reshape, which leaves every entry where it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Rearrange {
     /// Entries of the output that come from the input, in order.
@@ -27,20 +28,6 @@ struct Run {
     from: usize,
     to: usize,
     len: usize,
-}
-
-/// For an output of these sides, entry Σ index · stride of the input, from `first` on.
-fn strided(dims: &[usize], strides: &[usize], first: usize) -> Vec<Option<usize>> {
-    let mut entries = vec![first];
-    for (&n, &stride) in dims.iter().zip(strides) {
-        entries = entries.iter().flat_map(|e| (0..n).map(move |i| e + i * stride)).collect();
-    }
-    entries.into_iter().map(Some).collect()
-}
-
-/// The distance between neighbours along every axis.
-fn strides(shape: &Shape) -> Vec<usize> {
-    (0..shape.rank()).map(|axis| shape.dims()[axis + 1..].iter().product()).collect()
 }
 
 /// The operation that does in memory what another does in a graph, to an input that lies so.
@@ -66,13 +53,9 @@ pub(super) fn in_memory(op: &Op, input: &Layout) -> Op {
 /// Where each entry of the output comes from, and the constant elsewhere.
 fn entries(op: &Op, x: &Shape, y: &Shape) -> (Vec<Option<usize>>, f64) {
     let mut steps = strides(x);
-    let found = match op {
+    let found: Vec<usize> = match op {
         Op::Permute(axes) => strided(y.dims(), &axes.iter().map(|&a| steps[a]).collect::<Vec<_>>(), 0),
-        Op::Expand(_) => {
-            let new = y.rank() - x.rank();
-            let kept = x.dims().iter().zip(&steps).map(|(&n, &stride)| if n == 1 { 0 } else { stride });
-            strided(y.dims(), &std::iter::repeat_n(0, new).chain(kept).collect::<Vec<_>>(), 0)
-        }
+        Op::Expand(_) => places(x, y).unwrap_or_else(|| (0..x.len()).collect()),
         Op::Slice { axis, start, step, .. } => {
             let first = start * steps[*axis];
             steps[*axis] *= step;
@@ -80,7 +63,7 @@ fn entries(op: &Op, x: &Shape, y: &Shape) -> (Vec<Option<usize>>, f64) {
         }
         Op::IndexSelect { axis, index } => {
             let [before, len, behind] = x.around(*axis);
-            let row = |b: usize, i: usize| (0..behind).map(move |k| Some((b * len + i) * behind + k));
+            let row = |b: usize, i: usize| (0..behind).map(move |k| (b * len + i) * behind + k);
             (0..before).flat_map(|b| index.iter().flat_map(move |&i| row(b, i))).collect()
         }
         Op::Pad { amounts, value } => {
@@ -100,9 +83,9 @@ fn entries(op: &Op, x: &Shape, y: &Shape) -> (Vec<Option<usize>>, f64) {
             let own = mask.iter().enumerate().map(|(i, taken)| taken.then_some(i));
             return (own.collect(), *otherwise);
         }
-        _ => (0..x.len()).map(Some).collect(),
+        _ => (0..x.len()).collect(),
     };
-    (found, 0.0)
+    (found.into_iter().map(Some).collect(), 0.0)
 }
 
 impl Rearrange {

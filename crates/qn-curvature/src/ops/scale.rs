@@ -5,7 +5,7 @@ use qn_kernels::{Real, wide};
 use crate::operation::{At, Cotangents, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
-/// Multiplication by a constant and addition of another. With a = 1 and b = 0 it copies, under whatever shape.
+/// Multiplication by a constant and addition of another.
 #[derive(Clone, Debug)]
 pub(crate) struct Scale<T> {
     pub(crate) factor: T,
@@ -13,11 +13,6 @@ pub(crate) struct Scale<T> {
 }
 
 impl<T: Real> Scale<T> {
-    /// The identity.
-    pub(crate) fn copy() -> Self {
-        Self { factor: T::of(1.0), shift: T::of(0.0) }
-    }
-
     fn times(&self, x: &[T], out: &mut [T]) {
         if self.factor == T::of(1.0) {
             out.copy_from_slice(x);

@@ -47,9 +47,7 @@ impl Standard {
     pub(super) fn all_statistics<T: Real>(&self, x: &[T], [unit, r]: [&mut [T]; 2], m: usize) {
         wide(|| {
             for strip in self.groups.strips(m) {
-                let inverse = self.statistics(strip, x, unit);
-                let r = strip.of_lines_mut(r);
-                r.copy_from_slice(&inverse[..r.len()]);
+                strip.put(&self.statistics(strip, x, unit), r);
             }
         });
     }
@@ -96,17 +94,14 @@ impl Standard {
     pub(super) fn all_means<T: Real>(
         &self,
         (unit, w, d): (&[T], Option<&[T]>, &[T]),
-        to: [&mut [T]; 2],
+        [means, along]: [&mut [T]; 2],
         m: usize,
     ) {
-        let [means, along] = to;
         wide(|| {
             for strip in self.groups.strips(m) {
                 let found = self.means(strip, unit, w, d);
-                for (to, from) in [&mut *means, &mut *along].into_iter().zip(found) {
-                    let to = strip.of_lines_mut(to);
-                    to.copy_from_slice(&from[..to.len()]);
-                }
+                strip.put(&found[0], means);
+                strip.put(&found[1], along);
             }
         });
     }

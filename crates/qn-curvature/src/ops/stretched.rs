@@ -3,6 +3,8 @@
 use qn_kernels::Real;
 use qn_model::Shape;
 
+use crate::layout::{strided, strides};
+
 /// An input of an elementwise operation, beside the output.
 #[derive(Clone, Debug)]
 pub(super) struct Stretched {
@@ -17,21 +19,10 @@ pub(super) fn places(from: &Shape, to: &Shape) -> Option<Vec<usize>> {
     if from == to {
         return None;
     }
-    let offset = to.rank() - from.rank();
-    let place = |mut entry: usize| {
-        let (mut at, mut stride) = (0, 1);
-        for axis in (0..to.rank()).rev() {
-            let here = entry % to.dims()[axis];
-            entry /= to.dims()[axis];
-            if axis >= offset {
-                let n = from.dims()[axis - offset];
-                at += if n == 1 { 0 } else { here * stride };
-                stride *= n;
-            }
-        }
-        at
-    };
-    Some((0..to.len()).map(place).collect())
+    let (offset, steps) = (to.rank() - from.rank(), strides(from));
+    let repeated = |axis: usize| axis < offset || from.dims()[axis - offset] == 1;
+    let step = |axis: usize| if repeated(axis) { 0 } else { steps[axis - offset] };
+    Some(strided(to.dims(), &(0..to.rank()).map(step).collect::<Vec<_>>(), 0))
 }
 
 impl Stretched {

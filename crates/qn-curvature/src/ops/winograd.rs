@@ -14,7 +14,7 @@ use faer::Accum;
 use qn_kernels::{LANES, POINTS, Packed, Real, Tiles};
 use qn_model::{Image, Window};
 
-use super::conv::{Conv, Lens, add_bias, part, part_mut};
+use super::conv::{Conv, Lens, add_bias, part, part_mut, start};
 use crate::operation::{At, Cotangents, Keeps, Operation, Saved, Tangents};
 use crate::scratch::Scratch;
 
@@ -64,7 +64,7 @@ impl Winograd {
 
     /// y = b, or zero.
     fn start<T: Real>(&self, bias: Option<&[T]>, y: &mut [T], m: usize) {
-        if self.conv.start(bias, y, m) == Accum::Replace {
+        if start(bias, y, self.conv.rows(m)) == Accum::Replace {
             y.fill(T::of(0.0));
         }
     }

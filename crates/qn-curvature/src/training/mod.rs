@@ -11,9 +11,10 @@ use qn_model::{Graph, Op};
 use crate::error::check_len;
 use crate::losses::{Targets, Term};
 use crate::network::{Network, check_buffers};
+use crate::ops::BatchNorm;
 use crate::primal::Primal;
 use crate::scratch::{Pool, Scratch};
-use crate::{CurvatureError, Options, Real, Samples, ops};
+use crate::{CurvatureError, Options, Real, Samples};
 use job::Job;
 
 /// What a batch normalisation has seen of a batch, channel by channel.
@@ -153,14 +154,11 @@ impl<T: Real> Training<T> {
     /// # Errors
     /// Their sizes are others.
     pub fn set_buffers(&mut self, buffers: &[Vec<f64>]) -> Result<(), CurvatureError> {
-        let Network { graph, steps, .. } = &mut self.network;
-        check_buffers(graph.layout(), buffers)?;
+        check_buffers(self.network.graph.layout(), buffers)?;
         for norm in &self.norms {
-            let step = &mut steps[norm.step];
-            let node = step.node.map(|node| &graph.nodes()[node]);
-            if let Some(operation) = node.and_then(|node| ops::batch_norm(node, buffers)) {
-                step.operation = operation;
-            }
+            let [mean, variance] = [&buffers[norm.stats], &buffers[norm.stats + 1]];
+            self.network.steps[norm.step].operation =
+                Box::new(BatchNorm::new(norm.positions, mean, variance, norm.eps));
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use faer::Mat;
 use qn_curvature::LossAndGradient;
 use qn_run::{Invalid, Level, Observer, Stage, Tensor, TensorFile};
 use qn_spectrum::{Eigenpairs, LanczosOptions, Progress, Solver, complete, lanczos};
@@ -15,7 +14,7 @@ use serde_json::json;
 pub use request::{EigenRequest, Vectors};
 
 use crate::full;
-use crate::operator::{CurvatureOperator, Watched, explain};
+use crate::operator::{CurvatureOperator, Watched, descending, explain};
 use crate::output::{self, Output, beside};
 use crate::problem::Problem;
 use crate::report::{EigenReport, FullSpectrumReport, Subject};
@@ -210,20 +209,6 @@ impl Search<'_> {
             );
         }
         Ok(Found { pairs: looked.pairs, verified: Some(looked.agreed), spectrum: None })
-    }
-}
-
-/// Pairs from the largest eigenvalue down, whatever end they were wanted from.
-fn descending<S: Stored>(pairs: Eigenpairs<S>) -> Eigenpairs<S> {
-    let mut order: Vec<usize> = (0..pairs.values.len()).collect();
-    order.sort_by(|&i, &j| pairs.values[j].total_cmp(&pairs.values[i]));
-    let vectors = Mat::from_fn(pairs.vectors.nrows(), order.len(), |i, j| pairs.vectors[(i, order[j])]);
-    let (values, residuals) = (&pairs.values, &pairs.residuals);
-    Eigenpairs {
-        values: order.iter().map(|&i| values[i]).collect(),
-        residuals: order.iter().map(|&i| residuals[i]).collect(),
-        vectors,
-        ..pairs
     }
 }
 

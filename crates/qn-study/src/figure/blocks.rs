@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::panel::{Matrix, Panel};
-use super::source::Source;
 use crate::report::DecomposeReport;
+use crate::source::Source;
 
 /// The norms of the blocks of H and of F that belong to two layers, relative to the largest of H.
 pub(super) fn blocks(sources: &[Source]) -> Result<Vec<Panel>> {

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Reference, Series};
-use super::source::Source;
+use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Series, once};
 use crate::energy::EnergyReport;
+use crate::source::Source;
 
 /// Eigenvectors whose layers are shown.
 const SHOWN: usize = 20;
@@ -24,9 +24,8 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
         }
         add("random direction", &vec![report.random_share; report.eigenvalues.len()]);
         let classes = report.class_gradients.len();
-        let name = format!("C = {classes} classes");
-        if classes > 0 && references.iter().all(|r: &Reference| r.name != name) {
-            references.push(Reference { name, at: At::X(classes as f64) });
+        if classes > 0 {
+            once(&mut references, format!("C = {classes} classes"), At::X(classes as f64));
         }
         let shown = &report.layer_masses[..SHOWN.min(report.layer_masses.len())];
         let row = |layer: usize| shown.iter().map(|masses| masses[layer]).collect();

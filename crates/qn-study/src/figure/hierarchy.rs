@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Reference, Series};
-use super::source::Source;
 use crate::hierarchy::HierarchyReport;
+use crate::source::Source;
 
 /// The largest eigenvalues of each part beside G's, and below G's eigenvectors against the classes' means.
 pub(super) fn hierarchy(sources: &[Source]) -> Result<Vec<Panel>> {

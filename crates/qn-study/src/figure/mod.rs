@@ -10,7 +10,6 @@ mod panel;
 mod png;
 mod series;
 mod shape;
-mod source;
 mod spectra;
 mod ticks;
 mod training;
@@ -22,9 +21,9 @@ use qn_run::{Invalid, write_whole};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::source::Source;
 use draw::Theme;
 use panel::Panel;
-pub(crate) use source::Source;
 
 use crate::output::{MARK, Output};
 

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Reference, Series};
-use super::source::Source;
+use super::panel::{At, Axis, Chart, Mark, Matrix, Panel, Reference, Series, once};
 use crate::report::{OverlapReport, SnapshotOverlap};
+use crate::source::Source;
 
 fn read(source: &Source) -> Result<OverlapReport> {
     source.report()
@@ -57,10 +57,11 @@ pub(super) fn overlap(sources: &[Source]) -> Result<Vec<Panel>> {
         broad.push(series("unit columns", Mark::Broad, |s| s.rank as f64));
         ranks.push(series("as they are", Mark::Line, |s| s.rank_raw as f64));
         let baseline = report.random_assigned().mean;
-        once(&mut random, format!("random directions, assigned |cos| {baseline:.4}"), baseline);
+        let name = format!("random directions, assigned |cos| {baseline:.4}");
+        once(&mut random, name, At::Y(baseline));
         let (equal, disjoint) = (report.k, report.k + report.classes);
-        once(&mut spaces, format!("equal spaces ({equal})"), equal as f64);
-        once(&mut spaces, format!("disjoint spaces ({disjoint})"), disjoint as f64);
+        once(&mut spaces, format!("equal spaces ({equal})"), At::Y(equal as f64));
+        once(&mut spaces, format!("disjoint spaces ({disjoint})"), At::Y(disjoint as f64));
     }
     broad.append(&mut ranks);
     Ok(vec![
@@ -79,13 +80,6 @@ pub(super) fn overlap(sources: &[Source]) -> Result<Vec<Panel>> {
             references: spaces,
         }),
     ])
-}
-
-/// Adds a line across the chart, unless there is one of that name.
-fn once(references: &mut Vec<Reference>, name: String, y: f64) {
-    if references.iter().all(|r| r.name != name) {
-        references.push(Reference { name, at: At::Y(y) });
-    }
 }
 
 /// Principal angles at the last snapshot.

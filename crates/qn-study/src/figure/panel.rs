@@ -89,6 +89,13 @@ pub(crate) enum At {
     Y(f64),
 }
 
+/// Adds a line across a chart, unless there is one of that name.
+pub(crate) fn once(references: &mut Vec<Reference>, name: String, at: At) {
+    if references.iter().all(|r| r.name != name) {
+        references.push(Reference { name, at });
+    }
+}
+
 impl Axis {
     pub(crate) fn linear(label: impl Into<String>) -> Self {
         Self { label: label.into(), scale: Scale::Linear }

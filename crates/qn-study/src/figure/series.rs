@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use super::panel::{Axis, Chart, Mark, Panel, Series};
-use super::source::Source;
 use super::spectra::known;
 use crate::report::{DensityReport, EigenReport, TraceReport};
 use crate::series::{Point, SeriesReport};
+use crate::source::Source;
 
 /// Eigenvalues drawn of a checkpoint; more lines cannot be told apart.
 const SHOWN: usize = 10;

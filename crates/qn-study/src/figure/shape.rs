@@ -2,17 +2,16 @@
 
 use anyhow::Result;
 
-use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Series};
-use super::source::Source;
+use super::panel::{At, Axis, Chart, Mark, Panel, Series, once};
 use crate::power_law::PowerLaw;
-use crate::report::FullSpectrumReport;
-use crate::shape::{ShapeReport, all_eigenvalues};
+use crate::shape::{ShapeReport, full_spectrum};
+use crate::source::Source;
 
 /// The positive eigenvalues by rank, with the power law through their tail where shape.json has one.
 pub(super) fn shape(sources: &[Source]) -> Result<Vec<Panel>> {
     let (mut series, mut references) = (Vec::new(), Vec::new());
     for source in sources {
-        let (report, values): (FullSpectrumReport, Vec<f64>) = all_eigenvalues(source)?;
+        let (report, values) = full_spectrum(source)?;
         let positive = values.iter().filter(|v| **v > report.threshold).enumerate();
         let points: Vec<(f64, f64)> = positive.map(|(j, &v)| (j as f64 + 1.0, v)).collect();
         let law = source.report::<ShapeReport>().ok().and_then(|shape| shape.spectra.first()?.tail);
@@ -22,10 +21,7 @@ pub(super) fn shape(sources: &[Source]) -> Result<Vec<Panel>> {
             series.push(Series { name, points: line(&law), mark: Mark::Line });
         }
         let classes = report.subject.outputs.unwrap_or(10);
-        let name = format!("C = {classes} classes");
-        if references.iter().all(|r: &Reference| r.name != name) {
-            references.push(Reference { name, at: At::X(classes as f64) });
-        }
+        once(&mut references, format!("C = {classes} classes"), At::X(classes as f64));
     }
     Ok(vec![Panel::Chart(Chart {
         title: "Positive eigenvalues by rank".into(),

@@ -1,11 +1,10 @@
 //! Figures of eigenvalues.
 
-use anyhow::{Context as _, Result};
-use qn_run::TensorFile;
+use anyhow::Result;
 
-use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Scale, Series};
-use super::source::Source;
+use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Scale, Series, once};
 use crate::report::{DensityReport, EigenReport, FullSpectrumReport, Histogram};
+use crate::source::Source;
 
 /// The eigenvalues that `eigen` found, in their order, with C marked.
 pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
@@ -29,10 +28,7 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
             mark: if sources.len() == 1 { Mark::Stems } else { Mark::Dots },
         });
         let classes = report.subject.outputs.unwrap_or(10);
-        let name = format!("C = {classes} classes");
-        if references.iter().all(|r| r.name != name) {
-            references.push(Reference { name, at: At::X(classes as f64 + 0.5) });
-        }
+        once(&mut references, format!("C = {classes} classes"), At::X(classes as f64 + 0.5));
     }
     let of =
         reports.first().filter(|_| of_one).map_or(String::new(), |report| format!(": {}", subject(report)));
@@ -49,14 +45,9 @@ pub(super) fn eigenvalues(sources: &[Source]) -> Result<Vec<Panel>> {
 pub(super) fn spectrum(sources: &[Source]) -> Result<Vec<Panel>> {
     let panel = |source: &Source| -> Result<Panel> {
         let report: FullSpectrumReport = source.report()?;
-        let histogram = match source.beside("full_spectrum.json", "full_spectrum.safetensors") {
+        let histogram = match source.all_eigenvalues()? {
             // Finer than the report's where the eigenvalues are there.
-            Some(path) => {
-                let file = TensorFile::read(&path)?;
-                let values = file.tensors.get("eigenvalues").and_then(qn_run::Tensor::to_f64);
-                let values = values.with_context(|| format!("{} has no eigenvalues", path.display()))?;
-                Histogram::symlog(&values, report.threshold)
-            }
+            Some(values) => Histogram::symlog(&values, report.threshold),
             None => report.histogram,
         };
         let edges = histogram.edges.windows(2);

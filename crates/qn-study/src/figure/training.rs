@@ -4,9 +4,9 @@ use anyhow::{Context as _, Result};
 use qn_run::{Invalid, Metric};
 
 use super::panel::{At, Axis, Chart, Mark, Panel, Reference, Series};
-use super::source::Source;
 use crate::StudyError;
 use crate::experiment::{ExperimentReport, RunSummary};
+use crate::source::Source;
 use crate::statistics::median;
 use crate::track::{TrackPoint, TrackReport, first_step};
 

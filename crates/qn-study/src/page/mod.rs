@@ -13,8 +13,9 @@ use qn_run::{Invalid, write_whole};
 use picture::picture;
 
 use crate::experiment::{ExperimentReport, RunSummary, Validation};
-use crate::figure::{FigureName, Source};
+use crate::figure::FigureName;
 use crate::output::{MARK, Output};
+use crate::source::Source;
 
 /// Asks for runs and their reports on one page: one file that needs no network.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
-use crate::figure::{self, FigureName, Source};
+use crate::figure::{self, FigureName};
+use crate::source::Source;
 
 /// A figure for light and for dark surroundings.
 pub(super) fn picture(name: FigureName, sources: &[Source], caption: &str) -> Result<Markup> {

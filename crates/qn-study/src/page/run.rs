@@ -8,8 +8,9 @@ use qn_run::{RunDirectory, TrainConfig};
 use serde_json::Value;
 
 use super::picture::picture;
-use crate::figure::{FigureName, Source};
+use crate::figure::FigureName;
 use crate::registry::{AnyReport, KINDS};
+use crate::source::Source;
 
 /// Everything there is to see of a run; links are relative to `base`.
 pub(super) fn section(path: &Path, source: &Source, base: &Path) -> Result<Markup> {

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use qn_run::{Metric, RunDirectory, read_metrics};
+use anyhow::{Context as _, Result, bail};
+use qn_run::{Metric, RunDirectory, Tensor, TensorFile, read_metrics};
 
 use crate::output::Report;
 use crate::{StudyError, report};
@@ -61,7 +61,7 @@ impl Source {
     }
 
     /// A file beside the report, if it is there.
-    pub(crate) fn beside(&self, report: &str, name: &str) -> Option<PathBuf> {
+    fn beside(&self, report: &str, name: &str) -> Option<PathBuf> {
         let report = match self.is_file() {
             true => self.path.clone(),
             false => RunDirectory::open(&self.path).ok()?.report_path(report),
@@ -69,6 +69,16 @@ impl Source {
         let named = report.with_file_name(name);
         let same_stem = report.with_extension("safetensors");
         [named, same_stem].into_iter().find(|path| path.is_file())
+    }
+
+    /// The eigenvalues in the file beside a full spectrum's report, descending, if it is there.
+    pub(crate) fn all_eigenvalues(&self) -> Result<Option<Vec<f64>>> {
+        let Some(path) = self.beside("full_spectrum.json", "full_spectrum.safetensors") else {
+            return Ok(None);
+        };
+        let file = TensorFile::read(&path)?;
+        let values = file.tensors.get("eigenvalues").and_then(Tensor::to_f64);
+        values.map(Some).with_context(|| format!("{} has no eigenvalues", path.display()))
     }
 
     /// The run's log.

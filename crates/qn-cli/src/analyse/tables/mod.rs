@@ -1,14 +1,22 @@
 //! What a reader wants to know first, on stdout.
 
+mod decimal;
+mod energy;
+mod hierarchy;
+mod shape;
+
 use qn_spectrum::{Estimate, StopReason};
 use qn_study::{
-    AnyReport, BatchesReport, DecomposeReport, DensityReport, EffectiveDimension, EigenFindings, EigenReport,
-    EnergyReport, ExperimentReport, FullSpectrumReport, GapAtClasses, HierarchyReport, OverlapReport, Point,
-    RandomAssigned, RunSummary, SeriesReport, ShapeReport, SnapshotOverlap, Spread, TraceReport, TrackReport,
-    Validation, median,
+    AnyReport, BatchesReport, DecomposeReport, DensityReport, EigenFindings, EigenReport, ExperimentReport,
+    FullSpectrumReport, OverlapReport, Point, RandomAssigned, RunSummary, SeriesReport, SnapshotOverlap,
+    Spread, TraceReport, TrackReport, Validation, median,
 };
 
 use crate::stdout::outln;
+use decimal::decimal;
+pub(super) use energy::print_energy;
+pub(super) use hierarchy::print_hierarchy;
+pub(super) use shape::print_shape;
 
 /// A report of any kind.
 pub(super) fn print_any(report: &AnyReport) {
@@ -33,136 +41,6 @@ pub(super) fn print_any(report: &AnyReport) {
 pub(super) fn print_findings(found: &EigenFindings) {
     print_eigen(&found.report);
     found.spectrum.iter().for_each(print_full_spectrum);
-}
-
-/// Shares in the first eigenvectors, and the layers of the first few.
-pub(super) fn print_energy(report: &EnergyReport) {
-    let (k, p) = (report.eigenvalues.len(), report.subject.params);
-    let classes = report.mean_class_gradient();
-    outln!("|gradient| {:.3e}; shares of squares in the first eigenvectors of {}", report.gradient_norm, k);
-    outln!("{:>7} {:>10} {:>16} {:>10}", "first", "gradient", "class gradients", "random");
-    let mut counts: Vec<usize> =
-        [1, 2, 5].iter().flat_map(|n| (0..6).map(move |e| n * 10_usize.pow(e))).collect();
-    counts.extend([k, report.class_gradients.len().max(1)]);
-    counts.retain(|n| *n <= k);
-    counts.sort_unstable();
-    counts.dedup();
-    let percent = |shares: &[f64], n: usize| format!("{:.3} %", 100.0 * shares[..n].iter().sum::<f64>());
-    for n in counts {
-        let class = classes.as_ref().map_or("-".into(), |mean| percent(mean, n));
-        let random = format!("{:.3} %", 100.0 * n as f64 / p as f64);
-        outln!("{n:>7} {:>10} {class:>16} {random:>10}", percent(&report.gradient, n));
-    }
-    outln!(
-        "mass of the first eigenvectors in each layer, and over how many parameters they spread (random: {:.0}):",
-        report.random_participation
-    );
-    let names: String = report.layers.iter().map(|name| format!(" {name:>9}")).collect();
-    outln!("{:>7}{names} {:>10}", "", "parameters");
-    let row = |masses: &[f64]| {
-        masses.iter().map(|m| format!(" {:>9}", format!("{:.1} %", 100.0 * m))).collect::<String>()
-    };
-    for (j, (masses, n)) in report.layer_masses.iter().zip(&report.participation).take(10).enumerate() {
-        outln!("{:>7}{} {n:>10.0}", j + 1, row(masses));
-    }
-    outln!("{:>7}{} {p:>10}", "all", row(&report.layer_sizes));
-}
-
-/// How many dimensions each spectrum has, where its gaps are, how its tail falls, and how far the spectra are apart.
-pub(super) fn print_shape(report: &ShapeReport) {
-    for spectrum in &report.spectra {
-        outln!(
-            "{}: stable rank {:.2}, participation ratio {:.2}, effective rank {:.1}; negative share {:.4}",
-            spectrum.name,
-            spectrum.stable_rank,
-            spectrum.participation_ratio,
-            spectrum.effective_rank,
-            spectrum.negative_share
-        );
-        for EffectiveDimension { alpha, dimension } in &spectrum.effective_dimensions {
-            outln!("  effective dimension at alpha {alpha:<8} {dimension:>10.2}");
-        }
-        let gaps: Vec<String> =
-            spectrum.gaps.iter().map(|gap| format!("{} ({:.2})", gap.index, gap.ratio)).collect();
-        outln!("  widest gaps behind eigenvalue {}", gaps.join(", "));
-        if let Some(GapAtClasses { gap, wider, of }) = &spectrum.gap_at_classes {
-            outln!(
-                "  behind lambda_{} a gap of {:.3}: {wider} of the first {of} are wider",
-                gap.index,
-                gap.ratio
-            );
-        }
-        if let Some(law) = &spectrum.tail {
-            let judged = law.p_value.map_or(String::new(), |p| {
-                format!("; {:.0} % of {} random data by that law fit no better", 100.0 * p, law.draws)
-            });
-            outln!(
-                "  tail of {}: density as lambda^-{:.3} ± {:.3} from {:.3e}, distance {:.3}{judged}",
-                law.values,
-                law.exponent,
-                law.standard_error,
-                law.from,
-                law.distance
-            );
-        }
-    }
-    for pair in &report.comparisons {
-        let decades = pair.decades.map_or("-".into(), |d| format!("{d:.3}"));
-        outln!(
-            "{} and {}: distributions {:.3} apart, positive eigenvalues {decades} decades",
-            pair.first,
-            pair.other,
-            pair.distance
-        );
-    }
-}
-
-/// The parts of G, and the eigenvectors' shares in the spans of means and of class gradients.
-pub(super) fn print_hierarchy(report: &HierarchyReport) {
-    let parts = [
-        ("G", &report.whole),
-        ("G_0 own class", &report.own_class),
-        ("G_1 classes", &report.class),
-        ("G_2 pairs of classes", &report.cross_class),
-        ("G_3 samples", &report.within_class),
-    ];
-    let shown = 3.min(report.whole.eigenvalues.len());
-    outln!("{:<21} {:>12} {:>9}  largest eigenvalues ({})", "part", "trace", "±", report.method);
-    for (name, part) in parts {
-        let values: String =
-            part.eigenvalues[..shown].iter().map(|v| format!(" {:>12}", decimal(*v, 6))).collect();
-        outln!(
-            "{name:<21} {:>12} {:>9.1e} {values}",
-            decimal(part.trace.value, 6),
-            part.trace.standard_error
-        );
-    }
-    outln!("share of G's eigenvectors in the span of");
-    outln!(
-        "{:>7} {:>12} {:>14} {:>14} {:>16}",
-        "vector",
-        "eigenvalue",
-        "class means",
-        "pairs' means",
-        "class gradients"
-    );
-    for (j, value) in report.whole.eigenvalues.iter().enumerate() {
-        outln!(
-            "{:>7} {:>12} {:>14.4} {:>14.4} {:>16.4}",
-            j + 1,
-            decimal(*value, 6),
-            report.in_class_means[j],
-            report.in_cross_class_means[j],
-            report.in_class_gradients[j]
-        );
-    }
-    let [means, pairs, gradients] = report.random_shares;
-    outln!("{:>7} {:>12} {means:>14.4} {pairs:>14.4} {gradients:>16.4}", "random", "");
-    let cosines = &report.class_gradient_cosines;
-    outln!(
-        "|cos| of a class gradient with its class's mean: {:.3} on average",
-        cosines.iter().sum::<f64>() / cosines.len() as f64
-    );
 }
 
 /// Where the density is, and what it took.
@@ -240,16 +118,6 @@ pub(super) fn print_eigen(report: &EigenReport) {
             outln!("NOT VERIFIED: the search for what is left ended without an answer; raise --maxiter")
         }
         None => {}
-    }
-}
-
-/// A number with so many decimals, or with an exponent where these would not show it.
-fn decimal(x: f64, decimals: usize) -> String {
-    let shown = 10f64.powi(1 - decimals.min(300) as i32);
-    if x == 0.0 || (shown..1e8).contains(&x.abs()) {
-        format!("{x:.decimals$}")
-    } else {
-        format!("{x:.decimals$e}")
     }
 }
 
