@@ -46,7 +46,7 @@ impl Sandbox {
         std::fs::write(self.path(name), contents).unwrap();
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
         let output = Command::new(program)
             .args(args)
             .current_dir(self.0.path())

@@ -10,6 +10,7 @@ pub mod analyse;
 mod errors;
 mod interrupt;
 mod options;
+mod processes;
 mod shell;
 mod stdout;
 mod talk;

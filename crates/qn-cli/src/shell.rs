@@ -8,6 +8,7 @@ use clap::{Args, Command, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::interrupt::let_writes_fail;
+use crate::processes;
 use crate::stdout;
 use crate::talk::print_error;
 
@@ -19,23 +20,32 @@ pub fn run_program<C: Parser>(run: impl FnOnce(C) -> u8) -> ExitCode {
         print_error(format_args!("cannot catch signals: {error}"));
         return 1.into();
     }
+    let member = match processes::join() {
+        Ok(member) => member,
+        Err(words) => {
+            print_error(words);
+            return 2.into();
+        }
+    };
     let code = match C::try_parse() {
         Ok(command) => run(command),
         Err(words) => {
-            let printed = words.print();
+            let printed = if processes::is_first() { words.print() } else { Ok(()) };
             if !words.use_stderr() {
                 stdout::keep(printed);
             }
             words.exit_code() as u8
         }
     };
-    match stdout::finish() {
-        Ok(()) => code.into(),
+    let code = match stdout::finish() {
+        Ok(()) => code,
         Err(error) => {
             print_error(format_args!("cannot write to stdout: {error}"));
-            if matches!(code, 0 | 3) { 1.into() } else { code.into() }
+            if matches!(code, 0 | 3) { 1 } else { code }
         }
-    }
+    };
+    member.leave(code);
+    code.into()
 }
 
 /// Keeps candle from running elementwise operations on threads of its own, unless the environment says otherwise. They

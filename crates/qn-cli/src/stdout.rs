@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
+use crate::processes;
+
 /// The first failure to write. What comes after it is left out: half an answer in the middle of another is none.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
@@ -15,7 +17,7 @@ macro_rules! outln {
 
 /// Prints to stdout. A failure is kept for [`finish`], so that it ends no work whose results go to files.
 pub(crate) fn print(words: fmt::Arguments<'_>) {
-    if FAILURE.get().is_none() {
+    if processes::is_first() && FAILURE.get().is_none() {
         keep(io::stdout().lock().write_fmt(words));
     }
 }

@@ -6,6 +6,8 @@ use anstyle::{AnsiColor, Style};
 use clap::{Args, ColorChoice};
 use qn_run::Level;
 
+use crate::processes;
+
 /// How much is said on stderr, and in which colours.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Talk {
@@ -29,7 +31,7 @@ impl Talk {
             ColorChoice::Never => anstream::ColorChoice::Never,
         }
         .write_global();
-        match (self.quiet, self.verbose) {
+        match (self.quiet || !processes::is_first(), self.verbose) {
             (true, _) => Verbosity::Quiet,
             (_, true) => Verbosity::Verbose,
             _ => Verbosity::Normal,
@@ -47,7 +49,8 @@ fn talk(line: impl std::fmt::Display) {
 
 /// Prints an error.
 pub(crate) fn print_error(words: impl std::fmt::Display) {
-    talk(format_args!("{ERROR}error:{ERROR:#} {words}"));
+    let whose = processes::before_an_error();
+    talk(format_args!("{ERROR}error:{ERROR:#} {whose}{words}"));
 }
 
 /// How much is said on stderr.

@@ -11,6 +11,7 @@ use qn_train::{Launch, steps_in_epoch, train};
 use crate::errors;
 use crate::interrupt::Interrupt;
 use crate::options::SettingsArgs;
+use crate::processes;
 use crate::shell::ShellCommand;
 use crate::talk::{Talk, Verbosity};
 use crate::terminal::Terminal;
@@ -100,6 +101,7 @@ impl Cli {
 }
 
 fn fetch(args: &FetchArgs) -> Result<u8> {
+    processes::only_one()?;
     let name: DataName = args.dataset.parse()?;
     Verbosity::Normal.say(format_args!("fetching {name} into {}", args.data_dir.display()));
     let dir = qn_data::fetch(&name, &args.data_dir, args.from.as_deref())?;
@@ -129,6 +131,7 @@ pub(crate) fn set_threads(n: Option<usize>, verbosity: Verbosity) -> Result<usiz
 }
 
 fn start(args: &TrainArgs, interrupt: &Interrupt) -> Result<u8> {
+    processes::only_one()?;
     let terminal = Terminal::new(&args.talk, interrupt);
     set_threads(args.threads, terminal.verbosity)?;
     let config = if args.resume { resumed(args)? } else { args.settings.0.configure(&args.data_dir)? };

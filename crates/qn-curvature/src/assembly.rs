@@ -1,4 +1,4 @@
-//! The whole matrix, entry by entry.
+//! The whole matrix, in runs of entries.
 //!
 //! Column by column it takes P products. Between two of the linear layers at a network's end, l before m, there
 //! is a shorter way. With B_l = dz/ds_l and the samples' S = B_lᵀ (diag p − p pᵀ) B_m,
@@ -10,6 +10,8 @@
 //!
 //! matrix products over the samples, the class sum being done on the small factor. What is left are the products
 //! with the other parameters' unit vectors: of LeNet's 62,006 those of its 2,872 convolution weights.
+
+use std::ops::Range;
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par};
@@ -37,8 +39,9 @@ pub struct AssemblyPlan {
 
 /// Who receives a matrix's entries as they are found.
 pub trait Entries<E> {
-    /// Adds x to entry (i, j), i ≥ j.
-    fn add(&mut self, i: usize, j: usize, x: f64);
+    /// Adds numbers to the entries in those rows of column j of the symmetric matrix, where a row above the diagonal
+    /// means its mirror image below. Off the diagonal an entry is added once, not with its mirror image.
+    fn add(&mut self, rows: Range<usize>, j: usize, x: impl Iterator<Item = f64>);
 
     /// So many parts of the assembly are done now, which are about that share of it. May stop it.
     ///
@@ -109,7 +112,7 @@ impl<T: Real> Curvature<T> {
         taken.iter().flat_map(|&i| layers[i].params()).for_each(|r| in_block[r].fill(true));
         let others: Vec<usize> = (0..p).filter(|&i| !in_block[i]).collect();
         if self.decay(operator) != 0.0 && parts.skip(1) == 0 {
-            (0..p).for_each(|i| into.add(i, i, self.decay(operator)));
+            (0..p).for_each(|i| into.add(i..i + 1, i, std::iter::once(self.decay(operator))));
             parts.reached(1, into)?;
         }
         let blocks = others.chunks(MAX_BLOCK);
@@ -121,12 +124,10 @@ impl<T: Real> Curvature<T> {
             self.product_of(operator, &self.tensors_from(columns[0]), units.as_ref(), products.as_mut())?;
             for (j, &column) in columns.iter().enumerate() {
                 products[(column, j)] -= self.decay(operator);
-                for (i, &x) in products.col_as_slice(j).iter().enumerate() {
-                    if i >= column {
-                        into.add(i, column, x);
-                    } else if in_block[i] {
-                        into.add(column, i, x);
-                    }
+                let product = products.col_as_slice(j);
+                let before = taken.iter().flat_map(|&i| layers[i].params()).filter(|rows| rows.end <= column);
+                for rows in before.chain([column..p]) {
+                    into.add(rows.clone(), column, product[rows].iter().copied());
                 }
             }
             parts.share = 0.5 * (block + 1) as f64 / count as f64;
@@ -220,18 +221,22 @@ impl<T: Real> Pair<'_, T> {
                 }
             }
         }
-        for columns in inputs[done * COLUMNS..].chunks(COLUMNS * threads) {
-            let found = multiply(s.as_ref(), [at_first.a.as_ref(), at_second.a.as_ref()], columns);
-            for (column, &(p, q)) in columns.iter().enumerate() {
-                for (&(j, k), x) in outputs.iter().zip(found.col_as_slice(column)) {
-                    let x = x.f64() / self.scale;
-                    add_ordered(into, second.row(k, q), first.row(j, p), x);
-                    if self.same && j != k && p != q {
-                        add_ordered(into, second.row(k, p), first.row(j, q), x);
+        for pairs in inputs[done * COLUMNS..].chunks(COLUMNS * threads) {
+            let found = multiply(s.as_ref(), [at_first.a.as_ref(), at_second.a.as_ref()], pairs);
+            for (&(j, k), found) in outputs.iter().zip(found.col_iter()) {
+                let mut found = found.iter().map(|x| x.f64() / self.scale);
+                for run in pairs.chunk_by(|a, b| a.0 == b.0) {
+                    let (p, inputs) = (run[0].0, run[0].1..run[0].1 + run.len());
+                    let x: Vec<f64> = found.by_ref().take(run.len()).collect();
+                    second.add(into, (k, inputs.clone()), first.row(j, p), &x);
+                    if self.same && j != k {
+                        // The pair (p, p) has been added.
+                        let others = inputs.start..inputs.end.min(p);
+                        first.add(into, (j, others), second.row(k, p), &x);
                     }
                 }
             }
-            parts.reached(columns.len().div_ceil(COLUMNS), into)?;
+            parts.reached(pairs.len().div_ceil(COLUMNS), into)?;
         }
         Ok(())
     }
@@ -244,9 +249,29 @@ impl<T: Real> Pair<'_, T> {
             let found = scaled.transpose() * &at_first.a;
             for p in 0..first.inputs() {
                 for (k, x) in found.col_as_slice(p).iter().enumerate() {
-                    add_ordered(into, second.row(k, *q), first.row(*j, p), x.f64() / self.scale);
+                    let row = second.row(k, *q);
+                    into.add(row..row + 1, first.row(*j, p), std::iter::once(x.f64() / self.scale));
                 }
             }
+        }
+    }
+}
+
+impl HeadLayer {
+    /// Adds numbers to column `column`, in the rows of the parameters by which these inputs go into output i.
+    fn add<E>(
+        &self,
+        into: &mut impl Entries<E>,
+        (i, inputs): (usize, Range<usize>),
+        column: usize,
+        x: &[f64],
+    ) {
+        let weights = inputs.start..inputs.end.min(self.inner);
+        let first = self.row(i, weights.start);
+        into.add(first..first + weights.len(), column, x.iter().copied());
+        for (input, &x) in inputs.zip(x).skip(weights.len()) {
+            let bias = self.row(i, input);
+            into.add(bias..bias + 1, column, std::iter::once(x));
         }
     }
 }
@@ -256,31 +281,27 @@ fn columns_of(first: usize, second: usize, same: bool) -> Vec<(usize, usize)> {
     (0..first).flat_map(|i| (0..if same { i + 1 } else { second }).map(move |j| (i, j))).collect()
 }
 
-/// Σ over samples of S ã_l[p] ã_m[q], a row for each column of S and a column for each (p, q); a thread for
-/// every [`COLUMNS`] of them.
-fn multiply<T: Real>(s: MatRef<'_, T>, [a, b]: [MatRef<'_, T>; 2], columns: &[(usize, usize)]) -> Mat<T> {
-    let mut found = Mat::zeros(s.ncols(), columns.len());
+/// Σ over samples of ã_l[p] ã_m[q] S, a row for each (p, q) and a column for each column of S; a thread for every
+/// [`COLUMNS`] of the rows.
+fn multiply<T: Real>(s: MatRef<'_, T>, [a, b]: [MatRef<'_, T>; 2], pairs: &[(usize, usize)]) -> Mat<T> {
+    let mut found = Mat::zeros(pairs.len(), s.ncols());
     let mut parts = Vec::new();
     let mut rest = found.as_mut();
-    for columns in columns.chunks(COLUMNS) {
-        let (part, after) = rest.split_at_col_mut(columns.len());
+    for pairs in pairs.chunks(COLUMNS) {
+        let (part, after) = rest.split_at_row_mut(pairs.len());
         rest = after;
-        parts.push((part, columns));
+        parts.push((part, pairs));
     }
     std::thread::scope(|scope| {
-        for (part, columns) in parts {
+        for (part, pairs) in parts {
             scope.spawn(move || {
-                let products = Mat::from_fn(s.nrows(), columns.len(), |sample, c| {
-                    let (p, q) = columns[c];
+                let products = Mat::from_fn(s.nrows(), pairs.len(), |sample, c| {
+                    let (p, q) = pairs[c];
                     a[(sample, p)] * b[(sample, q)]
                 });
-                matmul(part, Accum::Replace, s.transpose(), products.as_ref(), T::of(1.0), Par::Seq);
+                matmul(part, Accum::Replace, products.transpose(), s, T::of(1.0), Par::Seq);
             });
         }
     });
     found
-}
-
-fn add_ordered<E>(into: &mut impl Entries<E>, i: usize, j: usize, x: f64) {
-    into.add(i.max(j), i.min(j), x);
 }

@@ -1,15 +1,16 @@
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use qn_kernels::{OrderedSum, norm_l2, ordered_reduce};
+use qn_kernels::{Tree, norm_l2, ordered_reduce};
 use qn_model::{Graph, ParamLayout};
 
 use crate::error::check_finite;
 use crate::loss_at::scale_of;
-use crate::losses::{Targets, Term};
+use crate::losses::Targets;
 use crate::microbatches::Microbatches;
 use crate::network::Network;
 use crate::primal::Primal;
+use crate::processes::{Counted, Processes};
 use crate::scratch::{Borrowed, Pool, Scratch};
 use crate::tangent::Operator;
 use crate::{CurvatureError, Options, Real, Samples};
@@ -45,6 +46,7 @@ pub struct Curvature<T: Real> {
     terms: f64,
     weight_decay: f64,
     threads: usize,
+    processes: Arc<dyn Processes>,
     /// How the samples are cut for products, and the primal passes where they are kept.
     pub(crate) microbatches: Microbatches,
     pub(crate) cache: Vec<OnceLock<Primal<T>>>,
@@ -76,7 +78,10 @@ impl<T: Real> Curvature<T> {
             options.microbatch.unwrap_or_else(|| network.default_microbatch()),
             network.work(),
         );
-        let bytes = microbatches.batches().saturating_mul(Primal::bytes(&network, microbatches.microbatch));
+        let processes = Arc::clone(&options.processes);
+        let own = Tree::new(microbatches.tasks()).part(processes.rank(), processes.size());
+        let own: usize = own.map(|task| microbatches.batches_of(task).len()).sum();
+        let bytes = own.saturating_mul(Primal::bytes(&network, microbatches.microbatch));
         let kept = if bytes <= options.memory { microbatches.batches() } else { 0 };
         let cache = (0..kept).map(|_| OnceLock::new()).collect();
         Ok(Self {
@@ -85,6 +90,7 @@ impl<T: Real> Curvature<T> {
             terms,
             weight_decay: options.weight_decay,
             threads: options.threads,
+            processes,
             microbatches,
             cache,
             scale: OnceLock::new(),
@@ -115,6 +121,10 @@ impl<T: Real> Curvature<T> {
 
     pub(crate) fn threads(&self) -> usize {
         self.threads
+    }
+
+    pub(crate) fn processes(&self) -> &dyn Processes {
+        self.processes.as_ref()
     }
 
     pub(crate) fn network(&self) -> &Network<T> {
@@ -166,28 +176,28 @@ impl<T: Real> Curvature<T> {
     /// # Errors
     /// The loss or the gradient is not finite.
     pub fn loss_and_gradient(&self) -> Result<LossAndGradient, CurvatureError> {
-        let p = self.dim();
+        self.loss_and_gradient_unless(&|| false)
+    }
+
+    /// [`Self::loss_and_gradient`], which asks before every task of some microbatches whether it should stop, on each of
+    /// its threads.
+    ///
+    /// # Errors
+    /// It was stopped; or those of [`Self::loss_and_gradient`].
+    pub fn loss_and_gradient_unless(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<LossAndGradient, CurvatureError> {
         let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
-        let mut gradient = vec![0.0; p];
-        let sum = OrderedSum::new(&mut gradient);
-        let term = ordered_reduce(
-            microbatches.tasks(),
-            self.threads,
-            Term::default(),
-            || self.task(p),
-            |task, state| {
-                state.sums.fill(T::of(0.0));
+        let (mut gradient, Counted { term, .. }) =
+            self.sum([microbatches.tasks(), self.dim()], should_stop, |task, state| {
                 for batch in microbatches.batches_of(task) {
                     let mut primal = self.forward(microbatches.samples_of(batch), &mut state.work);
                     primal.gradient(&self.network, weight, &mut state.work, &mut state.sums);
-                    state.term += primal.loss.sum;
+                    state.counted.term += primal.loss.sum;
                     primal.recycle(&mut state.work);
                 }
-                sum.add(task, &state.sums);
-            },
-            |term, state| *term += std::mem::take(&mut state.term),
-        );
-        drop(sum);
+            })?;
         let Network { theta, ranges, places, .. } = &self.network;
         for (range, place) in ranges.iter().zip(places).filter(|(_, place)| !place.is_empty()) {
             let pairs = gradient[place.clone()].iter_mut().zip(&theta[range.clone()]);
@@ -207,6 +217,17 @@ impl<T: Real> Curvature<T> {
     /// # Errors
     /// A derivative is not finite.
     pub fn class_gradients(&self) -> Result<ClassGradients, CurvatureError> {
+        self.class_gradients_unless(&|| false)
+    }
+
+    /// [`Self::class_gradients`], which asks before every microbatch whether it should stop, on each of its threads.
+    ///
+    /// # Errors
+    /// It was stopped; or those of [`Self::class_gradients`].
+    pub fn class_gradients_unless(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ClassGradients, CurvatureError> {
         let (p, classes) = (self.dim(), self.network.graph.output().len());
         let Targets::Classes(labels) = self.samples.targets() else {
             return Err(CurvatureError::Targets { reason: "class gradients need labels".into() });
@@ -220,29 +241,19 @@ impl<T: Real> Curvature<T> {
             let members: Vec<usize> = own.map(|(i, _)| i).collect();
             let weight = 1.0 / members.len().max(1) as f64;
             let batches: Vec<&[usize]> = members.chunks(self.microbatch()).collect();
-            let mut row = vec![0.0; p];
-            let sum = OrderedSum::new(&mut row);
-            let curvature = ordered_reduce(
-                batches.len(),
-                self.threads,
-                0.0,
-                || self.task(p),
-                |task, state| {
-                    state.sums.fill(T::of(0.0));
+            let (row, Counted { curvature, .. }) =
+                self.sum([batches.len(), p], should_stop, |task, state| {
                     let mut primal =
                         Primal::forward(&self.network, &self.samples, batches[task], &mut state.work);
                     let seed = primal.seed_of(class, weight);
-                    state.curvature += primal.loss.curvature(self.network.loss.as_ref(), class);
+                    state.counted.curvature += primal.loss.curvature(self.network.loss.as_ref(), class);
                     primal.backward_from(&self.network, &seed, &mut state.work, Some(&mut state.sums));
                     primal.recycle(&mut state.work);
-                    sum.add(task, &state.sums);
-                },
-                |curvature, state| *curvature += std::mem::take(&mut state.curvature),
-            );
-            drop(sum);
+                })?;
             let norm = norm_l2(&row);
             lambda.push(curvature / self.samples() as f64 * norm * norm);
-            rows.extend(row);
+            rows.extend_from_slice(&row);
+            self.totals.give(row);
         }
         check_finite("a class gradient", TOO_LARGE, rows.iter().copied())?;
         check_finite("a class gradient's curvature", TOO_LARGE, lambda.iter().copied())?;
@@ -258,7 +269,7 @@ impl<T: Real> Curvature<T> {
     /// A thread's state, with sums whose contents are unspecified.
     pub(crate) fn task(&self, len: usize) -> Task<'_, T> {
         let mut work = self.idle.borrow();
-        Task { sums: work.take(len), work, term: Term::default(), curvature: 0.0 }
+        Task { sums: work.take(len), work, counted: Counted::default() }
     }
 
     /// A buffer; its contents are unspecified.
@@ -281,8 +292,7 @@ impl<T: Real> Curvature<T> {
 pub(crate) struct Task<'a, T: Real> {
     pub(crate) work: Borrowed<'a, T>,
     pub(crate) sums: Vec<T>,
-    term: Term,
-    curvature: f64,
+    pub(crate) counted: Counted,
 }
 
 impl<T: Real> Drop for Task<'_, T> {

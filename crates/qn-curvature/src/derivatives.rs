@@ -58,6 +58,34 @@ impl Derivatives {
         }
     }
 
+    /// Loss, accuracy and gradient, unless it should stop: [`Curvature::loss_and_gradient_unless`].
+    ///
+    /// # Errors
+    /// It was stopped; or those of [`Self::loss_and_gradient`].
+    pub fn loss_and_gradient_unless(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<LossAndGradient, CurvatureError> {
+        match self {
+            Self::Double(c) => c.loss_and_gradient_unless(should_stop),
+            Self::Single(c) => c.loss_and_gradient_unless(should_stop),
+        }
+    }
+
+    /// Class gradients and their λ_k, unless it should stop: [`Curvature::class_gradients_unless`].
+    ///
+    /// # Errors
+    /// It was stopped; or those of [`Self::class_gradients`].
+    pub fn class_gradients_unless(
+        &self,
+        should_stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<ClassGradients, CurvatureError> {
+        match self {
+            Self::Double(c) => c.class_gradients_unless(should_stop),
+            Self::Single(c) => c.class_gradients_unless(should_stop),
+        }
+    }
+
     /// The network's outputs for each sample: [`Curvature::outputs`].
     ///
     /// # Errors

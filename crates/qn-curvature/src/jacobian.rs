@@ -2,7 +2,7 @@
 
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{Mat, MatMut, MatRef};
-use qn_kernels::{OrderedSum, ordered_reduce};
+use qn_kernels::ordered_reduce;
 
 use crate::columns::Tensors;
 use crate::curvature::{TOO_LARGE, Task};
@@ -191,7 +191,7 @@ impl<T: Real> Curvature<T> {
         check_columns("a cotangent of the outputs", "look at what it is made of", u)?;
         for first in (0..u.ncols()).step_by(MAX_BLOCK) {
             let b = MAX_BLOCK.min(u.ncols() - first);
-            let sums = self.pull_block(u.subcols(first, b));
+            let sums = self.pull_block(u.subcols(first, b))?;
             if !self.tensors().scatter(&sums, 1.0, y.rb_mut().subcols_mut(first, b)) {
                 check_columns("a cotangent", TOO_LARGE, y.rb().subcols(first, b))?;
             }
@@ -201,35 +201,23 @@ impl<T: Real> Curvature<T> {
     }
 
     /// Jᵀ u for at most [`MAX_BLOCK`] cotangents, tensor by tensor as `[tangent][entry]`.
-    fn pull_block<S: Real>(&self, u: MatRef<'_, S>) -> Vec<f64> {
+    fn pull_block<S: Real>(&self, u: MatRef<'_, S>) -> Result<Vec<f64>, CurvatureError> {
         let (b, microbatches, k) = (u.ncols(), self.microbatches, self.outputs_per_sample());
-        let mut total = self.totals.take(self.dim() * b);
-        let sum = OrderedSum::new(&mut total);
-        ordered_reduce(
-            microbatches.tasks(),
-            self.threads(),
-            (),
-            || self.task(self.dim() * b),
-            |task, state| {
-                state.sums.fill(T::of(0.0));
-                for batch in microbatches.batches_of(task) {
-                    self.at_batch(batch, state, |primal, state| {
-                        let (m, first) = (primal.m, microbatches.samples_of(batch).start);
-                        let mut seed = state.work.take(b * k * m);
-                        for (t, seed) in seed.chunks_exact_mut(k * m).enumerate() {
-                            for (at, slot) in seed.iter_mut().enumerate() {
-                                *slot = T::of(u[((first + at % m) * k + at / m, t)].f64());
-                            }
+        let sum = self.sum([microbatches.tasks(), self.dim() * b], &|| false, |task, state| {
+            for batch in microbatches.batches_of(task) {
+                self.at_batch(batch, state, |primal, state| {
+                    let (m, first) = (primal.m, microbatches.samples_of(batch).start);
+                    let mut seed = state.work.take(b * k * m);
+                    for (t, seed) in seed.chunks_exact_mut(k * m).enumerate() {
+                        for (at, slot) in seed.iter_mut().enumerate() {
+                            *slot = T::of(u[((first + at % m) * k + at / m, t)].f64());
                         }
-                        self.pull_outputs(primal, (seed, b), state);
-                    });
-                }
-                sum.add(task, &state.sums);
-            },
-            |(), _| (),
-        );
-        drop(sum);
-        total
+                    }
+                    self.pull_outputs(primal, (seed, b), state);
+                });
+            }
+        });
+        Ok(sum?.0)
     }
 
     /// Rows of J: for every sample of a list, the gradients by θ of its K outputs. P × (m K): column i K + k is the

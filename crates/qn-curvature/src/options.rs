@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::losses::{CrossEntropy, Loss};
+use crate::processes::{Alone, Processes};
 
 /// The loss, and how the work is cut.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Options {
     /// The parameters by which there are derivatives, by name or glob pattern as in [`ParamLayout::only`]; all where
     /// there are none. The others are constants: P, everywhere, counts those that are named.
     pub only: Vec<String>,
+    /// The processes that share the work. Results do not depend on it.
+    pub processes: Arc<dyn Processes>,
 }
 
 impl Default for Options {
@@ -36,6 +39,7 @@ impl Default for Options {
             loss: Arc::new(CrossEntropy::default()),
             weight_decay: 0.0,
             only: Vec::new(),
+            processes: Arc::new(Alone),
         }
     }
 }

@@ -1,10 +1,7 @@
 //! Products of a curvature matrix with blocks of vectors.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use faer::prelude::{Reborrow as _, ReborrowMut as _};
 use faer::{MatMut, MatRef};
-use qn_kernels::{OrderedSum, ordered_reduce};
 
 use crate::columns::Tensors;
 use crate::curvature::TOO_LARGE;
@@ -38,7 +35,7 @@ impl<T: Real> Curvature<T> {
         self.product_of(operator, &self.network().everything.0, x, y)
     }
 
-    /// [`Self::product`], which asks before every microbatch whether it should stop, on each of its threads.
+    /// [`Self::product`], which asks before every task of some microbatches whether it should stop, on each of its threads.
     ///
     /// # Errors
     /// It was stopped, and y is no product; or those of [`Self::product`].
@@ -117,43 +114,26 @@ impl<T: Real> Curvature<T> {
         let packed = pack(self.network(), &tangents, (active, b));
         let part = Part { active, reached: &reached, b, packed: &packed };
         let (microbatches, weight, scale) = (self.microbatches, self.weight(), self.scale());
-        let mut total = self.totals.take(len);
-        let sum = OrderedSum::new(&mut total);
-        let stopped = AtomicBool::new(false);
-        ordered_reduce(
-            microbatches.tasks(),
-            self.threads(),
-            (),
-            || self.task(len),
-            |task, state| {
-                state.sums.fill(T::of(0.0));
-                for batch in microbatches.batches_of(task) {
-                    if stopped.load(Ordering::Relaxed) || should_stop() {
-                        stopped.store(true, Ordering::Relaxed);
-                        break;
-                    }
-                    let mut make = || self.differentiated(batch, weight, &mut state.work);
-                    let mut fresh = None;
-                    let primal = match self.cache.get(batch) {
-                        Some(slot) => slot.get_or_init(|| make().shrunk()),
-                        None => fresh.insert(make()),
-                    };
-                    let sums: (&mut Scratch<T>, &mut [T]) = (&mut state.work, state.sums.as_mut_slice());
-                    product(self.network(), primal, operator, (&tangents, &part), weight, sums);
-                    if let Some(primal) = fresh {
-                        primal.recycle(&mut state.work);
-                    }
+        let total = self.sum([microbatches.tasks(), len], should_stop, |task, state| {
+            for batch in microbatches.batches_of(task) {
+                let mut make = || self.differentiated(batch, weight, &mut state.work);
+                let mut fresh = None;
+                let primal = match self.cache.get(batch) {
+                    Some(slot) => slot.get_or_init(|| make().shrunk()),
+                    None => fresh.insert(make()),
+                };
+                let sums: (&mut Scratch<T>, &mut [T]) = (&mut state.work, state.sums.as_mut_slice());
+                product(self.network(), primal, operator, (&tangents, &part), weight, sums);
+                if let Some(primal) = fresh {
+                    primal.recycle(&mut state.work);
                 }
-                sum.add(task, &state.sums);
-            },
-            |(), _| (),
-        );
-        drop(sum);
-        let stopped = stopped.into_inner();
-        let finite = stopped || self.tensors().scatter(&total, scale, y);
-        self.totals.give(total);
+            }
+        });
         self.give_buffer(tangents);
-        if stopped { Err(CurvatureError::Stopped) } else { Ok(finite) }
+        let (total, _) = total?;
+        let finite = self.tensors().scatter(&total, scale, y);
+        self.totals.give(total);
+        Ok(finite)
     }
 }
 

@@ -260,9 +260,8 @@ impl Model {
 struct Lower(Mat<f64>);
 
 impl Entries<CurvatureError> for Lower {
-    fn add(&mut self, i: usize, j: usize, x: f64) {
-        assert!(i >= j);
-        self.0[(i, j)] += x;
+    fn add(&mut self, rows: std::ops::Range<usize>, j: usize, x: impl Iterator<Item = f64>) {
+        rows.zip(x).for_each(|(i, x)| self.0[(i.max(j), i.min(j))] += x);
     }
 
     fn reached(&mut self, _: usize, _: f64) -> Result<(), CurvatureError> {

@@ -14,6 +14,7 @@ mod packed;
 mod precision;
 mod real;
 mod register;
+mod tree;
 mod winograd;
 
 pub use correlation::Correlation;
@@ -26,4 +27,5 @@ pub use ordered_sum::OrderedSum;
 pub use packed::Packed;
 pub use real::{Real, dot, norm_l2, sum};
 pub use register::Lanes;
+pub use tree::{Node, Tree};
 pub use winograd::{POINTS, Tiles, Winograd};

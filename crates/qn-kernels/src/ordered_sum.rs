@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::Real;
+use crate::tree::{Node, Tree};
 
 /// Entries of a segment, at least: taking turns costs as much as adding some hundred numbers.
 const SEGMENT: usize = 1 << 14;
@@ -15,20 +16,36 @@ const SEGMENTS: usize = 16;
 pub struct OrderedSum<'a> {
     segments: Vec<Segment<'a>>,
     each: usize,
+    tree: Tree,
 }
 
 struct Segment<'a> {
-    /// The task whose turn it is, and the sum of those before.
-    turn: Mutex<(usize, &'a mut [f64])>,
+    /// The task whose turn it is, and the sums of those before.
+    turn: Mutex<(usize, Vec<&'a mut [f64]>)>,
     turned: Condvar,
 }
 
 impl<'a> OrderedSum<'a> {
-    /// A sum into `total`, whose contents are overwritten by those of task 0.
+    /// A sum into `total`, one task after another; its contents are overwritten by those of task 0.
     pub fn new(total: &'a mut [f64]) -> Self {
-        let each = total.len().div_ceil(SEGMENTS).max(SEGMENT);
+        Self::over(Tree::flat(), vec![total])
+    }
+
+    /// A sum in the order of a tree whose leaves are the tasks: one accumulator a level, of one length. The last one holds
+    /// the sum in the end; what they contain before does not matter.
+    pub fn in_tree(tree: Tree, accumulators: &'a mut [Vec<f64>]) -> Self {
+        Self::over(tree, accumulators.iter_mut().map(Vec::as_mut_slice).collect())
+    }
+
+    fn over(tree: Tree, accumulators: Vec<&'a mut [f64]>) -> Self {
+        let len = accumulators.last().map_or(0, |total| total.len());
+        let each = len.div_ceil(SEGMENTS).max(SEGMENT);
+        let mut parts: Vec<Vec<&'a mut [f64]>> = (0..len.div_ceil(each)).map(|_| Vec::new()).collect();
+        for accumulator in accumulators {
+            parts.iter_mut().zip(accumulator.chunks_mut(each)).for_each(|(part, chunk)| part.push(chunk));
+        }
         let of = |part| Segment { turn: Mutex::new((0, part)), turned: Condvar::new() };
-        Self { segments: total.chunks_mut(each).map(of).collect(), each }
+        Self { segments: parts.into_iter().map(of).collect(), each, tree }
     }
 
     /// Adds the vector of a task, after those of the tasks before. Every task must add one vector of the total's length,
@@ -39,11 +56,7 @@ impl<'a> OrderedSum<'a> {
             while guard.0 != task {
                 guard = segment.turned.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
-            if task == 0 {
-                guard.1.iter_mut().zip(x).for_each(|(sum, x)| *sum = x.f64());
-            } else {
-                guard.1.iter_mut().zip(x).for_each(|(sum, x)| *sum += x.f64());
-            }
+            self.tree.push(&mut guard.1, Node::leaf(task), x.iter().map(|x| x.f64()));
             guard.0 += 1;
             segment.turned.notify_all();
         }
@@ -76,6 +89,24 @@ mod tests {
                 drop(sum);
                 total
             };
+            let in_tree = |threads| {
+                let tree = Tree::new(9);
+                let mut accumulators = vec![vec![f64::NAN; len]; tree.depth()];
+                let sum = OrderedSum::in_tree(tree, &mut accumulators);
+                ordered_reduce(
+                    9,
+                    threads,
+                    (),
+                    || (),
+                    |task, ()| sum.add(task, &(0..len).map(|i| term(task, i)).collect::<Vec<_>>()),
+                    |(), ()| (),
+                );
+                drop(sum);
+                accumulators.pop().unwrap()
+            };
+            let of_eight = |i| (1..8).fold(term(0, i), |sum, task| sum + term(task, i)) + term(8, i);
+            assert!(in_tree(1).iter().enumerate().all(|(i, x)| x.to_bits() == f64::to_bits(of_eight(i))));
+            assert!([2, 5].map(in_tree).iter().all(|s| *s == in_tree(1)));
             let one = sum(1);
             let expected = |i| (1..9).fold(term(0, i), |sum, task| sum + term(task, i));
             assert!(one.iter().enumerate().all(|(i, x)| x.to_bits() == f64::to_bits(expected(i))));

@@ -15,6 +15,7 @@ use crate::attributes::Attributes;
 use crate::errors::{curvature_error, value_error};
 use crate::graph::{Graph, Network};
 use crate::operator::Operator;
+use crate::progress::Interrupt;
 
 /// A network at one point, its samples and its loss.
 #[pyclass(frozen, module = "qn._native")]
@@ -68,7 +69,7 @@ impl Curvature {
         &self,
         py: Python<'py>,
     ) -> PyResult<(f64, Option<f64>, Bound<'py, PyArray1<f64>>)> {
-        let found = py.detach(|| self.derivatives.loss_and_gradient()).map_err(curvature_error)?;
+        let found = interruptible(py, |stop| self.derivatives.loss_and_gradient_unless(stop))?;
         let gradient = PyArray1::from_vec(py, found.gradient);
         Ok((found.loss - self.constant_decay, found.accuracy, gradient))
     }
@@ -78,7 +79,7 @@ impl Curvature {
         &self,
         py: Python<'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<f64>>)> {
-        let found = py.detach(|| self.derivatives.class_gradients()).map_err(curvature_error)?;
+        let found = interruptible(py, |stop| self.derivatives.class_gradients_unless(stop))?;
         let classes = found.lambda.len();
         let rows = columns(py, found.rows, [self.dim(), classes])?;
         Ok((rows.into_any(), PyArray1::from_vec(py, found.lambda)))
@@ -88,6 +89,17 @@ impl Curvature {
     fn operator(&self, name: &str) -> PyResult<Operator> {
         Operator::new(Arc::clone(&self.derivatives), name)
     }
+}
+
+/// What the engine finds without the lock of Python's interpreter, or the exception of Ctrl-C.
+fn interruptible<R: Send>(
+    py: Python<'_>,
+    find: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<R, CurvatureError> + Send,
+) -> PyResult<R> {
+    py.detach(|| {
+        let interrupt = Interrupt::new();
+        find(&|| interrupt.pressed()).map_err(|error| interrupt.error(error))
+    })
 }
 
 /// What samples are made of.

@@ -1,5 +1,7 @@
 //! Whole matrices: those of the engine, assembled, and numpy's.
 
+use std::ops::Range;
+
 use faer::Mat;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods as _};
 use pyo3::prelude::*;
@@ -24,9 +26,8 @@ struct Assembly<'a, T> {
 }
 
 impl<T: Scalar> Entries<Stopped> for Assembly<'_, T> {
-    fn add(&mut self, i: usize, j: usize, x: f64) {
-        let old = self.triangle.get(i, j).f64();
-        self.triangle.set(i, j, T::of(old + x * self.shrink));
+    fn add(&mut self, rows: Range<usize>, j: usize, x: impl Iterator<Item = f64>) {
+        self.triangle.add(rows, j, x.map(|x| x * self.shrink));
     }
 
     fn reached(&mut self, _: usize, share: f64) -> Result<(), Stopped> {

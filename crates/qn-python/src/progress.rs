@@ -10,8 +10,8 @@ use crate::errors::{Raised, curvature_error};
 /// Between two looks for Ctrl-C.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks for Ctrl-C while the engine multiplies. Python tells of it on its main thread alone, so that only the thread that
-/// asked for the product looks.
+/// Looks for Ctrl-C while the engine works. Python tells of it on its main thread alone, so that only the thread that
+/// asked for it looks.
 pub(crate) struct Interrupt {
     thread: ThreadId,
     state: Mutex<(Instant, Option<PyErr>)>,
@@ -22,7 +22,7 @@ impl Interrupt {
         Self { thread: std::thread::current().id(), state: Mutex::new((Instant::now(), None)) }
     }
 
-    /// Whether it was pressed; for [`qn_curvature::Derivatives::product_unless`].
+    /// Whether it was pressed; for what the engine does unless it should stop.
     pub(crate) fn pressed(&self) -> bool {
         if std::thread::current().id() != self.thread {
             return false;

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
@@ -83,6 +85,22 @@ impl<T: Scalar> Triangle<T> {
     pub fn set(&mut self, i: usize, j: usize, x: T) {
         let block = j / self.width;
         self.columns[block][(i - block * self.width, j - block * self.width)] = x;
+    }
+
+    /// Adds numbers to the stored entries in those rows of column j, where a row above the diagonal means its mirror image
+    /// below.
+    pub fn add(&mut self, rows: Range<usize>, j: usize, x: impl Iterator<Item = f64>) {
+        if rows.start < j {
+            for (i, x) in rows.zip(x) {
+                let (i, j) = (i.max(j), i.min(j));
+                self.set(i, j, T::of(self.get(i, j).f64() + x));
+            }
+            return;
+        }
+        let (block, within) = (j / self.width, j % self.width);
+        let top = block * self.width;
+        let column = self.columns[block].col_as_slice_mut(within);
+        column[rows.start - top..rows.end - top].iter_mut().zip(x).for_each(|(e, x)| *e = T::of(e.f64() + x));
     }
 
     /// The block columns.

@@ -80,7 +80,7 @@ impl Problem {
         check(params)?;
         let memory = match args.memory {
             Some(gib) => (gib * (1u64 << 30) as f64) as usize,
-            None => (free_memory().unwrap_or(2 << 30) / 2) as usize,
+            None => (free_memory().unwrap_or(2 << 30) / 2) as usize / args.processes.size(),
         };
         let threads = args.threads;
         let options = Options {
@@ -90,6 +90,7 @@ impl Problem {
             loss: loss_of(loss, args.label_smoothing),
             weight_decay: args.weight_decay,
             only: args.only.clone(),
+            processes: Arc::clone(&args.processes),
             ..Options::default()
         };
         let all: Vec<usize> = (0..target.data.len()).collect();

@@ -1,9 +1,10 @@
 //! What every analysis of a network's curvature is asked: which network, which samples, which matrix.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use qn_curvature::Operator;
+use qn_curvature::{Alone, Operator, Processes};
 use qn_data::Split;
 use qn_run::{Invalid, LossKind};
 use schemars::JsonSchema;
@@ -111,6 +112,8 @@ pub struct ProblemRequest {
     pub threads: usize,
     /// Seed of the random vectors.
     pub seed: u64,
+    /// The processes that share the products, all of which ask for this. Results do not depend on it.
+    pub processes: Arc<dyn Processes>,
 }
 
 impl Default for ProblemRequest {
@@ -138,6 +141,7 @@ impl Default for ProblemRequest {
             memory: None,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             seed: 0,
+            processes: Arc::new(Alone),
         }
     }
 }

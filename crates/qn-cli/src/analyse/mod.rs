@@ -33,6 +33,7 @@ use track::TrackArgs;
 
 use crate::errors;
 use crate::interrupt::Interrupt;
+use crate::processes;
 use crate::shell::ShellCommand;
 
 /// Find a trained network's Hessian spectrum and compare it with the class gradients.
@@ -138,6 +139,24 @@ enum Command {
     Shell(ShellCommand),
 }
 
+impl Command {
+    /// Whether it multiplies by a network's matrix, so that several processes can share the work.
+    fn multiplies(&self) -> bool {
+        matches!(
+            self,
+            Self::Eigen(_)
+                | Self::Energy(_)
+                | Self::Density(_)
+                | Self::Trace(_)
+                | Self::Decompose(_)
+                | Self::Track(_)
+                | Self::Batches(_)
+                | Self::Hierarchy(_)
+                | Self::Overlap(_)
+        )
+    }
+}
+
 /// Finished, but some residuals are above the tolerance.
 const NOT_CONVERGED: u8 = 3;
 
@@ -156,6 +175,9 @@ impl Cli {
     /// Whatever the command has to say.
     pub fn outcome(self, interrupt: &Interrupt) -> Result<u8> {
         let code = |converged| if converged { 0 } else { NOT_CONVERGED };
+        if !self.command.multiplies() {
+            processes::only_one()?;
+        }
         match self.command {
             Command::Eigen(args) => eigen::run(&args, interrupt).map(code),
             Command::Energy(args) => energy::run(&args, interrupt).map(|()| 0),

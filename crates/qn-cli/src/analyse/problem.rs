@@ -12,6 +12,7 @@ use qn_study::{
 
 use super::tables;
 use crate::options::{named, words};
+use crate::processes;
 use crate::stdout::print;
 use crate::talk::Talk;
 use crate::terminal::Terminal;
@@ -128,6 +129,7 @@ impl ProblemArgs {
             memory: self.memory,
             threads: set_threads(self.threads, terminal.verbosity)?,
             seed: self.seed,
+            processes: processes::here(),
         })
     }
 
@@ -150,6 +152,7 @@ impl ProblemArgs {
 /// Nowhere for `-`, which is stdout, else the path, else the run's report of that kind.
 pub(super) fn place<R: Report>(json: Option<&Path>, run: Option<&Path>) -> Result<Option<PathBuf>> {
     match (json, run) {
+        _ if !processes::is_first() => Ok(None),
         (Some(path), _) if path.as_os_str() == "-" => Ok(None),
         (Some(path), _) => Ok(Some(path.to_owned())),
         (None, Some(run)) => Ok(Some(RunDirectory::open(run)?.report_path(&format!("{}.json", R::KIND)))),

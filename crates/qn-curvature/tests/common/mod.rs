@@ -147,9 +147,8 @@ impl From<CurvatureError> for Stop {
 }
 
 impl Entries<Stop> for Lower {
-    fn add(&mut self, i: usize, j: usize, x: f64) {
-        assert!(i >= j);
-        self.matrix[(i, j)] += x;
+    fn add(&mut self, rows: std::ops::Range<usize>, j: usize, x: impl Iterator<Item = f64>) {
+        rows.zip(x).for_each(|(i, x)| self.matrix[(i.max(j), i.min(j))] += x);
     }
 
     fn reached(&mut self, parts: usize, share: f64) -> Result<(), Stop> {

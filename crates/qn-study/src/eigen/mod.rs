@@ -61,6 +61,9 @@ impl EigenReport {
 pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFindings> {
     let started = Instant::now();
     request.tol.map_or(Ok(()), check_tol)?;
+    if request.full && request.problem.processes.size() > 1 {
+        bail!(Invalid("`full` is for one process: start the program by itself".into()));
+    }
     output::claim::<EigenReport>(request.to.as_deref())?;
     let companions = request.to.as_deref().map(|to| Companions::claim(to, request.full)).transpose()?;
     let problem = Problem::load(&request.problem, observer, |p| check(&request.resolved(p), p))?;

@@ -1,5 +1,6 @@
 //! The matrix of an operator, in the making.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -57,9 +58,8 @@ struct Work<'a, T> {
 }
 
 impl<T: Real + Scalar> Entries<Halt> for Work<'_, T> {
-    fn add(&mut self, i: usize, j: usize, x: f64) {
-        let triangle = &mut self.assembly.triangle;
-        triangle.set(i, j, <T as Scalar>::of(Scalar::f64(triangle.get(i, j)) + x * self.shrink));
+    fn add(&mut self, rows: Range<usize>, j: usize, x: impl Iterator<Item = f64>) {
+        self.assembly.triangle.add(rows, j, x.map(|x| x * self.shrink));
     }
 
     fn reached(&mut self, parts: usize, share: f64) -> Result<(), Halt> {
