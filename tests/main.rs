@@ -1,7 +1,7 @@
 //! End to end, over the programs: one binary, a file a subject. They are a test target of qn-cli, which owns the programs.
 //!
 //! What a machine may lack is a feature of qn-cli, and ignored without it: `browser` takes Chromium, `slow` takes CIFAR-10
-//! (fetched into data/, or `QN_DATA`), `mpi` takes mpirun, `hostile` takes a system that lets a disk be mounted.
+//! (fetched into data/, or `QN_DATA`), `mpi` takes mpirun, `elpa` that library, `hostile` takes a system that lets a disk be mounted.
 
 mod bad_input;
 mod browser;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Output, Sandbox};
+use crate::reports::numbers;
 
 /// qn-analyse, started so many times by mpirun.
 fn started(sandbox: &Sandbox, processes: usize, command: &str) -> Output {
@@ -53,7 +54,7 @@ fn an_error_ends_all_processes() {
     sandbox.train_digits("run");
     for (command, code, words) in [
         ("eigen nowhere", 1, "nowhere is not a run directory"),
-        ("eigen run --full", 2, "is for one process"),
+        ("eigen run --full", 2, "for --solver elpa"),
         ("figure eigenvalues run -o a.svg", 2, "is for one process"),
         ("eigen run -k 0", 2, "ask for 1 to"),
     ] {
@@ -79,4 +80,41 @@ fn without_mpi_several_processes_are_refused() {
         .unwrap();
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("--features mpi"));
+}
+
+/// 235 parameters, of which two thirds do not touch the outputs directly.
+#[test]
+#[cfg_attr(not(feature = "elpa"), ignore = "takes ELPA: --features qn-cli/elpa")]
+fn another_solver_finds_the_same_eigenvalues() {
+    let sandbox = Sandbox::new();
+    sandbox.small_network("small.toml");
+    sandbox.trained("--arch small.toml --data digits --lr 0.05 --steps 12 --samples 300 --out run");
+    for dtype in ["f64", "f32"] {
+        let eps = if dtype == "f64" { 1e-13 } else { 1e-6 };
+        for ask in ["-k 3", "-k 2 --which SA", "-k 4 --which BE", "--vectors all"] {
+            let full = format!("eigen run --full {ask} --dtype {dtype} --tol 1e-3");
+            sandbox.analysed(&format!("{full} --json native.json"));
+            for processes in [0, 1, 2, 4] {
+                let elpa = format!("{full} --solver elpa --json elpa.json");
+                let out = match processes {
+                    // By itself.
+                    0 => sandbox.analyse(&elpa.split(' ').collect::<Vec<_>>()),
+                    n => started(&sandbox, n, &elpa),
+                };
+                assert_eq!(out.code, 0, "{processes}: {}", out.stderr);
+                let [native, elpa] = ["native", "elpa"].map(|name| {
+                    let report = sandbox.json(&format!("{name}.full_spectrum.json"));
+                    (report["method"].clone(), numbers(&report["eigenvalues"]))
+                });
+                assert_eq!((native.0, elpa.0), ("library".into(), "elpa".into()));
+                let far = native.1.iter().zip(&elpa.1).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(
+                    native.1.len() == 235 && far <= 100.0 * eps * native.1[0],
+                    "{processes} {ask}: {far}"
+                );
+                let pairs = sandbox.json("elpa.json");
+                assert_eq!(pairs["converged"], pairs["k"], "{processes} {ask}");
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ work on anything that multiplies a block of vectors.
 from ._native import __version__
 from .errors import NotConverged, UnsupportedOperation
 from .hessian import hessian
+from .landscape import Energy, Surface, energy, filter_normalised, surface
 from .operator import Operator
 from .results import BlockNorms, Density, Eigenpairs, Estimate, Spectrum
 from .runs import Run, Tracker, run
@@ -21,12 +22,14 @@ __all__ = [
     "BlockNorms",
     "Density",
     "Eigenpairs",
+    "Energy",
     "Estimate",
     "NotConverged",
     "Operator",
     "Overlap",
     "Run",
     "Spectrum",
+    "Surface",
     "Track",
     "Tracker",
     "UnsupportedOperation",
@@ -36,10 +39,13 @@ __all__ = [
     "eigh",
     "eigsh",
     "eigvalsh",
+    "energy",
+    "filter_normalised",
     "full_spectrum",
     "hessian",
     "overlap",
     "run",
+    "surface",
     "trace",
     "track",
 ]

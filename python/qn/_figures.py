@@ -67,3 +67,30 @@ def track(found, ax):
     ax.plot([row["step"] for row in found.rows], values, marker="o", markersize=3)
     ax.set(xlabel="checkpoint", ylabel="eigenvalue")
     return ax
+
+
+def energy(found, ax):
+    ax = _axes(ax)
+    index = np.arange(1, len(found.shares) + 1)
+    ax.plot(index, np.cumsum(found.shares), marker="o", markersize=3, label="gradient")
+    ax.plot(index, index * found.chance, linestyle="--", color="0.5", label="random direction")
+    ax.set(xlabel="first j eigenvectors", ylabel="share of the squared norm", yscale="log")
+    ax.legend()
+    return ax
+
+
+def surface(found, ax):
+    ax = _axes(ax)
+    t = found.coordinates
+    if found.losses.ndim == 1:
+        ax.plot(t, found.losses, label="loss")
+        low, high = np.nanmin(found.losses), np.nanmax(found.losses)
+        ax.plot(t, found.model, linestyle="--", label="quadratic model")
+        ax.set(xlabel="multiple of the direction", ylabel="loss", ylim=(low - 0.1 * (high - low), high + 0.5 * (high - low)))
+        ax.legend()
+        return ax
+    lines = ax.contour(t, t, found.losses.T, levels=20)
+    ax.clabel(lines, fontsize=6)
+    ax.plot(0, 0, marker="+", color="k")
+    ax.set(xlabel="first direction", ylabel="second direction", aspect="equal")
+    return ax

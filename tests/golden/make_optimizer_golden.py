@@ -23,7 +23,7 @@ STEPS, KEPT = 20, (1, 2, 5, 20)
 SAMPLES, BATCH, CLASSES = 96, 24, 10
 DEFAULTS = {
     "arch": "perceptron", "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "momentum-on": "update", "gamma": 0.9,
-    "damping": 0.0, "dampening": 0.0, "nesterov": False, "weight-decay": 0.0, "schedule": "constant",
+    "beta2": 0.999, "epsilon": 1e-8, "damping": 0.0, "dampening": 0.0, "nesterov": False, "weight-decay": 0.0, "schedule": "constant",
     "basis": "paper", "lambda": "own", "newton": "diagonal", "newton-scale": "unit", "max-newton-step": None,
     "logit-scale": 1.0, "class-statistics": "exact",
 }  # fmt: skip
@@ -149,10 +149,16 @@ class Run:
     def train(self):
         o = self.o
         # With unit Newton steps the learning rate is within the update, which PyTorch multiplies by one.
-        whole = o["optimizer"] == "sgd" or o["newton-scale"] == "lr"
-        sgd = torch.optim.SGD(
-            [self.theta], lr=o["lr"], momentum=o["momentum"], dampening=o["dampening"], nesterov=o["nesterov"]
-        )
+        whole = o["optimizer"] != "qn" or o["newton-scale"] == "lr"
+        adam = {"lr": o["lr"], "betas": (o["momentum"], o["beta2"]), "eps": o["epsilon"]}
+        if o["optimizer"] == "adam":
+            sgd = torch.optim.Adam([self.theta], **adam)
+        elif o["optimizer"] == "adamw":
+            sgd = torch.optim.AdamW([self.theta], weight_decay=o["weight-decay"], **adam)
+        else:
+            sgd = torch.optim.SGD(
+                [self.theta], lr=o["lr"], momentum=o["momentum"], dampening=o["dampening"], nesterov=o["nesterov"]
+            )
         if o["schedule"] == "cosine":
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, STEPS)
         elif o["schedule"] == "one-cycle":
@@ -166,7 +172,8 @@ class Run:
             loss = nn.functional.cross_entropy(self.logits(self.theta, x), y)
             losses.append(loss.item())
             (g,) = torch.autograd.grad(loss, self.theta)
-            g = g + o["weight-decay"] * self.theta.detach()
+            if o["optimizer"] != "adamw":
+                g = g + o["weight-decay"] * self.theta.detach()
             lr = sgd.param_groups[0]["lr"]
             if o["optimizer"] == "qn":
                 self.observe(x, y)

@@ -15,3 +15,4 @@ mod shape;
 mod spectra;
 mod streams;
 mod subjects;
+mod surface;

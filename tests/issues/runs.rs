@@ -238,3 +238,36 @@ fn more_threads_than_processors_can_use_are_not_started() {
     );
     assert!(started.elapsed().as_secs() < 30);
 }
+
+/// Adam's second moments are in its checkpoints, and its limit is one of the preconditioned curvature.
+#[test]
+fn a_run_with_adam_is_resumed_and_followed() {
+    let sandbox = Sandbox::new();
+    let options = "--arch digits --data digits --samples 200 --batch-size 50 --optimizer adam --lr 0.01 \
+                   --checkpoint-every 4 --keep-checkpoints 0";
+    sandbox.trained(&format!("{options} --steps 8 --out whole"));
+    sandbox.trained(&format!("{options} --steps 4 --out broken"));
+    sandbox.trained("--resume --steps 8 --out broken");
+    let file = |run: &str| {
+        TensorFile::read(&sandbox.path(run).join("checkpoints/step-00000008.safetensors")).unwrap().tensors
+    };
+    let tensors = file("whole");
+    assert_eq!(tensors, file("broken"));
+
+    sandbox.analysed("track whole --samples 200 --probes 4");
+    let report = sandbox.json("whole/reports/track.json");
+    assert!(report["threshold"].is_null() && report["points"][0]["preconditioned"].is_null());
+    assert!((report["preconditioned_threshold"].as_f64().unwrap() - 3800.0).abs() < 1e-9);
+    // The largest eigenvalue of D^-1/2 H D^-1/2 is between those of H divided by the largest and the smallest of D.
+    let squares = tensors["optimizer.second_moments"].to_f64().unwrap();
+    let lengths = squares.iter().map(|v| (v / (1.0 - 0.999f64.powi(8))).sqrt() + 1e-8);
+    let [low, high] = lengths.fold([f64::INFINITY, 0.0], |[low, high], d| [low.min(d), high.max(d)]);
+    let last = &report["points"][2];
+    let (found, sharpness) =
+        (last["preconditioned"].as_f64().unwrap(), last["eigenvalues"][0].as_f64().unwrap());
+    assert!(found > sharpness / high && found < sharpness / low, "{found} {sharpness} {low} {high}");
+    sandbox.analysed("figure track whole -o track.svg");
+
+    let out = train(&sandbox, &["--optimizer", "adamw", "--nesterov"]);
+    assert!(out.code == 2 && out.stderr.contains("--nesterov and --dampening are for"), "{}", out.stderr);
+}

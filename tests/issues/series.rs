@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::common::Sandbox;
+use crate::reports::numbers;
 
 const DIGITS: &str = "--arch digits --data digits --samples 200";
 
@@ -78,6 +79,68 @@ fn files_are_followed_as_a_run_is() {
         }
     }
     sandbox.analysed("figure track files.json -o figure.svg");
+}
+
+/// A layer's block is the matrix of its parameters alone; traces of the blocks are the whole trace.
+#[test]
+fn every_layer_by_itself_is_what_only_gives() {
+    let sandbox = trained();
+    let one = "--checkpoint epochs/net_12.safetensors --arch digits --data digits --samples 200 --json";
+    let table = sandbox.analysed(&format!("eigen {one} eigen.json -k 3 --per-layer"));
+    let report = sandbox.json("eigen.json");
+    let layers = report["layers"].as_array().unwrap();
+    assert_eq!((&report["kind"], table.lines().count()), (&"layers".into(), layers.len() + 1));
+    for layer in layers {
+        let name = layer["layer"].as_str().unwrap();
+        sandbox.analysed(&format!("eigen {one} only.json -k 3 --only {name}.*"));
+        assert_eq!(layer["eigen"]["eigenvalues"], sandbox.json("only.json")["eigenvalues"], "{name}");
+    }
+    sandbox.analysed(&format!("trace {one} trace.json --per-layer --probes 200"));
+    sandbox.analysed(&format!("trace {one} whole.json --probes 600"));
+    let value = |found: &Value| found["hutch_plus_plus"]["value"].as_f64().unwrap();
+    let error = |found: &Value| found["hutch_plus_plus"]["standard_error"].as_f64().unwrap();
+    let (layers, whole) = (sandbox.json("trace.json"), sandbox.json("whole.json"));
+    let layers: Vec<&Value> =
+        layers["layers"].as_array().unwrap().iter().map(|layer| &layer["trace"]).collect();
+    let (sum, spread) =
+        (layers.iter().map(|l| value(l)).sum::<f64>(), layers.iter().map(|l| error(l)).sum::<f64>());
+    assert!((sum - value(&whole)).abs() <= 5.0 * (spread + error(&whole)), "{sum} {whole}");
+    sandbox.analysed(&format!("density {one} density.json --per-layer --probes 2 --steps 10"));
+    for report in ["eigen", "trace", "density"] {
+        sandbox.analysed(&format!("figure layers {report}.json -o {report}.svg"));
+        sandbox.analysed(&format!("inspect {report}.json"));
+    }
+    let full = format!("eigen {one} full.json --per-layer --full");
+    assert_eq!(sandbox.analyse(&full.split(' ').collect::<Vec<_>>()).code, 2);
+}
+
+/// The last one's own eigenvectors are those that `track` compares its class gradients with.
+#[test]
+fn class_gradients_of_files_are_compared_with_the_last_ones_eigenvectors() {
+    let sandbox = trained();
+    sandbox.analysed(&format!("overlap --checkpoint epochs {DIGITS} --tol 1e-8 --json overlap.json"));
+    let overlap = sandbox.json("overlap.json");
+    let snapshots = overlap["snapshots"].as_array().unwrap();
+    let steps: Vec<u64> = snapshots.iter().map(|snapshot| snapshot["step"].as_u64().unwrap()).collect();
+    assert_eq!((steps, &overlap["class_gradients"]), (vec![4, 8, 12], &"exact".into()));
+    sandbox.analysed(&format!("eigen --checkpoint epochs/net_12.safetensors {DIGITS} --json eigen.json"));
+    let [found, expected] = [&overlap, &sandbox.json("eigen.json")].map(|r| numbers(&r["eigenvalues"]));
+    assert!(found.iter().zip(&expected).all(|(f, e)| (f / e - 1.0).abs() < 1e-6), "{found:?} {expected:?}");
+    sandbox.analysed(&format!("track --checkpoint epochs --lr 0.05 {DIGITS} --probes 4 --json track.json"));
+    let [found, expected] = [&snapshots[2], &sandbox.json("track.json")["points"][2]]
+        .map(|at| at["mean_assigned_cosine"].as_f64().unwrap());
+    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    sandbox.analysed("figure overlap overlap.json -o figure.svg");
+
+    for (command, words) in [
+        ("overlap run --operator ggn", "only --k, --gradients and --json can be chosen"),
+        (&format!("overlap --checkpoint epochs {DIGITS} -k 9 --json a.json"), "there are 10 classes"),
+        (&format!("overlap --checkpoint epochs {DIGITS} --only *.bias --json a.json"), "leave --only out"),
+        (&format!("overlap --checkpoint epochs {DIGITS}"), "--json"),
+    ] {
+        let out = sandbox.analyse(&command.split(' ').collect::<Vec<_>>());
+        assert!(out.code == 2 && out.stderr.contains(words), "{command}: {}", out.stderr);
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod analyse;
+#[cfg(feature = "elpa")]
+mod elpa;
 mod errors;
 mod interrupt;
 mod options;

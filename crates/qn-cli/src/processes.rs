@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use qn_curvature::{Alone, Processes};
 use qn_run::Invalid;
+use qn_study::DenseSolver;
 
 /// The processes of this run.
 static HERE: OnceLock<Arc<dyn Processes>> = OnceLock::new();
@@ -47,10 +48,27 @@ pub(crate) fn only_one() -> Result<(), Invalid> {
     }
 }
 
-/// How many processes a launcher says there are.
-fn launched() -> usize {
+/// The solver of the ELPA library.
+///
+/// # Errors
+/// The program was built without it.
+#[cfg(not(feature = "elpa"))]
+pub(crate) fn elpa() -> Result<Arc<dyn DenseSolver>, Invalid> {
+    Err(Invalid(
+        "`solver` elpa: this program was built without ELPA; build it with `--features qn-cli/elpa`".into(),
+    ))
+}
+
+/// The solver of the ELPA library, in the processes that a launcher has started or in this one.
+#[cfg(feature = "elpa")]
+pub(crate) fn elpa() -> Result<Arc<dyn DenseSolver>, Invalid> {
+    Ok(Arc::new(crate::elpa::Elpa::start().map_err(Invalid)?))
+}
+
+/// How many processes a launcher says there are; none where no launcher has started this one.
+fn launched() -> Option<usize> {
     let said = |name| std::env::var(name).ok()?.parse().ok();
-    LAUNCHERS.into_iter().filter_map(said).max().unwrap_or(1)
+    LAUNCHERS.into_iter().filter_map(said).max()
 }
 
 /// Membership of the processes that share the work, from [`join`] to [`Member::leave`].
@@ -66,8 +84,8 @@ pub(crate) struct Member {
 #[cfg(not(feature = "mpi"))]
 pub(crate) fn join() -> Result<Member, String> {
     match launched() {
-        0 | 1 => Ok(Member {}),
-        n => Err(format!(
+        None | Some(0 | 1) => Ok(Member {}),
+        Some(n) => Err(format!(
             "a launcher has started {n} processes of this program, which was built without MPI: all would do the whole \
              work; run it by itself, or build it with `--features mpi`"
         )),
@@ -80,13 +98,13 @@ impl Member {
     pub(crate) fn leave(self, _: u8) {}
 }
 
-/// Meets the other processes, if a launcher has started several.
+/// Meets the other processes, if a launcher has started this one.
 ///
 /// # Errors
-/// There are several, and MPI does not start.
+/// It has, and MPI does not start.
 #[cfg(feature = "mpi")]
 pub(crate) fn join() -> Result<Member, String> {
-    if launched() < 2 {
+    if launched().is_none() {
         return Ok(Member { universe: None });
     }
     let (universe, _) = mpi::initialize_with_threading(mpi::Threading::Serialized)

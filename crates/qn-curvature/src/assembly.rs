@@ -126,7 +126,7 @@ impl<T: Real> Curvature<T> {
                 products[(column, j)] -= self.decay(operator);
                 let product = products.col_as_slice(j);
                 let before = taken.iter().flat_map(|&i| layers[i].params()).filter(|rows| rows.end <= column);
-                for rows in before.chain([column..p]) {
+                for rows in before.chain(std::iter::once(column..p)) {
                     into.add(rows.clone(), column, product[rows].iter().copied());
                 }
             }

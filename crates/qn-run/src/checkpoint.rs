@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::{RunError, StateDict, Tensor, TensorFile, state_dict};
 
 const MOMENTUM: &str = "optimizer.momentum";
+const SECOND_MOMENTS: &str = "optimizer.second_moments";
 const CLASS_GRADIENTS: &str = "optimizer.class_gradients";
 const SUBSPACE: &str = "optimizer.subspace";
 const LAMBDA_SQUARES: &str = "optimizer.lambda_squares";
@@ -13,8 +14,10 @@ const LAMBDA_SQUARES: &str = "optimizer.lambda_squares";
 /// What an optimiser remembers between steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptimizerState {
-    /// Momentum buffer, [P].
+    /// Momentum buffer, [P]; Adam's m.
     pub momentum: Vec<f32>,
+    /// Adam's v, [P], before its correction; empty for others.
+    pub second_moments: Vec<f32>,
     /// Uncorrected running averages of c_k, [C, P]; empty for SGD.
     pub class_gradients: Vec<f32>,
     /// Uncorrected running averages of λ_k², [C]; empty for SGD.
@@ -64,6 +67,9 @@ impl Checkpoint {
         }
         let o = &self.optimizer;
         file.tensors.insert(MOMENTUM.into(), Tensor::f32(&[layout.len()], &o.momentum));
+        if !o.second_moments.is_empty() {
+            file.tensors.insert(SECOND_MOMENTS.into(), Tensor::f32(&[layout.len()], &o.second_moments));
+        }
         if !o.lambda_squares.is_empty() {
             let c = o.lambda_squares.len();
             file.tensors.insert(CLASS_GRADIENTS.into(), Tensor::f32(&[c, layout.len()], &o.class_gradients));
@@ -80,10 +86,11 @@ impl Checkpoint {
     pub fn not_finite(&self) -> Option<(&'static str, f64)> {
         let o = &self.optimizer;
         let first = |values: &[f32]| values.iter().find(|v| !v.is_finite()).map(|&v| f64::from(v));
-        let singles: [(&'static str, Option<f64>); 5] = [
+        let singles: [(&'static str, Option<f64>); 6] = [
             ("a parameter", first(&self.parameters)),
             ("a running statistic", self.buffers.iter().find_map(|b| first(b))),
             ("the momentum", first(&o.momentum)),
+            ("a second moment", first(&o.second_moments)),
             ("an average of class gradients", first(&o.class_gradients)),
             ("a vector of the subspace", first(&o.subspace)),
         ];
@@ -113,6 +120,9 @@ impl Checkpoint {
             optimizer.class_gradients = f32s(CLASS_GRADIENTS, &[c, p])?;
             optimizer.lambda_squares = file.get(path, LAMBDA_SQUARES, &[c])?.to_f64().unwrap_or_default();
             optimizer.class_steps = class_steps;
+        }
+        if file.tensors.contains_key(SECOND_MOMENTS) {
+            optimizer.second_moments = f32s(SECOND_MOMENTS, &[p])?;
         }
         if let Some(&[k, _]) = file.tensors.get(SUBSPACE).map(Tensor::shape) {
             optimizer.subspace = f32s(SUBSPACE, &[k, p])?;
@@ -149,6 +159,7 @@ mod tests {
             buffers: layout.buffers().iter().map(|b| vec![b.initial; b.len]).collect(),
             optimizer: OptimizerState {
                 momentum: vec![0.5; p],
+                second_moments: vec![0.75; p],
                 class_gradients: vec![0.25; 10 * p],
                 lambda_squares: vec![1e-40; 10],
                 class_steps: (0..10).collect(),

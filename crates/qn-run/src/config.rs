@@ -10,6 +10,14 @@ fn every_fifty() -> u64 {
     50
 }
 
+fn beta2() -> f64 {
+    0.999
+}
+
+fn epsilon() -> f64 {
+    1e-8
+}
+
 fn two() -> u64 {
     2
 }
@@ -40,8 +48,14 @@ pub struct TrainConfig {
     /// Added to the gradient, times θ.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Momentum coefficient β.
+    /// Momentum coefficient β; Adam's β₁.
     pub momentum: f64,
+    /// Adam's β₂.
+    #[serde(default = "beta2")]
+    pub beta2: f64,
+    /// Adam's ε.
+    #[serde(default = "epsilon")]
+    pub epsilon: f64,
     /// τ: the momentum buffer takes in 1 − τ of what is new, and all of it in the first step.
     #[serde(default)]
     pub dampening: f64,

@@ -9,14 +9,25 @@ pub enum OptimizerKind {
     Sgd,
     /// Newton steps along the class gradients, gradient descent elsewhere: eq. (15).
     Qn,
+    /// PyTorch's Adam: weight decay is added to the gradient.
+    Adam,
+    /// PyTorch's AdamW: weight decay shrinks the parameters by themselves.
+    AdamW,
 }
 
 impl OptimizerKind {
+    /// Whether steps are divided by the root of the gradient's mean square.
+    pub fn is_adam(self) -> bool {
+        matches!(self, Self::Adam | Self::AdamW)
+    }
+
     /// The name on the command line and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sgd => "sgd",
             Self::Qn => "qn",
+            Self::Adam => "adam",
+            Self::AdamW => "adamw",
         }
     }
 }

@@ -8,7 +8,7 @@ use qn_run::{RunDirectory, RunError, Tensor, TensorFile};
 
 use crate::StudyError;
 use crate::output::beside;
-use crate::report::EigenReport;
+use crate::report::{EigenReport, Subject};
 
 /// That the spectrum is to be found first, or in another way, because of what `words` say.
 pub(crate) fn needs_eigen(
@@ -54,4 +54,22 @@ pub(crate) fn read_vectors(
         bail!(needs_eigen(words, run, Vec::new()));
     }
     tensor.to_f64().with_context(|| format!("{} holds other numbers than floats", path.display()))
+}
+
+/// Refuses eigenvectors at another point, over other samples or of other parameters.
+pub(crate) fn check_subject(path: &Path, found: &Subject, asked: &Subject) -> Result<()> {
+    let differs = [
+        (found.layout_hash != asked.layout_hash, "other parameters"),
+        (found.parameters_sha256 != asked.parameters_sha256, "the network at another point"),
+        (found.data_sha256 != asked.data_sha256, "other samples"),
+    ];
+    match differs.iter().find(|(differs, _)| *differs) {
+        None => Ok(()),
+        Some((_, what)) => {
+            let path = path.display();
+            bail!(StudyError::Refused(format!(
+                "the eigenvectors of {path} are about {what} than this request"
+            )))
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Where the gradient, the class gradients and the layers lie among the eigenvectors.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
-use crate::eigenvectors::{read_vectors, report_path};
+use crate::eigenvectors::{check_subject, read_vectors, report_path};
 use crate::estimates::layers;
 use crate::output::{self, Report};
 use crate::problem::Problem;
@@ -141,24 +141,6 @@ fn completed(asked: &ProblemRequest, found: &Subject) -> ProblemRequest {
         request.step = found.step;
     }
     request
-}
-
-/// Refuses eigenvectors at another point, over other samples or of other parameters.
-fn check_subject(path: &Path, found: &Subject, asked: &Subject) -> Result<()> {
-    let differs = [
-        (found.layout_hash != asked.layout_hash, "other parameters"),
-        (found.parameters_sha256 != asked.parameters_sha256, "the network at another point"),
-        (found.data_sha256 != asked.data_sha256, "other samples"),
-    ];
-    match differs.iter().find(|(differs, _)| *differs) {
-        None => Ok(()),
-        Some((_, what)) => {
-            let path = path.display();
-            bail!(StudyError::Refused(format!(
-                "the eigenvectors of {path} are about {what} than this request"
-            )))
-        }
-    }
 }
 
 /// (g·v)²/|g|² of unit vectors; zeros for a zero vector. The gradient is made a unit vector first: its square may leave the

@@ -30,6 +30,7 @@ mod export;
 mod figure;
 mod full;
 mod hierarchy;
+mod layers;
 mod memory;
 mod operator;
 mod output;
@@ -48,6 +49,7 @@ mod source;
 mod statistics;
 mod storage;
 mod subspace;
+mod surface;
 mod target;
 mod track;
 
@@ -61,9 +63,11 @@ pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, d
 pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Summary, Validation};
 pub use export::{ExportRequest, Exported, export};
 pub use figure::{FigureName, FigureRequest, figure};
+pub use full::{BlockCyclic, DenseSolver};
 pub use hierarchy::{HierarchyPart, HierarchyReport, HierarchyRequest, hierarchy};
+pub use layers::{LayerPoint, LayersReport, LayersRequest, layers};
 pub use output::{Report, claim, to_json, write};
-pub use overlap::{Gradients, OverlapRequest, overlap};
+pub use overlap::{CheckpointsOverlapRequest, Gradients, OverlapRequest, overlap, overlap_of_checkpoints};
 pub use page::{PageRequest, claim_page, page, write_page};
 pub use power_law::PowerLaw;
 pub use recipe::{EMBEDDED_NETWORKS, EigenRecipe, PaperNumbers, Recipe, RecipeRun, TrackRecipe};
@@ -81,4 +85,5 @@ pub use shape::{
 pub use statistics::{Spread, median};
 pub use storage::Storage;
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};
+pub use surface::{Direction, SurfaceDirection, SurfaceReport, SurfaceRequest, surface};
 pub use track::{TrackPoint, TrackReport, TrackRequest, track};

@@ -95,6 +95,27 @@ impl<A: SymmetricOperator> SymmetricOperator for Outside<'_, A> {
     }
 }
 
+/// D^-1/2 A D^-1/2 of a diagonal D, whose square roots these are.
+pub(crate) struct Divided<A> {
+    pub(crate) inner: A,
+    pub(crate) roots: Vec<f64>,
+}
+
+impl<A: SymmetricOperator> SymmetricOperator for Divided<A> {
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    fn apply(&self, x: MatRef<'_, f64>, mut y: MatMut<'_, f64>) -> Result<(), OperatorError> {
+        let divided = Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[(i, j)] / self.roots[i]);
+        self.inner.apply(divided.as_ref(), y.rb_mut())?;
+        for column in y.col_iter_mut() {
+            column.iter_mut().zip(&self.roots).for_each(|(y, root)| *y /= root);
+        }
+        Ok(())
+    }
+}
+
 /// Pairs from the largest eigenvalue down, whatever end they were wanted from.
 pub(crate) fn descending<S: Copy>(pairs: Eigenpairs<S>) -> Eigenpairs<S> {
     let mut order: Vec<usize> = (0..pairs.values.len()).collect();
@@ -128,6 +149,20 @@ pub(crate) fn explain(error: SpectrumError) -> anyhow::Error {
 mod tests {
     use super::*;
     use qn_spectrum::DenseSymmetric;
+
+    /// The eigenvalues of D^-1/2 A D^-1/2 are those of D^-1 A: here 2/4 and 8/1 of a diagonal A, and of a full one those
+    /// whose sum and product are its trace and determinant.
+    #[test]
+    fn divided_by_a_diagonal() {
+        let spectrum = |a: [[f64; 2]; 2]| {
+            let inner = DenseSymmetric::new(Mat::from_fn(2, 2, |i, j| a[i][j])).unwrap();
+            let divided = Divided { inner, roots: vec![2.0, 1.0] };
+            DenseSymmetric::assemble(&divided, |_| ()).unwrap().eigen().unwrap().values
+        };
+        assert_eq!(spectrum([[2.0, 0.0], [0.0, 8.0]]), [0.5, 8.0]);
+        let full = spectrum([[2.0, 1.0], [1.0, 8.0]]);
+        assert!((full[0] + full[1] - 8.5).abs() < 1e-14 && (full[0] * full[1] - 15.0 / 4.0).abs() < 1e-14);
+    }
 
     /// diag(4, 3, 2, 1) outside (e_1 + e_2)/√2 and e_4: what is left is (e_1 − e_2)/√2 with 3.5, and e_3 with 2.
     #[test]

@@ -6,21 +6,27 @@ use anyhow::{Result, bail, ensure};
 use nalgebra::DMatrix;
 use qn_model::{Graph, ParamLayout};
 use qn_run::{
-    Invalid, Observer, RunDirectory, RunError, Snapshot, Stage, StateDict, TensorFile, Versions, state_dict,
+    Invalid, Observer, RunDirectory, RunError, Snapshot, Stage, StateDict, StopOnly, TensorFile, Versions,
+    state_dict,
 };
+use qn_spectrum::{Eigenpairs, LanczosOptions, lanczos};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::StudyError;
 use crate::chance::RandomAssigned;
+use crate::checkpoints::{Checkpoint, in_order};
 use crate::eigenvectors::{needs_eigen, read_vectors, report_path};
+use crate::operator::{CurvatureOperator, Watched, descending, explain};
 use crate::output;
+use crate::problem::Problem;
 use crate::report::{self, EigenReport, OverlapReport, SCHEMA_VERSION, SnapshotOverlap, Subject};
+use crate::request::{Dtype, check_tol};
 use crate::subspace::{
     Rank, assign, beside, cosines, max_coherence, numerical_rank, present_columns, principal_angles,
     subspace_overlap, unit_columns,
 };
 use crate::target::fingerprint;
+use crate::{ProblemRequest, StudyError};
 
 /// Which class gradients of a snapshot are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,7 +91,8 @@ pub fn overlap(args: &OverlapRequest, observer: &dyn Observer) -> Result<Overlap
         let (rows, is_averaged) = choose(&snapshot, args.gradients)?;
         averaged = is_averaged;
         let v = DMatrix::from_fn(layout.len(), classes, |i, c| f64::from(rows[c * layout.len() + i]));
-        snapshots.push(compare(step, &v, &vectors));
+        // The snapshots hold single precision.
+        snapshots.push(compare(step, &v, &vectors, f64::from(f32::EPSILON)));
         stage.advance(1);
     }
 
@@ -99,7 +106,7 @@ pub fn overlap(args: &OverlapRequest, observer: &dyn Observer) -> Result<Overlap
         operator: eigen.subject.operator,
         samples: eigen.subject.samples,
         eigenvalues: eigen.eigenvalues[..k].to_vec(),
-        random_baseline: (2.0 / (std::f64::consts::PI * layout.len() as f64)).sqrt(),
+        random_baseline: random_baseline(layout.len()),
         random_assigned: Some(RandomAssigned::new(layout.len(), present.max(1), k)),
         snapshots,
         layout_hash: layout.hash(),
@@ -107,6 +114,113 @@ pub fn overlap(args: &OverlapRequest, observer: &dyn Observer) -> Result<Overlap
     };
     output::write(&report, args.to.as_deref())?;
     Ok(report)
+}
+
+/// E |cos| of random directions in P dimensions, to leading order.
+fn random_baseline(p: usize) -> f64 {
+    (2.0 / (std::f64::consts::PI * p as f64)).sqrt()
+}
+
+/// Asks for the class gradients over all samples at several checkpoints against the top eigenvectors at the last one.
+#[derive(Clone, Debug)]
+pub struct CheckpointsOverlapRequest {
+    /// The network, the samples and the matrix; its run and checkpoint are not looked at.
+    pub problem: ProblemRequest,
+    /// Files of parameters, folders of them, or patterns, as of [`SeriesRequest`](crate::SeriesRequest).
+    pub checkpoints: Vec<PathBuf>,
+    /// Eigenvectors to compare with; C where absent.
+    pub k: Option<usize>,
+    /// Residuals wanted of them, relative to the largest |eigenvalue|; 1e-6, or 1e-5 in single precision, where absent.
+    pub tol: Option<f64>,
+    /// Where the report goes; nothing is written where absent.
+    pub to: Option<PathBuf>,
+}
+
+/// Finds the eigenvectors, compares the class gradients of every checkpoint with them and writes down what is found.
+///
+/// # Errors
+/// The request makes no sense, something else stands where its answer is to go, the eigenvectors do not converge, or the
+/// observer wishes to stop.
+pub fn overlap_of_checkpoints(
+    args: &CheckpointsOverlapRequest,
+    observer: &dyn Observer,
+) -> Result<OverlapReport> {
+    args.tol.map_or(Ok(()), check_tol)?;
+    output::claim::<OverlapReport>(args.to.as_deref())?;
+    if !args.problem.only.is_empty() {
+        bail!(Invalid("class gradients are by all parameters: leave `only` out".into()));
+    }
+    let checkpoints = in_order(&args.checkpoints)?;
+    let Some(last) = checkpoints.last() else {
+        bail!(Invalid("give a run directory, or `checkpoint` with `arch` and `data`".into()));
+    };
+    let load = |checkpoint: &Checkpoint, observer: &dyn Observer| {
+        let checkpoint = Some(checkpoint.file.clone());
+        Problem::load(&ProblemRequest { checkpoint, ..args.problem.clone() }, observer, |_| Ok(()))
+    };
+    let problem = load(last, observer)?;
+    let (p, classes) = (problem.derivatives.dim(), problem.target.graph.classes());
+    let k = args.k.unwrap_or(classes);
+    if k < classes || k > p {
+        bail!(Invalid(format!(
+            "`k` {k}: there are {classes} classes, each of which needs an eigenvector, and {p} parameters"
+        )));
+    }
+    let pairs = top(&problem, args, k, observer)?;
+    let vectors = DMatrix::from_fn(p, k, |i, j| pairs.vectors[(i, j)]);
+    let stage = Stage::begin(observer, "checkpoints", checkpoints.len() as u64);
+    let mut snapshots = Vec::with_capacity(checkpoints.len());
+    for checkpoint in &checkpoints {
+        if stage.should_stop() {
+            bail!(StudyError::Stopped);
+        }
+        let rows = load(checkpoint, &StopOnly(observer))?.derivatives.class_gradients()?.rows;
+        let v = DMatrix::from_fn(p, classes, |i, c| rows[c * p + i]);
+        let eps = if args.problem.dtype == Dtype::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+        snapshots.push(compare(checkpoint.step, &v, &vectors, eps));
+        stage.advance(1);
+    }
+    let present = snapshots.last().map_or(classes, SnapshotOverlap::present);
+    let report = OverlapReport {
+        schema_version: SCHEMA_VERSION,
+        class_gradients: "exact".into(),
+        classes,
+        k,
+        params: p,
+        operator: args.problem.operator.as_str().into(),
+        samples: problem.target.data.len(),
+        eigenvalues: pairs.values,
+        random_baseline: random_baseline(p),
+        random_assigned: Some(RandomAssigned::new(p, present.max(1), k)),
+        snapshots,
+        layout_hash: problem.derivatives.layout().hash(),
+        versions: Versions::current(),
+    };
+    output::write(&report, args.to.as_deref())?;
+    Ok(report)
+}
+
+/// The top eigenpairs, all of them within the tolerance.
+fn top(
+    problem: &Problem,
+    args: &CheckpointsOverlapRequest,
+    k: usize,
+    observer: &dyn Observer,
+) -> Result<Eigenpairs> {
+    let single = args.problem.dtype == Dtype::F32;
+    let tol = args.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
+    let stage = Stage::begin(observer, "products", 0);
+    let which = args.problem.operator.operator();
+    let operator = Watched::new(CurvatureOperator { derivatives: &problem.derivatives, which }, &stage);
+    let options = LanczosOptions { k, tol, seed: args.problem.seed, ..LanczosOptions::default() };
+    let pairs = descending(lanczos(&operator, &options, |_| ()).map_err(explain)?);
+    if pairs.converged < k {
+        bail!(StudyError::Refused(format!(
+            "only {} of {k} eigenvectors are within `tol` {tol:e}: give a larger one, or `dtype` f64",
+            pairs.converged
+        )));
+    }
+    Ok(pairs)
 }
 
 /// Refuses a number of eigenvectors that there are not, or that are too few.
@@ -168,15 +282,15 @@ fn check_subject(run: &RunDirectory, layout: &ParamLayout, subject: &Subject) ->
 
 /// Class gradients along the columns of V, zero where a class had no samples, against E. Such columns are left out of
 /// everything that is a mean over classes, an angle or a rank.
-fn compare(step: u64, all: &DMatrix<f64>, e: &DMatrix<f64>) -> SnapshotOverlap {
+///
+/// `eps` is that of the precision of V.
+fn compare(step: u64, all: &DMatrix<f64>, e: &DMatrix<f64>, eps: f64) -> SnapshotOverlap {
     let scores = cosines(all, e);
     let present = present_columns(all);
     let (v, norms) = (&all.select_columns(&present), all.column_iter().map(|c| c.norm()).collect());
     let found = assign(&scores.select_rows(&present));
     let mut assignment = vec![None; all.ncols()];
     present.iter().zip(&found.columns).for_each(|(&class, &column)| assignment[class] = Some(column));
-    // The snapshots hold single precision.
-    let eps = f64::from(f32::EPSILON);
     let normalised = numerical_rank(&beside(&unit_columns(v), e), eps);
     let raw = numerical_rank(&beside(v, e), eps);
     // The same singular values against double precision's tolerance.

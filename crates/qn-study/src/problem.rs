@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
-use qn_curvature::{Curvature, Derivatives, LossAndGradient, Options, Real, Samples};
+use qn_curvature::{Curvature, Derivatives, LossAndGradient, Options, Processes, Real, Samples};
 use qn_data::check_loss;
 use qn_run::{Invalid, Level, LossKind, Observer, Versions, bytes};
 
@@ -40,10 +40,15 @@ fn expect(expected: f64, derivatives: &Derivatives, observer: &dyn Observer) -> 
 }
 
 /// A network's derivatives over some of the samples, in the precision that was asked for.
-fn derivatives(target: &Target, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Derivatives> {
+fn derivatives(
+    (target, theta): (&Target, &[f64]),
+    indices: &[usize],
+    dtype: Dtype,
+    options: &Options,
+) -> Result<Derivatives> {
     Ok(match dtype {
-        Dtype::F64 => Derivatives::Double(curvature(target, indices, options)?),
-        Dtype::F32 => Derivatives::Single(curvature(target, indices, options)?),
+        Dtype::F64 => Derivatives::Double(curvature((target, theta), indices, options)?),
+        Dtype::F32 => Derivatives::Single(curvature((target, theta), indices, options)?),
     })
 }
 
@@ -94,7 +99,7 @@ impl Problem {
             ..Options::default()
         };
         let all: Vec<usize> = (0..target.data.len()).collect();
-        let derivatives = derivatives(&target, &all, args.dtype, &options)?;
+        let derivatives = derivatives((&target, &target.theta), &all, args.dtype, &options)?;
         observer.say(
             Level::Note,
             format_args!(
@@ -132,6 +137,11 @@ impl Problem {
         })
     }
 
+    /// The processes that share the products.
+    pub(crate) fn processes(&self) -> &dyn Processes {
+        self.options.processes.as_ref()
+    }
+
     /// The loss.
     pub(crate) fn loss(&self) -> LossKind {
         self.loss
@@ -139,7 +149,14 @@ impl Problem {
 
     /// Derivatives of this network over some of the samples.
     pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
-        derivatives(&self.target, indices, dtype, &self.options)
+        derivatives((&self.target, &self.target.theta), indices, dtype, &self.options)
+    }
+
+    /// Derivatives over all samples with other parameters.
+    pub(crate) fn at(&self, theta: &[f64], dtype: Dtype) -> Result<Derivatives> {
+        let all: Vec<usize> = (0..self.target.data.len()).collect();
+        let options = Options { memory: 0, ..self.options.clone() };
+        derivatives((&self.target, theta), &all, dtype, &options)
     }
 
     /// The head of a report.
@@ -173,7 +190,11 @@ impl Problem {
     }
 }
 
-fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
+fn curvature<T: Real>(
+    (target, theta): (&Target, &[f64]),
+    indices: &[usize],
+    options: &Options,
+) -> Result<Curvature<T>> {
     let data = &target.data;
     let images = indices.iter().flat_map(|&i| data.sample(i));
     let width = data.form().outputs();
@@ -187,5 +208,5 @@ fn curvature<T: Real>(target: &Target, indices: &[usize], options: &Options) -> 
         }
     };
     let samples = Samples::with_targets([data.sample_len(), indices.len()], images, targets)?;
-    Ok(Curvature::new(&target.graph, &target.theta, &target.buffers, samples, options)?)
+    Ok(Curvature::new(&target.graph, theta, &target.buffers, samples, options)?)
 }

@@ -13,6 +13,7 @@ use crate::energy::EnergyReport;
 use crate::experiment::ExperimentReport;
 use crate::figure::FigureName;
 use crate::hierarchy::HierarchyReport;
+use crate::layers::LayersReport;
 use crate::output::Report;
 use crate::page::sections;
 use crate::report::{
@@ -21,6 +22,7 @@ use crate::report::{
 };
 use crate::series::SeriesReport;
 use crate::shape::ShapeReport;
+use crate::surface::SurfaceReport;
 use crate::track::TrackReport;
 
 /// A kind of report.
@@ -127,6 +129,10 @@ kinds! {
         beside &[],
         figures &[(FigureName::Hierarchy, "Papyan's parts of G: the means over classes, with those over pairs of classes, and single samples about them.")],
         section sections::hierarchy;
+    Surface(SurfaceReport): "the loss along one or two directions, beside its quadratic model",
+        beside &[],
+        figures &[(FigureName::Surface, "The quadratic model has the loss's gradient and curvature in the middle.")],
+        section sections::surface;
     Track(TrackReport): "at every checkpoint: top eigenvalues, curvature inside and outside the class gradients' span, λ_k, \
             F beside H, where the gradient lies",
         beside &[],
@@ -136,6 +142,10 @@ kinds! {
         beside &[],
         figures &[(FigureName::Series, "At every checkpoint.")],
         section sections::series;
+    Layers(LayersReport): "with `--per-layer`: one of these studies of every layer by itself, the other parameters being constants",
+        beside &[],
+        figures &[(FigureName::Layers, "Each layer's diagonal block.")],
+        section sections::layers;
     Batches(BatchesReport): "the ends of minibatches' spectra and of all samples'",
         beside &[],
         figures &[],

@@ -152,7 +152,7 @@ pub struct FullSpectrumReport {
     /// What was analysed.
     #[serde(flatten)]
     pub subject: Subject,
-    /// `two_stage`, or `library` for small matrices.
+    /// `two_stage`, `library` for small matrices, or the name of another solver that was asked for, as `elpa`.
     pub method: String,
     /// Eigenvalues above the threshold.
     pub positive: usize,
@@ -326,7 +326,7 @@ pub struct Blocks {
 pub struct OverlapReport {
     /// Version of this format.
     pub schema_version: u32,
-    /// `averaged` (the optimiser's running averages) or `batch` (one minibatch's).
+    /// `averaged` (the optimiser's running averages), `batch` (one minibatch's) or `exact` (over all samples).
     pub class_gradients: String,
     /// Number of classes C.
     pub classes: usize,

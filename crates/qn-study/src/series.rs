@@ -80,34 +80,53 @@ impl Report for SeriesReport {
 impl SeriesReport {
     /// Whether all eigenpairs that were asked for are within the tolerance.
     pub fn converged(&self) -> bool {
-        self.points.iter().all(|point| match &point.found {
-            Point::Eigen(report) => report.all_converged(),
-            Point::Density(_) | Point::Trace(_) => true,
-        })
+        self.points.iter().all(|point| point.found.converged())
+    }
+}
+
+impl Point {
+    /// Whether all eigenpairs that were asked for are within the tolerance.
+    pub(crate) fn converged(&self) -> bool {
+        match self {
+            Self::Eigen(report) => report.all_converged(),
+            Self::Density(_) | Self::Trace(_) => true,
+        }
     }
 }
 
 impl Asked {
-    /// The study at one checkpoint.
-    fn at(&self, file: PathBuf, observer: &dyn Observer) -> Result<Point> {
-        let of = |problem: &ProblemRequest| ProblemRequest {
-            run: None,
-            step: None,
-            checkpoint: Some(file),
-            ..problem.clone()
-        };
+    /// What it is asked about.
+    pub(crate) fn problem(&self) -> &ProblemRequest {
+        match self {
+            Self::Eigen(request) => &request.problem,
+            Self::Density(request) => &request.problem,
+            Self::Trace(request) => &request.problem,
+        }
+    }
+
+    /// Whether all eigenvalues are asked for.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Eigen(EigenRequest { full: true, .. }))
+    }
+
+    /// The study of another problem, with at most so many eigenpairs.
+    pub(crate) fn of(
+        &self,
+        other: &dyn Fn(&ProblemRequest) -> ProblemRequest,
+        pairs: usize,
+        observer: &dyn Observer,
+    ) -> Result<Point> {
+        let problem = other(self.problem());
         Ok(match self {
             Self::Eigen(request) => {
-                let request = EigenRequest { problem: of(&request.problem), to: None, ..request.clone() };
+                let request = EigenRequest { problem, k: request.k.min(pairs), to: None, ..request.clone() };
                 Point::Eigen(eigen(&request, observer)?.report)
             }
             Self::Density(request) => {
-                let request = DensityRequest { problem: of(&request.problem), to: None, ..request.clone() };
-                Point::Density(density(&request, observer)?)
+                Point::Density(density(&DensityRequest { problem, to: None, ..request.clone() }, observer)?)
             }
             Self::Trace(request) => {
-                let request = TraceRequest { problem: of(&request.problem), to: None, ..request.clone() };
-                Point::Trace(trace(&request, observer)?)
+                Point::Trace(trace(&TraceRequest { problem, to: None, ..request.clone() }, observer)?)
             }
         })
     }
@@ -119,7 +138,7 @@ impl Asked {
 /// The request makes no sense, something else stands where its answer is to go, or the observer wishes to stop.
 pub fn series(request: &SeriesRequest, observer: &dyn Observer) -> Result<SeriesReport> {
     let started = Instant::now();
-    if matches!(&request.asked, Asked::Eigen(EigenRequest { full: true, .. })) {
+    if request.asked.is_full() {
         bail!(Invalid(
             "`full` is for one checkpoint at a time: give one, and its own place for the report".into()
         ));
@@ -130,7 +149,13 @@ pub fn series(request: &SeriesRequest, observer: &dyn Observer) -> Result<Series
     let stop = StopOnly(observer);
     let mut points = Vec::with_capacity(checkpoints.len());
     for Checkpoint { step, file } in checkpoints {
-        points.push(SeriesPoint { step, found: request.asked.at(file, &stop)? });
+        let at = |problem: &ProblemRequest| ProblemRequest {
+            run: None,
+            step: None,
+            checkpoint: Some(file.clone()),
+            ..problem.clone()
+        };
+        points.push(SeriesPoint { step, found: request.asked.of(&at, usize::MAX, &stop)? });
         stage.advance(1);
     }
     let seconds = started.elapsed().as_secs_f64();

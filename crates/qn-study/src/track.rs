@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::{Checkpoint, in_order};
 use crate::estimates::residual_ratio;
-use crate::operator::{CurvatureOperator, Outside, Watched, explain};
+use crate::operator::{CurvatureOperator, Divided, Outside, Watched, explain};
 use crate::output::{self, Report};
 use crate::problem::Problem;
 use crate::report::Subject;
@@ -73,6 +73,10 @@ pub struct TrackReport {
     /// 2 (1 + β)/((1 − τ) η) with dampening τ, 2 (1 + β)/((1 + 2β) η) with Nesterov's. Absent where no run's options are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub momentum_threshold: Option<f64>,
+    /// Of a run with Adam, in place of these: (2 + 2 β₁)/((1 − β₁) η), 38/η for β₁ = 0.9, beyond which the preconditioned
+    /// curvature is unstable (Cohen et al., arXiv:2207.14484).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preconditioned_threshold: Option<f64>,
     /// The first step in the training log whose ρ, over its minibatch, is beyond its limit; absent where none is, and
     /// where the optimiser takes no Newton steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +111,10 @@ pub struct TrackPoint {
     pub eigenvalues: Vec<f64>,
     /// How many of them are within the tolerance.
     pub converged: usize,
+    /// Of a run with Adam, λ_1 of D^-1/2 H D^-1/2 with D = diag(√v̂ + ε), v̂ being the second moments at this step, corrected;
+    /// absent at step 0, where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preconditioned: Option<f64>,
     /// λ_1 of P H P, P projecting on the complement of the class gradients' span.
     pub outside: f64,
     /// Whether that one is within the tolerance.
@@ -186,12 +194,18 @@ pub fn track(args: &TrackRequest, observer: &dyn Observer) -> Result<TrackReport
     }
     let (subject, classes) = last.context("there is no checkpoint yet: train further first")?;
     let lr = config.as_ref().map(|config| config.lr).or(args.lr);
+    let by_adam = config.as_ref().is_some_and(|config| config.optimizer.is_adam());
+    let plain = config.as_ref().filter(|_| !by_adam);
     let report = TrackReport {
         subject,
         classes,
         lr,
-        threshold: lr.map(|lr| 2.0 / lr),
-        momentum_threshold: config.map(|config| config.stability_limit() / config.lr),
+        threshold: lr.filter(|_| !by_adam).map(|lr| 2.0 / lr),
+        momentum_threshold: plain.map(|config| config.stability_limit() / config.lr),
+        preconditioned_threshold: config.as_ref().filter(|_| by_adam).map(|config| {
+            let beta1 = config.momentum;
+            (2.0 + 2.0 * beta1) / ((1.0 - beta1) * config.lr)
+        }),
         rho_passed_at: first_step(&log, Metric::beyond_rho_limit),
         uphill_from: first_step(&log, Metric::goes_uphill),
         tol: args.tol,
@@ -288,6 +302,8 @@ fn point(
     let (hv, gv) = (times(&hessian, &v)?, times(&ggn, &v)?);
     let (hq, gq) = (times(&hessian, &q)?, times(&ggn, &q)?);
     let lambda: Vec<f64> = present.iter().map(|&k| c.lambda[k]).collect();
+    let adam = config.filter(|config| config.optimizer.is_adam());
+    let config = config.filter(|config| !config.optimizer.is_adam());
     let stability = match config {
         Some(config) => stability(&lambda, &v, &(v.transpose() * &gv), config, step)?,
         None => None,
@@ -305,7 +321,16 @@ fn point(
     let e = DMatrix::from_fn(p, classes.min(p), |i, j| top.vectors[(i, j)]);
     let (he, ge) = (times(&hessian, &e)?, times(&ggn, &e)?);
     let outside = Outside { inner: operator(Operator::Hessian), q: faer_columns(&q) };
-    let outside = lanczos(&outside, &LanczosOptions { k: 1, ..options }, |_| ()).map_err(explain)?;
+    let one = LanczosOptions { k: 1, ..options };
+    let outside = lanczos(&outside, &one, |_| ()).map_err(explain)?;
+    let preconditioned = match adam.map(|config| adam_lengths(config, problem)).transpose()?.flatten() {
+        Some(lengths) => {
+            let inner = operator(Operator::Hessian);
+            let divided = Divided { inner, roots: lengths.iter().map(|d| d.sqrt()).collect() };
+            Some(lanczos(&divided, &one, |_| ()).map_err(explain)?.values[0])
+        }
+        None => None,
+    };
 
     let g = DMatrix::from_column_slice(p, 1, &start.gradient);
     let share = |basis: &DMatrix<f64>| (basis.transpose() * &g).norm_squared() / g.norm_squared();
@@ -333,6 +358,7 @@ fn point(
         gradient_norm: g.norm(),
         converged: top.converged,
         eigenvalues: top.values,
+        preconditioned,
         outside: outside.values[0],
         outside_converged: outside.converged == 1,
         inside,
@@ -359,6 +385,15 @@ fn point(
         residual_ratio_top: ratio_in(&e, &he, &ge),
         residual_ratio_class_span: ratio_in(&q, &hq, &gq),
     })
+}
+
+/// √v̂ + ε of the checkpoint's second moments; none before the first step.
+fn adam_lengths(config: &TrainConfig, problem: &Problem) -> Result<Option<Vec<f64>>> {
+    let target = &problem.target;
+    let checkpoint = qn_run::Checkpoint::read(&target.checkpoint, target.graph.layout())?;
+    let corrected = 1.0 - config.beta2.powf(checkpoint.step as f64);
+    let length = |v: &f32| (f64::from(*v) / corrected).sqrt() + config.epsilon;
+    Ok((checkpoint.step > 0).then(|| checkpoint.optimizer.second_moments.iter().map(length).collect()))
 }
 
 fn faer_columns(x: &DMatrix<f64>) -> MatRef<'_, f64> {

@@ -31,17 +31,21 @@ pub struct Settings {
     /// What is minimised, the mean of PyTorch's loss of that name [default: cross-entropy of labels and soft labels, mse of
     /// other vectors].
     pub loss: Option<LossKind>,
-    /// Stochastic gradient descent, or Newton steps along the class gradients.
+    /// Stochastic gradient descent, Newton steps along the class gradients, or Adam.
     pub optimizer: OptimizerKind,
     /// Learning rate eta.
     pub lr: f64,
     /// How the learning rate changes: not, by half a cosine to zero (PyTorch's CosineAnnealingLR), or up and down again
     /// (PyTorch's OneCycleLR with momentum left alone, --lr being the largest), step by step.
     pub schedule: Schedule,
-    /// Times the parameters, added to the gradient (PyTorch's SGD).
+    /// Times the parameters, added to the gradient (PyTorch's SGD and Adam), or by itself (AdamW).
     pub weight_decay: f64,
-    /// Momentum coefficient.
+    /// Momentum coefficient; Adam's beta1.
     pub momentum: f64,
+    /// Adam's decay of the mean squares of the gradient.
+    pub beta2: f64,
+    /// Adam's epsilon, added to the root of the mean square.
+    pub epsilon: f64,
     /// The momentum buffer takes in 1 - D of what is new, all of it in the first step (PyTorch's SGD).
     pub dampening: f64,
     /// Nesterov's momentum (PyTorch's SGD).
@@ -116,6 +120,8 @@ impl Default for Settings {
             schedule: Schedule::Constant,
             weight_decay: 0.0,
             momentum: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
             dampening: 0.0,
             nesterov: false,
             momentum_on: MomentumOn::Update,
@@ -182,6 +188,8 @@ impl Settings {
             schedule: self.schedule,
             weight_decay: self.weight_decay,
             momentum: self.momentum,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
             dampening: self.dampening,
             nesterov: self.nesterov,
             momentum_on: self.momentum_on,
@@ -239,6 +247,8 @@ impl Settings {
         self.max_newton_step.map_or(Ok(()), |x| positive("`max_newton_step`", x))?;
         self.logit_scale.map_or(Ok(()), |s| positive("`logit_scale`", s))?;
         share("`momentum`", self.momentum)?;
+        share("`beta2`", self.beta2)?;
+        not_negative("`epsilon`", self.epsilon)?;
         share("`dampening`", self.dampening)?;
         share("`gamma`", self.gamma)?;
         not_negative("`damping`", self.damping)?;
@@ -276,8 +286,11 @@ impl Settings {
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
             bail!(Invalid("`nesterov` needs a `momentum` above 0 and no `dampening`".into()));
         }
-        if self.optimizer == OptimizerKind::Qn && self.project != Projection::None {
+        if self.optimizer != OptimizerKind::Sgd && self.project != Projection::None {
             bail!(Invalid("`project` is for `optimizer` sgd".into()));
+        }
+        if self.optimizer.is_adam() && (self.nesterov || self.dampening != 0.0) {
+            bail!(Invalid("`nesterov` and `dampening` are for `optimizer` sgd and qn".into()));
         }
         Ok(())
     }

@@ -77,6 +77,8 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
             match config.optimizer {
                 OptimizerKind::Sgd => "SGD",
                 OptimizerKind::Qn => "quasi-Newton",
+                OptimizerKind::Adam => "Adam",
+                OptimizerKind::AdamW => "AdamW",
             },
             train_set.len(),
             train_set.name(),

@@ -1,15 +1,25 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use qn_spectrum::Which;
 use qn_study::{Asked, EigenReport, EigenRequest, ProblemRequest, Storage, Vectors, eigen};
 
-use super::problem::{ProblemArgs, along, show};
+use super::problem::{ProblemArgs, along, by_layer, show};
 use super::tables;
 use crate::interrupt::Interrupt;
 use crate::options::words;
+use crate::processes;
 use crate::terminal::Terminal;
+
+/// Who finds all eigenvalues.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SolverName {
+    /// Our two stages; in one process.
+    Native,
+    /// ELPA's two stages; in any number of processes.
+    Elpa,
+}
 
 /// Eigenvalues and eigenvectors of the loss's Hessian (or of G or F) at a trained network.
 #[derive(Args, Clone, Debug)]
@@ -29,6 +39,10 @@ pub(super) struct EigenArgs {
     /// of them at --which].
     #[arg(long, value_name = "K|all", requires = "full", conflicts_with_all = ["k", "which"])]
     vectors: Option<Vectors>,
+    /// With --full: who finds the eigenvalues. ELPA takes the matrix from several processes, and needs a build with
+    /// `--features qn-cli/elpa`.
+    #[arg(long, value_enum, default_value_t = SolverName::Native, requires = "full")]
+    solver: SolverName,
     /// With --full: seconds between saves of what is done, from which the same command goes on.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "full")]
     save_every: u64,
@@ -51,6 +65,10 @@ pub(super) struct EigenArgs {
     /// better: no copy of a repeated eigenvalue is missed.
     #[arg(long, conflicts_with = "full")]
     verify: bool,
+    /// Of every layer by itself, the other parameters being constants: the matrix's diagonal blocks, in layers.json, without
+    /// eigenvectors.
+    #[arg(long, conflicts_with = "full")]
+    per_layer: bool,
 }
 
 /// Runs the command; gives whether everything converged.
@@ -62,8 +80,16 @@ pub(super) fn run(args: &EigenArgs, interrupt: &Interrupt) -> Result<bool> {
             along(&args.problem, checkpoints, Asked::Eigen(request(args, problem, None)), &terminal)?;
         return Ok(report.converged());
     }
+    if args.per_layer {
+        let asked = Asked::Eigen(request(args, args.problem.request(&terminal)?, None));
+        return Ok(by_layer(&args.problem, asked, &terminal)?.converged());
+    }
     let to = args.problem.place::<EigenReport>()?;
-    let request = request(args, args.problem.request(&terminal)?, to);
+    let solver = match args.solver {
+        SolverName::Native => None,
+        SolverName::Elpa => Some(processes::elpa()?),
+    };
+    let request = EigenRequest { solver, ..request(args, args.problem.request(&terminal)?, to) };
     let found = eigen(&request, &terminal)?;
     show(&found.report, request.to.as_deref(), &terminal, || tables::print_findings(&found))?;
     Ok(found.converged())
@@ -78,6 +104,7 @@ fn request(args: &EigenArgs, problem: ProblemRequest, to: Option<PathBuf>) -> Ei
         full: args.full,
         vectors: args.vectors,
         save_every: args.save_every,
+        solver: None,
         tol: args.tol,
         ncv: args.ncv,
         block: args.block,

@@ -7,7 +7,7 @@ use qn_study::{
     TraceRequest, decompose, density, trace,
 };
 
-use super::problem::{ProblemArgs, along, show};
+use super::problem::{ProblemArgs, along, by_layer, show};
 use super::tables;
 use crate::interrupt::Interrupt;
 use crate::options::words;
@@ -33,6 +33,9 @@ pub(super) struct DensityArgs {
     /// Precision of the Lanczos vectors, of which each probe keeps as many as steps.
     #[arg(long, value_parser = words::<Storage>(), default_value = "auto")]
     storage: Storage,
+    /// Of every layer by itself, the other parameters being constants: the matrix's diagonal blocks, in layers.json.
+    #[arg(long)]
+    per_layer: bool,
 }
 
 /// Trace and Frobenius norm, by Hutchinson's estimator and Hutch++.
@@ -43,6 +46,9 @@ pub(super) struct TraceArgs {
     /// Products that each of the two estimators may use.
     #[arg(long, default_value_t = 60)]
     probes: usize,
+    /// Of every layer by itself, the other parameters being constants: the matrix's diagonal blocks, in layers.json.
+    #[arg(long)]
+    per_layer: bool,
 }
 
 /// How much of H is G and how much is F: the ratios of their norms.
@@ -73,6 +79,10 @@ pub(super) fn run_density(args: &DensityArgs, interrupt: &Interrupt) -> Result<(
         let asked = Asked::Density(request(args.problem.of_any(&terminal)?, None));
         return along(&args.problem, checkpoints, asked, &terminal).map(|_| ());
     }
+    if args.per_layer {
+        let asked = Asked::Density(request(args.problem.request(&terminal)?, None));
+        return by_layer(&args.problem, asked, &terminal).map(|_| ());
+    }
     let to = args.problem.place::<DensityReport>()?;
     let request = request(args.problem.request(&terminal)?, to);
     let report = density(&request, &terminal)?;
@@ -85,6 +95,10 @@ pub(super) fn run_trace(args: &TraceArgs, interrupt: &Interrupt) -> Result<()> {
     if let Some(checkpoints) = args.problem.series() {
         let asked = Asked::Trace(request(args.problem.of_any(&terminal)?, None));
         return along(&args.problem, checkpoints, asked, &terminal).map(|_| ());
+    }
+    if args.per_layer {
+        let asked = Asked::Trace(request(args.problem.request(&terminal)?, None));
+        return by_layer(&args.problem, asked, &terminal).map(|_| ());
     }
     let to = args.problem.place::<TraceReport>()?;
     let request = request(args.problem.request(&terminal)?, to);

@@ -12,6 +12,7 @@ mod problem;
 mod reference;
 mod reproduce;
 mod shape;
+mod surface;
 mod tables;
 mod track;
 
@@ -29,6 +30,7 @@ use pictures::{ExportArgs, FigureArgs, PageArgs};
 use reference::ReferenceArgs;
 use reproduce::ReproduceArgs;
 use shape::ShapeArgs;
+use surface::SurfaceArgs;
 use track::TrackArgs;
 
 use crate::errors;
@@ -102,6 +104,12 @@ enum Command {
   qn-analyse shape runs/fig4/sgd runs/fig4/qn
   qn-analyse figure shape runs/fig4/sgd runs/fig4/qn -o shape.svg")]
     Shape(ShapeArgs),
+    /// The loss along one or two directions, beside its quadratic model.
+    #[command(after_help = "Examples:
+  qn-analyse surface runs/lenet --along 1 --samples 1000
+  qn-analyse surface runs/lenet --along random random --dtype f32 --samples 1000
+  qn-analyse figure surface runs/lenet -o surface.svg")]
+    Surface(SurfaceArgs),
     /// Class gradients of every snapshot against the top eigenvectors.
     #[command(after_help = "Examples:
   qn-analyse overlap runs/lenet
@@ -152,6 +160,7 @@ impl Command {
                 | Self::Track(_)
                 | Self::Batches(_)
                 | Self::Hierarchy(_)
+                | Self::Surface(_)
                 | Self::Overlap(_)
         )
     }
@@ -188,6 +197,7 @@ impl Cli {
             Command::Batches(args) => batches::run(&args, interrupt).map(|()| 0),
             Command::Hierarchy(args) => hierarchy::run(&args, interrupt).map(code),
             Command::Shape(args) => shape::run(&args, interrupt).map(|()| 0),
+            Command::Surface(args) => surface::run(&args, interrupt).map(|()| 0),
             Command::Overlap(args) => overlap::run(&args, interrupt).map(|()| 0),
             Command::Reproduce(args) => reproduce::run(&args, interrupt).map(code),
             Command::Inspect(args) => inspect::run(&args).map(|()| 0),

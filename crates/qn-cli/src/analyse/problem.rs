@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, Parser};
 use qn_data::Split;
 use qn_run::{Invalid, LossKind, RunDirectory};
 use qn_study::{
-    Asked, Dtype, Matrix, ProblemRequest, Report, SeriesReport, SeriesRequest, is_series, series,
+    Asked, Dtype, LayersReport, LayersRequest, Matrix, ProblemRequest, Report, SeriesReport, SeriesRequest,
+    is_series, layers, series,
 };
 
 use super::tables;
@@ -18,15 +19,11 @@ use crate::talk::Talk;
 use crate::terminal::Terminal;
 use crate::train::set_threads;
 
-#[derive(Args, Clone, Debug)]
-pub(super) struct ProblemArgs {
-    /// A run directory; a file of parameters is given with --checkpoint.
-    pub(super) run: Option<PathBuf>,
-    /// Which of the run's checkpoints: that of step N [default: the last].
-    #[arg(long, value_name = "N", requires = "run")]
-    step: Option<u64>,
-    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save. eigen, density, trace and track take
-    /// several, a folder or a pattern in quotes, and make one report along them: the last number in a name is the step.
+/// What is asked, of whichever network.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub(super) struct QuestionArgs {
+    /// Instead of a run: a PyTorch state_dict in a file of safetensors or torch.save. eigen, density, trace, track and overlap
+    /// take several, a folder or a pattern in quotes, and make one report along them: the last number in a name is the step.
     #[arg(long, conflicts_with = "run", value_name = "FILE", num_args = 1..)]
     checkpoint: Vec<PathBuf>,
     /// With --checkpoint: a preset's name, or a .toml/.json file.
@@ -70,9 +67,6 @@ pub(super) struct ProblemArgs {
     /// The first N samples of the split [default: all].
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Go on although a run's data are not those that it was trained on.
-    #[arg(long, requires = "run")]
-    changed_data: bool,
     /// Precision of the products.
     #[arg(long, value_parser = words::<Dtype>(), default_value = "f64")]
     dtype: Dtype,
@@ -88,6 +82,20 @@ pub(super) struct ProblemArgs {
     /// Seed of the random vectors.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ProblemArgs {
+    /// A run directory; a file of parameters is given with --checkpoint.
+    pub(super) run: Option<PathBuf>,
+    /// Which of the run's checkpoints: that of step N [default: the last].
+    #[arg(long, value_name = "N", requires = "run")]
+    step: Option<u64>,
+    /// Go on although a run's data are not those that it was trained on.
+    #[arg(long, requires = "run")]
+    changed_data: bool,
+    #[command(flatten)]
+    question: QuestionArgs,
     /// Where the report goes, "-" for stdout [default: reports/ in the run; needed with --checkpoint]. What else is
     /// written is beside it, as NAME.eigenvectors.safetensors; only older outputs of the same kind are replaced.
     #[arg(long, value_name = "PATH|-")]
@@ -96,21 +104,10 @@ pub(super) struct ProblemArgs {
     pub(super) talk: Talk,
 }
 
-impl ProblemArgs {
-    /// What is asked about, one network.
+impl QuestionArgs {
+    /// What is asked, of a network that is still to be named.
     pub(super) fn request(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
-        if self.series().is_some() {
-            bail!(Invalid("`checkpoint`: this command takes one file".into()));
-        }
-        Ok(ProblemRequest { checkpoint: self.checkpoint.first().cloned(), ..self.of_any(terminal)? })
-    }
-
-    /// What is asked about, but for the checkpoint.
-    pub(super) fn of_any(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
         Ok(ProblemRequest {
-            run: self.run.clone(),
-            step: self.step,
-            checkpoint: None,
             arch: self.arch.clone(),
             data: self.data.clone(),
             normalise: self.normalise.clone(),
@@ -123,13 +120,13 @@ impl ProblemArgs {
             only: self.only.clone(),
             split: self.split,
             samples: self.samples,
-            changed_data: self.changed_data,
             dtype: self.dtype,
             microbatch: self.microbatch,
             memory: self.memory,
             threads: set_threads(self.threads, terminal.verbosity)?,
             seed: self.seed,
             processes: processes::here(),
+            ..ProblemRequest::default()
         })
     }
 
@@ -138,9 +135,45 @@ impl ProblemArgs {
         &self.checkpoint
     }
 
+    /// Whether nothing is asked.
+    pub(super) fn is_empty(&self) -> bool {
+        #[derive(Parser)]
+        struct Nothing {
+            #[command(flatten)]
+            question: QuestionArgs,
+            run: Option<PathBuf>,
+        }
+        Nothing::try_parse_from([""]).is_ok_and(|Nothing { question, .. }| question == *self)
+    }
+}
+
+impl ProblemArgs {
+    /// What is asked about, one network.
+    pub(super) fn request(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
+        if self.series().is_some() {
+            bail!(Invalid("`checkpoint`: this command takes one file".into()));
+        }
+        Ok(ProblemRequest { checkpoint: self.checkpoints().first().cloned(), ..self.of_any(terminal)? })
+    }
+
+    /// What is asked about, but for the checkpoint.
+    pub(super) fn of_any(&self, terminal: &Terminal<'_>) -> Result<ProblemRequest> {
+        Ok(ProblemRequest {
+            run: self.run.clone(),
+            step: self.step,
+            changed_data: self.changed_data,
+            ..self.question.request(terminal)?
+        })
+    }
+
+    /// The files that are given in place of a run.
+    pub(super) fn checkpoints(&self) -> &[PathBuf] {
+        self.question.checkpoints()
+    }
+
     /// The checkpoints, if they are a series.
     pub(super) fn series(&self) -> Option<&[PathBuf]> {
-        is_series(&self.checkpoint).then_some(&self.checkpoint)
+        is_series(self.checkpoints()).then_some(self.checkpoints())
     }
 
     /// Where the report goes, the run's reports unless said otherwise; nowhere for stdout.
@@ -174,6 +207,14 @@ pub(super) fn along(
     let request = SeriesRequest { asked, checkpoints: checkpoints.to_vec(), to };
     let report = series(&request, terminal)?;
     show(&report, request.to.as_deref(), terminal, || tables::print_series(&report))?;
+    Ok(report)
+}
+
+/// One study of every layer, printed.
+pub(super) fn by_layer(args: &ProblemArgs, asked: Asked, terminal: &Terminal<'_>) -> Result<LayersReport> {
+    let request = LayersRequest { asked, to: args.place::<LayersReport>()? };
+    let report = layers(&request, terminal)?;
+    show(&report, request.to.as_deref(), terminal, || tables::print_layers(&report))?;
     Ok(report)
 }
 

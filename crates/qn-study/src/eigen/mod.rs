@@ -61,8 +61,8 @@ impl EigenReport {
 pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFindings> {
     let started = Instant::now();
     request.tol.map_or(Ok(()), check_tol)?;
-    if request.full && request.problem.processes.size() > 1 {
-        bail!(Invalid("`full` is for one process: start the program by itself".into()));
+    if request.full && request.solver.is_none() && request.problem.processes.size() > 1 {
+        bail!(Invalid("`full` is for one process, or for `solver` elpa".into()));
     }
     output::claim::<EigenReport>(request.to.as_deref())?;
     let companions = request.to.as_deref().map(|to| Companions::claim(to, request.full)).transpose()?;
@@ -250,7 +250,10 @@ fn check(args: &EigenRequest, p: usize) -> Result<()> {
     if args.block == Some(0) {
         bail!(Invalid("`block` 0: give at least 1".into()));
     }
-    if args.full { full::refuse_if_too_large(p, args.k, args.problem.dtype) } else { Ok(()) }
+    if args.full && args.solver.is_none() {
+        full::refuse_if_too_large(p, args.k, args.problem.dtype)?;
+    }
+    Ok(())
 }
 
 /// All eigenvalues, which are too many for a report of a large network.

@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use qn_spectrum::Which;
 
+use crate::full::DenseSolver;
 use crate::request::ProblemRequest;
 use crate::storage::Storage;
 
@@ -19,6 +21,8 @@ pub struct EigenRequest {
     pub full: bool,
     /// With `full`: which vectors; `k` of them at `which` where absent.
     pub vectors: Option<Vectors>,
+    /// With `full`: another solver, for a matrix that several processes hold together.
+    pub solver: Option<Arc<dyn DenseSolver>>,
     /// With `full`: seconds between saves of what is done, from which the same request goes on.
     pub save_every: u64,
     /// Residuals wanted, relative to the largest |eigenvalue|; 1e-6, and 1e-5 with single precision, where absent.
@@ -47,6 +51,7 @@ impl Default for EigenRequest {
             which: Which::La,
             full: false,
             vectors: None,
+            solver: None,
             save_every: 900,
             tol: None,
             ncv: None,

@@ -4,6 +4,7 @@ mod blocks;
 mod draw;
 mod energy;
 mod hierarchy;
+mod layers;
 mod overlaps;
 mod panel;
 #[cfg(feature = "png")]
@@ -11,6 +12,7 @@ mod png;
 mod series;
 mod shape;
 mod spectra;
+mod surface;
 mod ticks;
 mod training;
 
@@ -82,6 +84,10 @@ pub enum FigureName {
     Track,
     /// Eigenvalues, trace or density at every checkpoint, of series.json.
     Series,
+    /// Eigenvalues, trace or density of every layer by itself, of layers.json.
+    Layers,
+    /// The loss along one or two directions, beside its quadratic model, of surface.json.
+    Surface,
 }
 
 /// Draws a figure and writes it.
@@ -147,6 +153,8 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
         FigureName::Stability => training::stability(sources),
         FigureName::Track => training::track(sources),
         FigureName::Series => series::series(sources),
+        FigureName::Layers => layers::layers(sources),
+        FigureName::Surface => surface::surface(sources),
     }
 }
 

@@ -188,21 +188,25 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
             mark: Mark::Dots,
         };
         let classes = report.classes;
+        let mut curvatures = vec![
+            of("lambda_1", &|p| p.eigenvalues[0]),
+            of("lambda_C", &|p| p.eigenvalues[classes.min(p.eigenvalues.len()) - 1]),
+            of("outside the class gradients' span", &|p| p.outside),
+            of("lambda_k, eq. (12), median", &|p| median(p.lambda.iter().copied())),
+            of("v_k H v_k, median", &|p| median(p.curvature.iter().copied())),
+        ];
+        if report.preconditioned_threshold.is_some() {
+            let by_adam = |p: &TrackPoint| p.preconditioned.unwrap_or(f64::NAN);
+            curvatures.push(of("lambda_1 of D^-1/2 H D^-1/2, D by Adam", &by_adam));
+        }
         let curvature = Panel::Chart(Chart {
             title: format!("{}: curvature along training", source.label),
             x: Axis::linear("step"),
             y: Axis::log("curvature"),
-            series: vec![
-                of("lambda_1", &|p| p.eigenvalues[0]),
-                of("lambda_C", &|p| p.eigenvalues[classes.min(p.eigenvalues.len()) - 1]),
-                of("outside the class gradients' span", &|p| p.outside),
-                of("lambda_k, eq. (12), median", &|p| median(p.lambda.iter().copied())),
-                of("v_k H v_k, median", &|p| median(p.curvature.iter().copied())),
-            ],
-            references: report
-                .threshold
-                .map(|at| Reference { name: "2/eta".into(), at: At::Y(at) })
+            series: curvatures,
+            references: [("2/eta", report.threshold), ("Adam's limit", report.preconditioned_threshold)]
                 .into_iter()
+                .filter_map(|(name, at)| Some(Reference { name: name.into(), at: At::Y(at?) }))
                 .collect(),
         });
         let Some(limit) = report.points.last().and_then(|p| p.rho_limit) else { return Ok(vec![curvature]) };

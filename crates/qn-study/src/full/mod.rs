@@ -1,6 +1,8 @@
 //! All eigenvalues, from the matrix itself: assembled, reduced, solved; see [`state`] for what is kept on the way.
 
 mod assembling;
+mod block_cyclic;
+mod grid;
 mod state;
 mod store;
 
@@ -14,6 +16,9 @@ use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
     Which, verified, wants_library, workspace_bytes,
 };
+
+pub use block_cyclic::BlockCyclic;
+pub use grid::DenseSolver;
 
 use assembling::{CHECKS, disagreement};
 use state::{Assembled, Assembly, Reducing, State};
@@ -59,6 +64,12 @@ pub(crate) fn solve(
     tol: f64,
     observer: &dyn Observer,
 ) -> Result<(Eigenpairs, FullSpectrumReport)> {
+    if let Some(solver) = &args.solver {
+        return match &problem.derivatives {
+            Derivatives::Double(c) => Full { args, problem, curvature: c, tol, observer }.on_grid(&**solver),
+            Derivatives::Single(c) => Full { args, problem, curvature: c, tol, observer }.on_grid(&**solver),
+        };
+    }
     let store = match &args.to {
         Some(report) if Method::of(problem.derivatives.dim()) == Method::TwoStage => {
             Store::at(beside(report, "full_spectrum.partial"), problem, args, observer)
@@ -126,7 +137,7 @@ impl<T: Real + Scalar> Full<'_, T> {
                 }
             };
         pairs.matvecs = assembled.products + earlier + watched.products();
-        Ok((pairs, self.report(values, assembled)))
+        Ok((pairs, self.report(Method::of(p).as_str(), values, assembled)))
     }
 
     fn note_of(&self, found: Option<&State<T>>) {
@@ -147,7 +158,7 @@ impl<T: Real + Scalar> Full<'_, T> {
     }
 
     /// Of all eigenvalues, ascending as the solvers give them.
-    fn report(&self, mut values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
+    fn report(&self, method: &str, mut values: Vec<f64>, assembled: Assembled) -> FullSpectrumReport {
         values.reverse();
         let (args, p) = (self.args, values.len());
         let eps = if args.problem.dtype == Dtype::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
@@ -155,7 +166,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let count = |f: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| f(v)).count();
         FullSpectrumReport {
             subject: self.problem.subject(&args.problem),
-            method: Method::of(p).as_str().into(),
+            method: method.into(),
             positive: count(&|v| v > threshold),
             near_zero: count(&|v| v.abs() <= threshold),
             negative: count(&|v| v < -threshold),
@@ -224,16 +235,7 @@ impl<T: Real + Scalar> Full<'_, T> {
         let mut seconds = StageSeconds { assembly: seconds, ..StageSeconds::default() };
         let mut clock = Clock::start();
         let error = disagreement(operator, &triangle, args.problem.seed)?;
-        let allowed = AGREEMENT[usize::from(args.problem.dtype == Dtype::F32)];
-        if error > allowed {
-            let remedy = match args.problem.dtype {
-                Dtype::F32 => "`dtype` f64 has more digits",
-                Dtype::F64 => "please report it with the command",
-            };
-            bail!(StudyError::Refused(format!(
-                "the assembled matrix and the products differ by {error:.1e} of their size, more than {allowed:.0e}, so that neither is to be trusted: {remedy}"
-            )));
-        }
+        self.refuse_disagreement(error)?;
         self.note(format_args!(
             "assembled in {:.0} s; agrees with the products to {error:.1e}; finding {p} eigenvalues",
             seconds.assembly
@@ -242,6 +244,22 @@ impl<T: Real + Scalar> Full<'_, T> {
         clock.lap(&mut seconds.check);
         let (products, block_multiply_adds) = (plan.products, plan.block_products);
         Ok((triangle, Assembled { products, block_multiply_adds, error, trace, frobenius, seconds }))
+    }
+
+    /// Refuses a matrix that is not the operator's.
+    fn refuse_disagreement(&self, error: f64) -> Result<()> {
+        let dtype = self.args.problem.dtype;
+        let allowed = AGREEMENT[usize::from(dtype == Dtype::F32)];
+        if error > allowed {
+            let remedy = match dtype {
+                Dtype::F32 => "`dtype` f64 has more digits",
+                Dtype::F64 => "please report it with the command",
+            };
+            bail!(StudyError::Refused(format!(
+                "the assembled matrix and the products differ by {error:.1e} of their size, more than {allowed:.0e}, so that neither is to be trusted: {remedy}"
+            )));
+        }
+        Ok(())
     }
 
     fn two_stages(

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use crate::batches::BatchesReport;
 use crate::energy::EnergyReport;
 use crate::hierarchy::HierarchyReport;
+use crate::layers::LayersReport;
 use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
 use crate::series::SeriesReport;
 use crate::shape::{GapAtClasses, ShapeReport};
 use crate::statistics::Spread;
+use crate::surface::SurfaceReport;
 use crate::track::TrackReport;
 
 /// What was found, how well, and where.
@@ -214,6 +216,24 @@ pub(crate) fn series(series: &SeriesReport) -> Markup {
     html! {
         p { (series.points.len()) " checkpoints, from step " (first.step) " to step " (last.step) "." }
     }
+}
+
+/// Slope and curvature of the loss along each direction.
+pub(crate) fn surface(surface: &SurfaceReport) -> Markup {
+    html! {
+        @for (i, direction) in surface.directions.iter().enumerate() {
+            p {
+                "Along " (direction.name) ", of norm " (format!("{:.4}", direction.norm)) ", the loss " (format!("{:.6}", surface.loss))
+                " has the slope " (format!("{:.4e}", direction.slope)) " and the curvature "
+                (format!("{:.4}", surface.curvature[i][i])) "."
+            }
+        }
+    }
+}
+
+/// How many layers.
+pub(crate) fn layers(layers: &LayersReport) -> Markup {
+    html! { p { (layers.layers.len()) " layers, each by itself, the other parameters being constants." } }
 }
 
 /// The ends of minibatches' spectra.

@@ -1,9 +1,10 @@
-//! SGD with momentum and the quasi-Newton method: what they remember, and the steps they take.
+//! SGD with momentum, Adam and the quasi-Newton method: what they remember, and the steps they take.
 //!
 //! A step goes from the gradient g to θ in three stages: weight decay, g + w θ; the preconditioner, which treats the
 //! subspace of the class gradients in a way of its own ([`Directions`]); [`Momentum`], on the gradient before the
-//! preconditioner or on the update behind it. The learning rate η_t of step t is η times the schedule's factor f_t.
+//! preconditioner or on the update behind it. [`Adam`] takes the place of the last two. The learning rate η_t of step t is η times the schedule's factor f_t.
 
+mod adam;
 mod averages;
 mod curvatures;
 mod directions;
@@ -20,18 +21,21 @@ use qn_run::{
 
 use crate::model::to_f32s;
 use crate::{ClassPass, Model};
+use adam::Adam;
 pub use averages::Averages;
 pub(crate) use curvatures::Curvatures;
 use directions::{Directions, NewtonStep, model_curvature, orthonormal_rows, unit_rows};
 use momentum::Momentum;
 use qn_spectrum::Stability;
 
-/// SGD with momentum or the quasi-Newton method, acting on θ as one vector.
+/// SGD with momentum, Adam or the quasi-Newton method, acting on θ as one vector.
 pub struct Optimizer {
     config: TrainConfig,
     /// Steps taken so far.
     step: u64,
     momentum: Momentum,
+    /// In momentum's place.
+    adam: Option<Adam>,
     averages: Option<Averages>,
     /// M of the batch that was observed last: the mean of diag p − p pᵀ, [C, C].
     logit_hessian: Option<Tensor>,
@@ -75,12 +79,21 @@ impl Optimizer {
             }
             _ => None,
         };
+        let adam = if config.optimizer.is_adam() {
+            let squares = match saved {
+                Some(s) => Tensor::from_slice(&s.second_moments, p, device)?.to_dtype(dtype)?,
+                None => Tensor::zeros(p, dtype, device)?,
+            };
+            Some(Adam::new(config, buffer.clone(), squares, step))
+        } else {
+            None
+        };
         let momentum = Momentum::new(config, buffer, step);
         let config = config.clone();
-        Ok(Self { config, step, momentum, averages, logit_hessian: None, top, directions: None })
+        Ok(Self { config, step, momentum, adam, averages, logit_hessian: None, top, directions: None })
     }
 
-    /// The running averages; `None` for plain SGD.
+    /// The running averages; `None` for plain SGD and Adam.
     pub fn averages(&self) -> Option<&Averages> {
         self.averages.as_ref()
     }
@@ -92,6 +105,10 @@ impl Optimizer {
     pub fn state(&self) -> Result<OptimizerState> {
         let mut state =
             OptimizerState { momentum: to_f32s(self.momentum.buffer())?, ..OptimizerState::default() };
+        if let Some(adam) = &self.adam {
+            let [means, squares] = adam.moments();
+            (state.momentum, state.second_moments) = (to_f32s(means)?, to_f32s(squares)?);
+        }
         if let Some(averages) = &self.averages {
             let (gradients, squares, steps) = averages.parts();
             state.class_gradients = to_f32s(gradients)?;
@@ -156,11 +173,20 @@ impl Optimizer {
     /// # Errors
     /// The device refuses.
     pub fn step(&mut self, theta: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let (lr, factor) = self.rates();
         let decayed = match self.config.weight_decay {
-            0.0 => gradient.clone(),
+            w if w == 0.0 || self.config.optimizer == OptimizerKind::AdamW => gradient.clone(),
             w => (gradient + (theta * w)?)?,
         };
-        let (lr, factor) = self.rates();
+        if let Some(adam) = &mut self.adam {
+            let step = (adam.accumulate(&decayed)? * (lr * factor))?;
+            self.step += 1;
+            let kept = match self.config.optimizer {
+                OptimizerKind::AdamW => (theta * (1.0 - lr * factor * self.config.weight_decay))?,
+                _ => theta.clone(),
+            };
+            return Ok((kept - step)?.detach());
+        }
         let directions = self.directions.take();
         let plain = self.config.optimizer == OptimizerKind::Sgd && self.config.project == Projection::None;
         ensure!(plain || directions.is_some(), "a step that was not prepared");
@@ -204,7 +230,7 @@ impl Optimizer {
             let keep_inside = self.config.project == Projection::Dominant;
             return Directions::projected(rows, keep_inside, lr).map(Some);
         }
-        if self.config.optimizer == OptimizerKind::Sgd {
+        if self.config.optimizer != OptimizerKind::Qn {
             return Ok(None);
         }
         let averages = averages()?;

@@ -17,6 +17,8 @@ fn with(rows: &[Vec<f64>], lambda: &[f64], change: impl Fn(&mut TrainConfig)) ->
         schedule: qn_run::Schedule::Constant,
         weight_decay: 0.0,
         momentum: 0.0,
+        beta2: 0.999,
+        epsilon: 1e-8,
         dampening: 0.0,
         nesterov: false,
         momentum_on: MomentumOn::Update,

@@ -4,12 +4,13 @@ mod decimal;
 mod energy;
 mod hierarchy;
 mod shape;
+mod surface;
 
 use qn_spectrum::{Estimate, StopReason};
 use qn_study::{
     AnyReport, BatchesReport, DecomposeReport, DensityReport, EigenFindings, EigenReport, ExperimentReport,
-    FullSpectrumReport, OverlapReport, Point, RandomAssigned, RunSummary, SeriesReport, SnapshotOverlap,
-    Spread, TraceReport, TrackReport, Validation, median,
+    FullSpectrumReport, LayersReport, OverlapReport, Point, RandomAssigned, RunSummary, SeriesReport,
+    SnapshotOverlap, Spread, TraceReport, TrackReport, Validation, median,
 };
 
 use crate::stdout::outln;
@@ -17,6 +18,7 @@ use decimal::decimal;
 pub(super) use energy::print_energy;
 pub(super) use hierarchy::print_hierarchy;
 pub(super) use shape::print_shape;
+pub(super) use surface::print_surface;
 
 /// A report of any kind.
 pub(super) fn print_any(report: &AnyReport) {
@@ -26,12 +28,14 @@ pub(super) fn print_any(report: &AnyReport) {
         AnyReport::Overlap(report) => print_overlap(report),
         AnyReport::Energy(report) => print_energy(report),
         AnyReport::Hierarchy(report) => print_hierarchy(report),
+        AnyReport::Surface(report) => print_surface(report),
         AnyReport::Shape(report) => print_shape(report),
         AnyReport::Density(report) => print_density(report),
         AnyReport::Trace(report) => print_trace(report),
         AnyReport::Decompose(report) => print_decompose(report),
         AnyReport::Track(report) => print_track(report),
         AnyReport::Series(report) => print_series(report),
+        AnyReport::Layers(report) => print_layers(report),
         AnyReport::Batches(report) => print_batches(report),
         AnyReport::Experiment(report) => print_experiment(report),
     }
@@ -181,6 +185,14 @@ pub(super) fn print_track(report: &TrackReport) {
         );
     }
     let threshold = report.threshold.map_or(String::new(), |at| format!("; 2/eta is {at:.1}"));
+    for p in &report.points {
+        if let (Some(value), Some(limit)) = (p.preconditioned, report.preconditioned_threshold) {
+            outln!(
+                "{:>8} largest eigenvalue of D^-1/2 H D^-1/2, D by Adam's lengths: {value:.1}; limit {limit:.1}",
+                p.step
+            );
+        }
+    }
     let momentum = report.momentum_threshold.map_or(String::new(), |at| format!(", with momentum {at:.1}"));
     outln!(
         "inside, outside: largest eigenvalues in and without the class gradients' span{threshold}{momentum}"
@@ -313,20 +325,32 @@ pub(super) fn print_spectra<'a>(
 
 /// One line a checkpoint.
 pub(super) fn print_series(report: &SeriesReport) {
-    for (i, point) in report.points.iter().enumerate() {
+    let points = report.points.iter().map(|point| (point.step.to_string(), &point.found));
+    print_points("step", &points.collect::<Vec<_>>());
+}
+
+/// One line a layer.
+pub(super) fn print_layers(report: &LayersReport) {
+    let points = report.layers.iter().map(|layer| (layer.layer.clone(), &layer.found));
+    print_points("layer", &points.collect::<Vec<_>>());
+}
+
+/// One line a report of a study, each of which is about something with a name.
+fn print_points(what: &str, points: &[(String, &Point)]) {
+    let width = points.iter().map(|(name, _)| name.len()).fold(8, usize::max);
+    for (i, (name, found)) in points.iter().enumerate() {
         let head = |columns: &[&str]| {
             let columns: String = columns.iter().map(|name| format!(" {name:>14}")).collect();
-            outln!("{:>8} {columns}", "step");
+            outln!("{what:>width$} {columns}");
         };
-        match &point.found {
+        match found {
             Point::Eigen(found) => {
                 if i == 0 {
                     head(&["loss", "accuracy / %", "first", "second", "last", "converged"]);
                 }
                 let value = |at: Option<&f64>| at.map_or("-".into(), |value| decimal(*value, 6));
                 outln!(
-                    "{:>8}  {:>14} {:>14} {:>14} {:>14} {:>14} {:>14}",
-                    point.step,
+                    "{name:>width$}  {:>14} {:>14} {:>14} {:>14} {:>14} {:>14}",
                     decimal(found.loss, 5),
                     found.accuracy.map_or("-".into(), |share| format!("{:.2}", 100.0 * share)),
                     value(found.eigenvalues.first()),
@@ -341,8 +365,7 @@ pub(super) fn print_series(report: &SeriesReport) {
                 }
                 let end = |at: Option<&f64>| at.map_or("-".into(), |value| decimal(*value, 4));
                 outln!(
-                    "{:>8}  {:>14} {:>14} {:>14}",
-                    point.step,
+                    "{name:>width$}  {:>14} {:>14} {:>14}",
                     end(found.grid.first()),
                     end(found.grid.last()),
                     found.matvecs
@@ -353,8 +376,7 @@ pub(super) fn print_series(report: &SeriesReport) {
                     head(&["trace", "±", "|H|_F squared", "±"]);
                 }
                 outln!(
-                    "{:>8}  {:>14.6} {:>14.1e} {:>14.6} {:>14.1e}",
-                    point.step,
+                    "{name:>width$}  {:>14.6} {:>14.1e} {:>14.6} {:>14.1e}",
                     found.hutch_plus_plus.value,
                     found.hutch_plus_plus.standard_error,
                     found.frobenius_squared.value,
