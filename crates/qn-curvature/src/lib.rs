@@ -43,6 +43,7 @@ mod product;
 mod samples;
 mod scratch;
 mod step;
+mod sums;
 mod tangent;
 mod training;
 

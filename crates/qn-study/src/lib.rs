@@ -18,6 +18,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod batches;
+mod block_cyclic;
 mod chance;
 mod checkpoints;
 mod eigen;
@@ -54,6 +55,7 @@ mod target;
 mod track;
 
 pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
+pub use block_cyclic::{BlockCyclic, DenseSolver};
 pub use chance::RandomAssigned;
 pub use checkpoints::is_series;
 pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
@@ -63,7 +65,6 @@ pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, d
 pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Summary, Validation};
 pub use export::{ExportRequest, Exported, export};
 pub use figure::{FigureName, FigureRequest, figure};
-pub use full::{BlockCyclic, DenseSolver};
 pub use hierarchy::{HierarchyPart, HierarchyReport, HierarchyRequest, hierarchy};
 pub use layers::{LayerPoint, LayersReport, LayersRequest, layers};
 pub use output::{Report, claim, to_json, write};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qn_spectrum::Which;
 
-use crate::full::DenseSolver;
+use crate::block_cyclic::DenseSolver;
 use crate::request::ProblemRequest;
 use crate::storage::Storage;
 

@@ -1,6 +1,5 @@
 //! All eigenvalues of a matrix that several processes hold together, by a solver of that world.
 
-use std::fmt::Debug;
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
@@ -10,25 +9,12 @@ use qn_run::{Observer, Stage as Progress, StopOnly, bytes};
 use qn_spectrum::{Eigenpairs, OperatorError, Scalar, SymmetricOperator, Which, verified};
 
 use super::assembling::disagreement;
-use super::block_cyclic::BlockCyclic;
 use super::state::Assembled;
 use super::{Clock, Full};
 use crate::StudyError;
+use crate::block_cyclic::{BlockCyclic, DenseSolver};
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::report::{FullSpectrumReport, StageSeconds};
-
-/// A solver for symmetric matrices that several processes hold.
-pub trait DenseSolver: Debug + Send + Sync {
-    /// What the report calls it.
-    fn name(&self) -> &'static str;
-
-    /// All eigenvalues, ascending; the vectors of the first k of them go to the first k columns of q, which lies as the
-    /// matrix `a`, both triangles of it, does. What a holds is overwritten.
-    ///
-    /// # Errors
-    /// In words.
-    fn eigen(&self, of: &BlockCyclic, a: &mut [f64], q: &mut [f64], k: usize) -> Result<Vec<f64>, String>;
-}
 
 /// One process's part of a matrix.
 struct Part<'a> {

@@ -1,7 +1,6 @@
 //! All eigenvalues, from the matrix itself: assembled, reduced, solved; see [`state`] for what is kept on the way.
 
 mod assembling;
-mod block_cyclic;
 mod grid;
 mod state;
 mod store;
@@ -16,9 +15,6 @@ use qn_spectrum::{
     BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
     Which, verified, wants_library, workspace_bytes,
 };
-
-pub use block_cyclic::BlockCyclic;
-pub use grid::DenseSolver;
 
 use assembling::{CHECKS, disagreement};
 use state::{Assembled, Assembly, Reducing, State};

@@ -1,4 +1,6 @@
-//! How a matrix lies on a grid of processes.
+//! How a matrix lies on a grid of processes, and who solves it there.
+
+use std::fmt::Debug;
 
 /// Rows and columns of a block, at most: what the libraries' kernels are made for.
 const BLOCK: usize = 64;
@@ -31,16 +33,29 @@ impl BlockCyclic {
     }
 
     /// Where row (axis 0) or column (axis 1) i is in the part, if it is there.
-    pub(super) fn place(&self, axis: usize, i: usize) -> Option<usize> {
+    pub(crate) fn place(&self, axis: usize, i: usize) -> Option<usize> {
         let (block, within) = (i / self.block, i % self.block);
         let here = block % self.grid[axis] == self.at[axis];
         here.then(|| block / self.grid[axis] * self.block + within)
     }
 
     /// The rows or columns of the part, in its order.
-    pub(super) fn own(self, axis: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn own(self, axis: usize) -> impl Iterator<Item = usize> {
         (0..self.n).filter(move |&i| self.place(axis, i).is_some())
     }
+}
+
+/// A solver for symmetric matrices that several processes hold.
+pub trait DenseSolver: Debug + Send + Sync {
+    /// What the report calls it.
+    fn name(&self) -> &'static str;
+
+    /// All eigenvalues, ascending; the vectors of the first k of them go to the first k columns of q, which lies as the
+    /// matrix `a`, both triangles of it, does. What a holds is overwritten.
+    ///
+    /// # Errors
+    /// In words.
+    fn eigen(&self, of: &BlockCyclic, a: &mut [f64], q: &mut [f64], k: usize) -> Result<Vec<f64>, String>;
 }
 
 #[cfg(test)]
