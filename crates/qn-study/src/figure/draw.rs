@@ -263,6 +263,9 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
             let corners = [(j as f64, i as f64), (j as f64 + 1.0, i as f64 + 1.0)];
             let cell = Rectangle::new(corners, shade(entry).filled());
             context.draw_series([cell]).map_err(failed)?;
+            if m.max(n) > NUMBERED {
+                continue;
+            }
             let on_dark = if entry < 0.55 { WHITE } else { BLACK };
             let style = (FONT, 10).into_font().color(&on_dark);
             let label = Text::new(format!("{entry:.2}"), (j as f64 + 0.22, i as f64 + 0.35), style);
@@ -275,6 +278,9 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
     }
     Ok(())
 }
+
+/// Rows and columns of a matrix whose entries are written into their cells, at most.
+const NUMBERED: usize = 20;
 
 /// Viridis, from 0 to 1, between nine of its colours.
 fn shade(value: f64) -> RGBColor {

@@ -51,14 +51,10 @@ fn maps(label: &str, report: &SurfaceReport) -> [Panel; 2] {
         let of = |loss: f64| ((loss - low).max(0.0) + floor).ln();
         ((of(loss) - of(low)) / (of(high) - of(low)).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)
     };
-    let names: Vec<&str> = report.directions.iter().map(|direction| direction.name.as_str()).collect();
     let (first, last) = (report.coordinates[0], report.coordinates[report.coordinates.len() - 1]);
     let map = |what: &str, entries: Vec<Vec<f64>>| {
         Panel::Matrix(Matrix {
-            title: format!(
-                "{label}: log of {what} from {low:.4} to {high:.4}; {} down, {} across, {first} to {last}",
-                names[0], names[1]
-            ),
+            title: format!("{label}: log of {what}, {low:.3} to {high:.3}, at multiples {first} to {last}"),
             rows: "first direction",
             columns: "second direction",
             entries,
@@ -69,6 +65,6 @@ fn maps(label: &str, report: &SurfaceReport) -> [Panel; 2] {
     let places = |row: &Vec<Option<f64>>| row.iter().map(|x| x.map_or(1.0, place)).collect();
     [
         map("the loss", report.losses.iter().map(places).collect()),
-        map("the quadratic model", report.model.iter().map(places).collect()),
+        map("its quadratic model", report.model.iter().map(places).collect()),
     ]
 }
