@@ -93,6 +93,8 @@ fn memory_that_runs_out() {
                     assert!(before == std::fs::read(&report).unwrap(), "{limit}: {words}");
                     failed += 1;
                 }
+                // Libraries that features bring take more.
+                Some(127) if words.contains("error while loading shared libraries") => {}
                 other => panic!("{limit}: {other:?} {words}"),
             }
             TensorFile::read(&sandbox.path("run/reports/eigen.safetensors")).unwrap();
