@@ -32,11 +32,11 @@ class Layout:
         return Layout([name for name, _ in kept], [shape for _, shape in kept])
 
     def layers(self):
-        """Where each layer's parameters lie in the vector, by its name, that of the parameters up to the last dot."""
+        """The numbers of each layer's tensors, by its name, that of the parameters up to the last dot."""
         found = {}
         for i, name in enumerate(self.names):
-            found.setdefault(name.rpartition(".")[0] or name, []).append(np.arange(self.offsets[i], self.offsets[i + 1]))
-        return {layer: np.concatenate(parts) for layer, parts in found.items()}
+            found.setdefault(name.rpartition(".")[0] or name, []).append(i)
+        return found
 
     def split(self, vector):
         """A vector (P,), or a block (P, b), as a dict of arrays of the tensors' shapes, with b as the last axis."""

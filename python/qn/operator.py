@@ -53,10 +53,8 @@ class Operator:
 
     def layers(self):
         """The diagonal blocks: an operator for each layer by its name, that of its parameters up to the last dot."""
-        layers = {}
-        for name in self.layout.names:
-            layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
-        return {layer: self.restrict(names) for layer, names in layers.items()}
+        layers = self.layout.layers().items()
+        return {layer: self.restrict([self.layout.names[i] for i in tensors]) for layer, tensors in layers}
 
     def with_operator(self, name):
         """Another matrix of the same loss at the same point: "hessian", "ggn", "residual" or "fisher"."""

@@ -1,5 +1,6 @@
 //! One study of every layer by itself: the diagonal blocks of a matrix.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use qn_run::{Invalid, Observer, Stage, StopOnly};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::estimates::layers as layers_of;
 use crate::output::{self, Report};
 use crate::report::SCHEMA_VERSION;
 use crate::request::ProblemRequest;
@@ -59,17 +61,10 @@ impl LayersReport {
     }
 }
 
-/// The layers of a network, each with the names of its parameters.
-fn layers_of(layout: &ParamLayout) -> Vec<(String, Vec<String>)> {
-    let mut layers: Vec<(String, Vec<String>)> = Vec::new();
-    for param in layout.params() {
-        let layer = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
-        match layers.iter_mut().find(|(name, _)| name == layer) {
-            Some((_, params)) => params.push(param.name.clone()),
-            None => layers.push((layer.to_owned(), vec![param.name.clone()])),
-        }
-    }
-    layers
+/// The names of the parameters in a range.
+fn names_in(layout: &ParamLayout, range: &Range<usize>) -> Vec<String> {
+    let inside = layout.params().iter().filter(|param| range.contains(&param.offset));
+    inside.map(|param| param.name.clone()).collect()
 }
 
 /// Asks of every layer and writes down what is found.
@@ -95,10 +90,10 @@ pub fn layers(request: &LayersRequest, observer: &dyn Observer) -> Result<Layers
     let stage = Stage::begin(observer, "layers", named.len() as u64);
     let stop = StopOnly(observer);
     let mut layers = Vec::with_capacity(named.len());
-    for (layer, only) in named {
-        let params = layout.only(&only)?.len();
+    for (layer, range) in named {
+        let only = names_in(&layout, &range);
         let of = |problem: &ProblemRequest| ProblemRequest { only: only.clone(), ..problem.clone() };
-        layers.push(LayerPoint { found: request.asked.of(&of, params, &stop)?, layer });
+        layers.push(LayerPoint { found: request.asked.of(&of, range.len(), &stop)?, layer });
         stage.advance(1);
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -116,15 +111,14 @@ mod tests {
     #[test]
     fn a_layer_has_its_weights_and_its_bias() {
         let graph = Graph::new(&Preset::Digits.architecture([1, 8, 8], 10)).unwrap();
-        let found = layers_of(graph.layout());
+        let layout = graph.layout();
+        let named = layers_of(layout).into_iter().map(|(layer, range)| (layer, names_in(layout, &range)));
+        let found: Vec<(String, Vec<String>)> = named.collect();
         assert!(
             found
                 .iter()
-                .all(|(layer, params)| { *params == [format!("{layer}.weight"), format!("{layer}.bias")] })
+                .all(|(layer, params)| *params == [format!("{layer}.weight"), format!("{layer}.bias")])
         );
-        assert_eq!(
-            found.iter().map(|(_, params)| params.len()).sum::<usize>(),
-            graph.layout().params().len()
-        );
+        assert_eq!(found.iter().map(|(_, params)| params.len()).sum::<usize>(), layout.params().len());
     }
 }

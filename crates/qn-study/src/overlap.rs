@@ -151,7 +151,7 @@ pub fn overlap_of_checkpoints(
         bail!(Invalid("class gradients are by all parameters: leave `only` out".into()));
     }
     let checkpoints = in_order(&args.checkpoints)?;
-    let Some(last) = checkpoints.last() else {
+    let Some((last, earlier)) = checkpoints.split_last() else {
         bail!(Invalid("give a run directory, or `checkpoint` with `arch` and `data`".into()));
     };
     let load = |checkpoint: &Checkpoint, observer: &dyn Observer| {
@@ -170,16 +170,21 @@ pub fn overlap_of_checkpoints(
     let vectors = DMatrix::from_fn(p, k, |i, j| pairs.vectors[(i, j)]);
     let stage = Stage::begin(observer, "checkpoints", checkpoints.len() as u64);
     let mut snapshots = Vec::with_capacity(checkpoints.len());
-    for checkpoint in &checkpoints {
+    let eps = if args.problem.dtype == Dtype::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
+    let mut add = |step: u64, problem: &Problem| -> Result<()> {
         if stage.should_stop() {
             bail!(StudyError::Stopped);
         }
-        let rows = load(checkpoint, &StopOnly(observer))?.derivatives.class_gradients()?.rows;
+        let rows = problem.derivatives.class_gradients()?.rows;
         let v = DMatrix::from_fn(p, classes, |i, c| rows[c * p + i]);
-        let eps = if args.problem.dtype == Dtype::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON };
-        snapshots.push(compare(checkpoint.step, &v, &vectors, eps));
+        snapshots.push(compare(step, &v, &vectors, eps));
         stage.advance(1);
+        Ok(())
+    };
+    for checkpoint in earlier {
+        add(checkpoint.step, &load(checkpoint, &StopOnly(observer))?)?;
     }
+    add(last.step, &problem)?;
     let present = snapshots.last().map_or(classes, SnapshotOverlap::present);
     let report = OverlapReport {
         schema_version: SCHEMA_VERSION,
@@ -207,8 +212,7 @@ fn top(
     k: usize,
     observer: &dyn Observer,
 ) -> Result<Eigenpairs> {
-    let single = args.problem.dtype == Dtype::F32;
-    let tol = args.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
+    let tol = args.tol.unwrap_or(args.problem.dtype.default_tol());
     let stage = Stage::begin(observer, "products", 0);
     let which = args.problem.operator.operator();
     let operator = Watched::new(CurvatureOperator { derivatives: &problem.derivatives, which }, &stage);

@@ -22,6 +22,14 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Residuals that are asked for where nothing is said, relative to the largest |eigenvalue|.
+    pub(crate) fn default_tol(self) -> f64 {
+        match self {
+            Self::F64 => 1e-6,
+            Self::F32 => 1e-5,
+        }
+    }
+
     /// The name in requests and reports.
     pub fn as_str(self) -> &'static str {
         match self {

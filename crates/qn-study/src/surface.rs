@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use faer::Mat;
+use faer::{Mat, MatRef};
 use qn_curvature::{CurvatureError, norm_l2};
 use qn_model::ParamLayout;
 use qn_run::{Invalid, Observer, RunDirectory, Stage, read_parameters};
@@ -135,11 +135,11 @@ pub fn surface(args: &SurfaceRequest, observer: &dyn Observer) -> Result<Surface
     let d = directions(args, &problem, &start.gradient)?;
     let mut ad = Mat::zeros(d.nrows(), d.ncols());
     problem.derivatives.product(args.problem.operator.operator(), d.as_ref(), ad.as_mut())?;
-    let (count, dot) = (d.ncols(), |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>());
-    let slopes: Vec<f64> = (0..count).map(|i| dot(&start.gradient, d.col_as_slice(i))).collect();
-    let curvature: Vec<Vec<f64>> = (0..count)
-        .map(|i| (0..count).map(|j| dot(d.col_as_slice(i), ad.col_as_slice(j))).collect())
-        .collect();
+    let count = d.ncols();
+    let g = MatRef::from_column_major_slice(&start.gradient, d.nrows(), 1);
+    let (gd, dad) = (d.transpose() * g, d.transpose() * &ad);
+    let slopes: Vec<f64> = (0..count).map(|i| gd[(i, 0)]).collect();
+    let curvature: Vec<Vec<f64>> = (0..count).map(|i| (0..count).map(|j| dad[(i, j)]).collect()).collect();
     let middle = (points - 1) as f64 / 2.0;
     let coordinates: Vec<f64> = (0..points).map(|i| args.range * (i as f64 - middle) / middle).collect();
     // Of one direction the other coordinate is zero.

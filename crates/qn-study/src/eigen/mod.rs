@@ -69,7 +69,7 @@ pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFin
     let problem = Problem::load(&request.problem, observer, |p| check(&request.resolved(p), p))?;
     let request = &request.resolved(problem.derivatives.dim());
     let single = request.problem.dtype == Dtype::F32;
-    let tol = request.tol.unwrap_or(if single { 1e-5 } else { 1e-6 });
+    let tol = request.tol.unwrap_or(request.problem.dtype.default_tol());
     if single && tol < F32_FLOOR {
         observer.say(
             Level::Warning,

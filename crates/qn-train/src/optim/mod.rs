@@ -2,7 +2,8 @@
 //!
 //! A step goes from the gradient g to θ in three stages: weight decay, g + w θ; the preconditioner, which treats the
 //! subspace of the class gradients in a way of its own ([`Directions`]); [`Momentum`], on the gradient before the
-//! preconditioner or on the update behind it. [`Adam`] takes the place of the last two. The learning rate η_t of step t is η times the schedule's factor f_t.
+//! preconditioner or on the update behind it. [`Adam`] takes the place of the last two. The learning rate η_t of step t
+//! is η times the schedule's factor f_t.
 
 mod adam;
 mod averages;
