@@ -151,8 +151,8 @@ impl TensorFile {
         Ok(file)
     }
 
-    /// The `kind` in the metadata of a file of ours, from its header alone; `None` for any other file.
-    pub fn kind_of(path: &Path) -> Option<String> {
+    /// The metadata of a file of ours, from its header alone and without its checksum; `None` for any other file.
+    pub fn meta_of(path: &Path) -> Option<Value> {
         use std::io::Read as _;
         let mut file = std::fs::File::open(path).ok()?;
         let mut length = [0; 8];
@@ -162,8 +162,12 @@ impl TensorFile {
         file.take(u64::from_le_bytes(length).min(1 << 24)).read_to_end(&mut header).ok()?;
         let header: Value = serde_json::from_slice(&header).ok()?;
         let envelope: Envelope = serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()?;
-        let meta: Value = serde_json::from_str(envelope.meta.get()).ok()?;
-        Some(meta.get("kind")?.as_str()?.to_owned())
+        serde_json::from_str(envelope.meta.get()).ok()
+    }
+
+    /// The `kind` in [`Self::meta_of`] a file.
+    pub fn kind_of(path: &Path) -> Option<String> {
+        Some(Self::meta_of(path)?.get("kind")?.as_str()?.to_owned())
     }
 
     /// A tensor of this shape whose numbers have a fraction.

@@ -19,11 +19,11 @@ const SHARE: usize = 8;
 /// Strips that a block, while it is in the cache, is applied to.
 const STRIPS: usize = 8;
 
-/// The reflections' vectors: those of sweep s one after the other, so that entry i belongs to row s + 1 + i.
+/// The reflections that made a band matrix tridiagonal ([`Reduction::chase`](crate::Reduction::chase)), by their vectors: those of sweep s one after the other, so that entry i belongs to row s + 1 + i.
 ///
 /// About n²/2 numbers. A vector's first entry is 1, or all are 0 where nothing is reflected; the reflection is
 /// I − 2 v vᵀ / vᵀv, orthogonal to the precision of T.
-pub(crate) struct Chased<T> {
+pub struct Chased<T> {
     n: usize,
     width: usize,
     sweeps: Vec<Vec<T>>,
@@ -36,6 +36,15 @@ impl<T: Scalar> Chased<T> {
         Self { n, width, sweeps: (0..sweeps).map(|s| Vec::with_capacity(n - 1 - s)).collect() }
     }
 
+    /// Order of the matrix and width of the band.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.n, self.width)
+    }
+
+    pub(crate) fn sweeps(&self) -> &[Vec<T>] {
+        &self.sweeps
+    }
+
     /// The sweeps, each of which is to be filled from its first reflection on.
     pub(crate) fn sweeps_mut(&mut self) -> &mut [Vec<T>] {
         &mut self.sweeps
@@ -43,7 +52,7 @@ impl<T: Scalar> Chased<T> {
 
     /// x ← Q x, which makes eigenvectors of the band matrix of those of the tridiagonal matrix; x is stored by columns
     /// of n numbers, which do not depend on those beside them.
-    pub(crate) fn apply(&self, x: &mut [T]) {
+    pub fn apply(&self, x: &mut [T]) {
         let groups = self.sweeps.len().div_ceil(GROUP);
         if groups == 0 || x.is_empty() {
             return;

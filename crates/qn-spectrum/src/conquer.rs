@@ -30,16 +30,19 @@ pub(crate) fn vectors<T: Scalar>(tridiagonal: &Tridiagonal) -> Result<Vec<T>, Sp
     Ok(q)
 }
 
-/// Eigenvectors of a tridiagonal matrix before the last merge, which gives them by blocks of columns; n²/2 numbers.
-pub(crate) struct Halves<T> {
+/// Eigenvectors of a tridiagonal matrix before the last merge of the divide and conquer, which gives them by blocks of
+/// columns; n²/2 numbers.
+pub struct Halves<T> {
     halves: [Mat<T>; 2],
     merge: Merge,
 }
 
 impl<T: Scalar> Halves<T> {
+    /// Solves both halves of a tridiagonal matrix.
+    ///
     /// # Errors
     /// A number is not finite, or an iteration does not converge, which is not known to happen.
-    pub(crate) fn new(tridiagonal: &Tridiagonal) -> Result<Self, SpectrumError> {
+    pub fn new(tridiagonal: &Tridiagonal) -> Result<Self, SpectrumError> {
         let (mut diagonal, subdiagonal) = scaled(tridiagonal)?;
         let n = diagonal.len();
         let mut halves = [Mat::zeros(n / 2, n / 2), Mat::zeros(n - n / 2, n - n / 2)];
@@ -49,8 +52,11 @@ impl<T: Scalar> Halves<T> {
         Ok(Self { halves, merge })
     }
 
-    /// Eigenvectors in a range of the order of ascending eigenvalues, column by column.
-    pub(crate) fn columns(&self, range: std::ops::Range<usize>) -> Vec<T> {
+    /// Eigenvectors in a range of the order of ascending eigenvalues, column by column, n numbers each.
+    ///
+    /// # Panics
+    /// The range ends beyond n.
+    pub fn columns(&self, range: std::ops::Range<usize>) -> Vec<T> {
         let [first, second] = [&self.halves[0], &self.halves[1]];
         let n = first.nrows() + second.nrows();
         let mut q = vec![T::of(0.0); n * range.len()];

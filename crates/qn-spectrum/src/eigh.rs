@@ -19,6 +19,7 @@
 
 use std::ops::Range;
 
+use faer::prelude::ReborrowMut as _;
 use faer::{Mat, MatMut, MatRef};
 
 use crate::band_reduction::Reduction;
@@ -63,11 +64,6 @@ impl<T: Scalar> Columns<T> {
     /// All numbers, column by column.
     pub fn into_vec(self) -> Vec<T> {
         self.numbers
-    }
-
-    fn as_mut(&mut self) -> MatMut<'_, T> {
-        let columns = self.numbers.len() / self.rows.max(1);
-        MatMut::from_column_major_slice_mut(&mut self.numbers, self.rows, columns)
     }
 }
 
@@ -140,10 +136,8 @@ impl<T: Scalar> Reduction<T> {
                 chased.apply(&mut numbers);
                 drop(chased);
                 observe(Stage::BandToFull)?;
-                let mut vectors = Columns { rows: self.order(), numbers };
-                self.transform_many_back(vectors.as_mut());
-                fix_signs(vectors.as_mut());
-                Ok(Eigensystem { values, vectors })
+                self.transform(&mut numbers);
+                Ok(Eigensystem { values, vectors: Columns { rows: self.order(), numbers } })
             }
             Vectors::Range(range) => {
                 let panels = self.panels(&mut observe)?;
@@ -185,6 +179,40 @@ impl<T: Scalar> Reduction<T> {
     }
 }
 
+/// The stages from the band matrix on one by one: a matrix whose eigenvectors do not fit into the memory beside it gets them
+/// some at a time, first all of [`Halves::columns`], then [`Chased::apply`] and last [`Self::transform`] on each, while what
+/// the other stages need is on disk.
+impl<T: Scalar> Reduction<T> {
+    /// The tridiagonal matrix, and what leads from its eigenvectors to those of the band matrix, after the last
+    /// [`Self::step`]; the matrix's own memory is given back before that is made.
+    ///
+    /// # Errors
+    /// `observe` says so.
+    pub fn chase(
+        mut self,
+        mut observe: impl FnMut(Stage) -> Result<(), SpectrumError>,
+    ) -> Result<(Tridiagonal, Chased<T>), SpectrumError> {
+        while self.step() {}
+        let (n, width, power, band) = (self.order(), self.width(), self.power(), self.band());
+        drop(self);
+        let mut chased = Chased::new(n, width);
+        let Tridiagonal { mut diagonal, mut subdiagonal } =
+            bulge::tridiagonalise(band, Some(&mut chased), |done| observe(Stage::Tridiagonal(done)))?;
+        // By a power of two: no digit changes.
+        diagonal.iter_mut().chain(&mut subdiagonal).for_each(|x| *x /= power);
+        Ok((Tridiagonal { diagonal, subdiagonal }, chased))
+    }
+
+    /// Makes eigenvectors of the matrix, the entry of largest magnitude being positive, of those of the band matrix: columns
+    /// of n numbers, which do not depend on those beside them.
+    pub fn transform(&self, vectors: &mut [T]) {
+        let (n, columns) = (self.order(), vectors.len() / self.order().max(1));
+        let mut vectors = MatMut::from_column_major_slice_mut(vectors, n, columns);
+        self.transform_many_back(vectors.rb_mut());
+        fix_signs(vectors);
+    }
+}
+
 impl<T: Scalar> Panels<T> {
     /// All eigenvalues, ascending.
     pub fn values(&self) -> &[f64] {
@@ -200,9 +228,7 @@ impl<T: Scalar> Panels<T> {
         assert!(range.end <= self.values.len(), "vectors {range:?} of {}", self.values.len());
         let mut numbers = self.halves.columns(range);
         self.chased.apply(&mut numbers);
-        let mut vectors = Columns { rows: self.values.len(), numbers };
-        self.reduction.transform_many_back(vectors.as_mut());
-        fix_signs(vectors.as_mut());
-        vectors
+        self.reduction.transform(&mut numbers);
+        Columns { rows: self.values.len(), numbers }
     }
 }

@@ -40,6 +40,8 @@ mod two_stage;
 mod update;
 
 pub use band_reduction::Reduction;
+pub use chased::Chased;
+pub use conquer::Halves;
 pub use deflation::Completed;
 pub use dense::{DenseSymmetric, FullSpectrum, wants_library};
 pub use density::{Density, DensityOptions, density};

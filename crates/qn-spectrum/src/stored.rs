@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 
 use faer::{MatMut, MatRef};
 
+use crate::chased::Chased;
 use crate::{Scalar, Triangle};
 
 /// Writes sizes; [`read_sizes`] reads them.
@@ -69,5 +70,41 @@ impl<T: Scalar> Triangle<T> {
         let mut triangle = Self::zeros(n, width).with_unit(unit);
         triangle.columns_mut().iter_mut().try_for_each(|column| read_entries(from, column.as_mut()))?;
         Ok(triangle)
+    }
+}
+
+impl<T: Scalar> Chased<T> {
+    /// Writes what [`Self::read`] needs, about n²/2 numbers.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let (n, width) = self.sizes();
+        write_sizes(to, [n, width])?;
+        self.sweeps().iter().try_for_each(|sweep| {
+            write_sizes(to, [sweep.len()])?;
+            to.write_all(bytemuck::cast_slice(sweep))
+        })
+    }
+
+    /// Reads what [`Self::write`] has written of a matrix of order n.
+    ///
+    /// # Errors
+    /// Those of the reader, or it is not of such a matrix.
+    pub fn read(from: &mut impl Read, n: usize) -> io::Result<Self> {
+        let [order, width] = read_sizes(from)?;
+        if order != n || width > n {
+            return Err(unsound());
+        }
+        let mut chased = Self::new(n, width);
+        for (s, sweep) in chased.sweeps_mut().iter_mut().enumerate() {
+            let [len] = read_sizes(from)?;
+            if len > n - 1 - s {
+                return Err(unsound());
+            }
+            sweep.resize(len, T::of(0.0));
+            from.read_exact(bytemuck::cast_slice_mut(sweep))?;
+        }
+        Ok(chased)
     }
 }

@@ -1,7 +1,10 @@
 //! All eigenvectors from the two-stage solver: residuals and orthogonality, in both precisions.
 
 use faer::Mat;
-use qn_spectrum::{Columns, Eigensystem, FullSpectrum, Scalar, SpectrumError, Triangle, Vectors, eigh};
+use qn_spectrum::{
+    BAND, Chased, Columns, Eigensystem, FullSpectrum, Halves, Reduction, Scalar, SpectrumError, Triangle,
+    Vectors, eigh,
+};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -94,6 +97,38 @@ fn scales() {
     }
     let diagonal = Mat::from_fn(140, 140, |i, j| if i == j { (7.0 * i as f64).sin() } else { 0.0 });
     both("diagonal", &diagonal, 64);
+}
+
+/// Stages one by one, what they need being written and read in between, give the bits of all at once.
+#[test]
+fn stage_by_stage() {
+    fn check<T: Scalar>(n: usize) {
+        let a = random(n, 5);
+        let reduced = || {
+            let mut reduction = Reduction::new(triangle::<T>(&a, 64), BAND).unwrap();
+            while reduction.step() {}
+            reduction
+        };
+        let (range, whole) = (n / 5..n / 2, reduced().panels(|_| Ok(())).unwrap());
+        let (tridiagonal, chased) = reduced().chase(|_| Ok(())).unwrap();
+        let mut bytes = Vec::new();
+        chased.write(&mut bytes).unwrap();
+        let chased = Chased::<T>::read(&mut bytes.as_slice(), n).unwrap();
+        assert!(Chased::<T>::read(&mut bytes.as_slice(), n + 1).is_err());
+        assert!(n < 10 || Chased::<T>::read(&mut &bytes[..bytes.len() / 2], n).is_err());
+        let mut numbers = Halves::<T>::new(&tridiagonal).unwrap().columns(range.clone());
+        chased.apply(&mut numbers);
+        reduced().transform(&mut numbers);
+        let expected = whole.vectors(range).into_vec();
+        assert!(
+            numbers.len() == expected.len() && numbers.iter().zip(&expected).all(|(a, b)| a.f64() == b.f64())
+        );
+        assert_eq!(tridiagonal.eigenvalues().unwrap(), whole.values());
+    }
+    for n in [1, 2, 65, 200] {
+        check::<f64>(n);
+        check::<f32>(n);
+    }
 }
 
 /// A Gram matrix of 9 vectors: all but 9 eigenvalues are zero.

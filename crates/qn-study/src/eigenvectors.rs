@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use qn_model::ParamLayout;
-use qn_run::{RunDirectory, RunError, Tensor, TensorFile};
+use qn_run::{Invalid, RunDirectory, RunError, Tensor, TensorFile};
 
 use crate::StudyError;
 use crate::output::beside;
 use crate::report::{EigenReport, Subject};
+use crate::vector_files::{Rows, VectorFiles};
 
 /// That the spectrum is to be found first, or in another way, because of what `words` say.
 pub(crate) fn needs_eigen(
@@ -28,7 +29,68 @@ pub(crate) fn report_path(run: &RunDirectory) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// All eigenvectors of a report, of P entries each, one after the other.
+/// The eigenvectors that belong to a report: those of the pairs that it lists, or all, in files.
+pub(crate) enum Eigenvectors {
+    Listed(Rows),
+    InFiles(VectorFiles),
+}
+
+impl Eigenvectors {
+    /// As many as there are.
+    pub(crate) fn of(
+        path: &Path,
+        run: Option<&RunDirectory>,
+        layout: &ParamLayout,
+        eigen: EigenReport,
+    ) -> Result<Self> {
+        Ok(match &eigen.all_vectors {
+            Some(key) => Self::InFiles(VectorFiles::new(vector_folder(path), key.clone(), layout.len())),
+            None => {
+                let vectors = read_vectors(path, run, layout, &eigen)?;
+                Self::Listed(Rows { first: 0, values: eigen.eigenvalues, vectors })
+            }
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Listed(rows) => rows.values.len(),
+            Self::InFiles(files) => files.order(),
+        }
+    }
+
+    /// Eigenvalues in these places of the order, from 0, and the vectors one after the other.
+    pub(crate) fn at(self, places: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
+        if let Some(place) = places.iter().find(|place| **place >= self.count()) {
+            let last = self.count() - 1;
+            bail!(Invalid(format!("`index` {place}: there are eigenvectors from 0 to {last}")));
+        }
+        match self {
+            Self::Listed(rows) => {
+                let p = rows.vectors.len() / rows.values.len();
+                let vector = |&place: &usize| &rows.vectors[place * p..(place + 1) * p];
+                let values = places.iter().map(|&place| rows.values[place]).collect();
+                Ok((values, places.iter().flat_map(vector).copied().collect()))
+            }
+            Self::InFiles(files) => files.gather(places),
+        }
+    }
+
+    /// Shows them, some at a time, eigenvalues descending.
+    pub(crate) fn for_each(self, mut see: impl FnMut(Rows) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Listed(rows) => see(rows),
+            Self::InFiles(files) => files.for_each(see),
+        }
+    }
+}
+
+/// The folder of all eigenvectors that belong to a report.
+pub(crate) fn vector_folder(report: &Path) -> PathBuf {
+    beside(report, "eigenvectors")
+}
+
+/// The eigenvectors of the pairs that a report lists, of P entries each, one after the other.
 pub(crate) fn read_vectors(
     report: &Path,
     run: Option<&RunDirectory>,

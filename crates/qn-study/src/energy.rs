@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
-use crate::eigenvectors::{check_subject, read_vectors, report_path};
+use crate::eigenvectors::{Eigenvectors, check_subject, report_path};
 use crate::estimates::layers;
 use crate::output::{self, Report};
 use crate::problem::Problem;
@@ -37,6 +37,11 @@ pub struct EnergyReport {
     /// What was analysed; the operator is that of the eigenvectors.
     #[serde(flatten)]
     pub subject: Subject,
+    /// How many eigenvectors, neighbours in the order of eigenvalues, each entry of the lists below stands for: of more than
+    /// 10,000 the first and the last hundred stand for themselves, and 400 groups for the others. Eigenvalues, masses and
+    /// participations of a group are means, shares are sums. Absent where each eigenvector stands for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<usize>,
     /// The eigenvectors' eigenvalues, descending.
     pub eigenvalues: Vec<f64>,
     /// The gradient's length |dL/dθ|.
@@ -68,6 +73,16 @@ impl Report for EnergyReport {
 }
 
 impl EnergyReport {
+    /// How many eigenvectors the first j entries stand for, for all j from 1 on.
+    pub fn ends(&self) -> Vec<usize> {
+        let count = |j: usize| self.counts.get(j).copied().unwrap_or(1);
+        let add = |sum: &mut usize, j: usize| {
+            *sum += count(j);
+            Some(*sum)
+        };
+        (0..self.eigenvalues.len()).scan(0, add).collect()
+    }
+
     /// Sums of the class gradients' shares, as a mean over the classes that have one; none where no class has.
     pub fn mean_class_gradient(&self) -> Option<Vec<f64>> {
         let present: Vec<&Vec<f64>> =
@@ -97,7 +112,7 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
     let subject = Subject { operator: found.subject.operator.clone(), ..problem.subject(&request) };
     check_subject(&path, &found.subject, &subject)?;
     let layout = problem.derivatives.layout();
-    let vectors = read_vectors(&path, run.as_ref(), layout, &found)?;
+    let vectors = Eigenvectors::of(&path, run.as_ref(), layout, found)?;
 
     let stage = Stage::begin(observer, "gradients", 2);
     let gradient = problem.loss_and_gradient()?.gradient;
@@ -112,17 +127,28 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
     stage.advance(1);
     let p = layout.len();
     let layers = layers(layout);
+    let mut gradients = vec![unit(&gradient)];
+    gradients.extend(class_gradients.chunks_exact(p).map(unit));
+    let mut among = Among::new(counts(vectors.count()), gradients, &layers);
+    let stage = Stage::begin(observer, "eigenvectors", vectors.count() as u64);
+    vectors.for_each(|rows| {
+        rows.values.iter().zip(rows.vectors.chunks_exact(p)).for_each(|(value, v)| among.add(*value, v));
+        stage.advance(rows.values.len() as u64);
+        if stage.should_stop() { Err(StudyError::Stopped.into()) } else { Ok(()) }
+    })?;
+    let mut shares = among.shares.into_iter();
     let report = EnergyReport {
         subject,
-        eigenvalues: found.eigenvalues,
+        counts: if among.counts.iter().all(|count| *count == 1) { Vec::new() } else { among.counts },
+        eigenvalues: among.eigenvalues,
         gradient_norm: norm_l2(&gradient),
-        gradient: shares(&gradient, &vectors),
-        class_gradients: class_gradients.chunks_exact(p).map(|row| shares(row, &vectors)).collect(),
+        gradient: shares.next().unwrap_or_default(),
+        class_gradients: shares.collect(),
         random_share: 1.0 / p as f64,
         layer_sizes: layers.iter().map(|(_, range)| range.len() as f64 / p as f64).collect(),
-        layer_masses: vectors.chunks_exact(p).map(|v| masses(v, &layers)).collect(),
-        layers: layers.into_iter().map(|(name, _)| name).collect(),
-        participation: vectors.chunks_exact(p).map(participation).collect(),
+        layer_masses: among.layer_masses,
+        layers: layers.iter().map(|(name, _)| name.clone()).collect(),
+        participation: among.participation,
         random_participation: (p as f64 + 2.0) / 3.0,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -143,15 +169,78 @@ fn completed(asked: &ProblemRequest, found: &Subject) -> ProblemRequest {
     request
 }
 
-/// (g·v)²/|g|² of unit vectors; zeros for a zero vector. The gradient is made a unit vector first: its square may leave the
-/// range.
-fn shares(g: &[f64], vectors: &[f64]) -> Vec<f64> {
+/// Eigenvectors up to which each has an entry of its own in the lists.
+const ALONE_UP_TO: usize = 10_000;
+/// Of more than that, those at each end that have one,
+const ENDS: usize = 100;
+/// and groups of the others.
+const GROUPS: usize = 400;
+
+/// How many of n eigenvectors each entry of the lists stands for.
+fn counts(n: usize) -> Vec<usize> {
+    if n <= ALONE_UP_TO {
+        return vec![1; n];
+    }
+    let between = n - 2 * ENDS;
+    let group = |i: usize| (i + 1) * between / GROUPS - i * between / GROUPS;
+    let ends = std::iter::repeat_n(1, ENDS);
+    ends.clone().chain((0..GROUPS).map(group)).chain(ends).collect()
+}
+
+/// What is found of eigenvectors that come one after the other.
+struct Among<'a> {
+    counts: Vec<usize>,
+    /// Unit vectors, or zero.
+    gradients: Vec<Vec<f64>>,
+    layers: &'a [(String, Range<usize>)],
+    /// The entry that the next one adds to, and how many have been added there.
+    at: (usize, usize),
+    eigenvalues: Vec<f64>,
+    shares: Vec<Vec<f64>>,
+    layer_masses: Vec<Vec<f64>>,
+    participation: Vec<f64>,
+}
+
+impl<'a> Among<'a> {
+    fn new(counts: Vec<usize>, gradients: Vec<Vec<f64>>, layers: &'a [(String, Range<usize>)]) -> Self {
+        let entries = counts.len();
+        Self {
+            counts,
+            shares: vec![vec![0.0; entries]; gradients.len()],
+            gradients,
+            layers,
+            at: (0, 0),
+            eigenvalues: vec![0.0; entries],
+            layer_masses: vec![vec![0.0; layers.len()]; entries],
+            participation: vec![0.0; entries],
+        }
+    }
+
+    /// Adds the next eigenvector.
+    fn add(&mut self, value: f64, v: &[f64]) {
+        let (entry, added) = self.at;
+        let weight = 1.0 / self.counts[entry] as f64;
+        self.eigenvalues[entry] += weight * value;
+        self.participation[entry] += weight * participation(v);
+        for (sum, mass) in self.layer_masses[entry].iter_mut().zip(masses(v, self.layers)) {
+            *sum += weight * mass;
+        }
+        for (shares, gradient) in self.shares.iter_mut().zip(&self.gradients) {
+            shares[entry] += share(gradient, v);
+        }
+        self.at = if added + 1 == self.counts[entry] { (entry + 1, 0) } else { (entry, added + 1) };
+    }
+}
+
+/// A gradient as a unit vector, so that squares stay in the range; zero where it is zero.
+fn unit(g: &[f64]) -> Vec<f64> {
     let norm = norm_l2(g);
-    let unit: Vec<f64> = g.iter().map(|x| if norm > 0.0 { x / norm } else { 0.0 }).collect();
-    vectors
-        .chunks_exact(g.len())
-        .map(|v| unit.iter().zip(v).map(|(g, v)| g * v).sum::<f64>().powi(2))
-        .collect()
+    g.iter().map(|x| if norm > 0.0 { x / norm } else { 0.0 }).collect()
+}
+
+/// (g·v)² of unit vectors.
+fn share(g: &[f64], v: &[f64]) -> f64 {
+    g.iter().zip(v).map(|(g, v)| g * v).sum::<f64>().powi(2)
 }
 
 /// Squares of a unit vector's entries, layer by layer.
@@ -176,12 +265,38 @@ mod tests {
         let close = |found: &[f64], expected: &[f64]| {
             assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{found:?} {expected:?}");
         };
+        let shares = |g: [f64; 2]| rotated.chunks(2).map(|v| share(&unit(&g), v)).collect::<Vec<_>>();
         for scale in [1.0, 1e-300, 1e300] {
-            close(&shares(&[3.0 * scale, 4.0 * scale], &rotated), &[0.98, 0.02]);
+            close(&shares([3.0 * scale, 4.0 * scale]), &[0.98, 0.02]);
         }
-        close(&shares(&[0.0, 0.0], &rotated), &[0.0, 0.0]);
+        close(&shares([0.0, 0.0]), &[0.0, 0.0]);
         let layers = [("a".to_owned(), 0..1), ("b".to_owned(), 1..4)];
         close(&masses(&[0.6, 0.0, 0.8, 0.0], &layers), &[0.36, 0.64]);
         close(&[participation(&[0.0, 1.0, 0.0]), participation(&[0.5; 4])], &[1.0, 4.0]);
+    }
+
+    #[test]
+    fn groups_hold_each_eigenvector_once() {
+        for n in [1, 10_000, 10_001, 62_006] {
+            let counts = counts(n);
+            assert_eq!(counts.iter().sum::<usize>(), n);
+            assert!(counts.iter().all(|count| *count > 0));
+            assert_eq!(counts.len(), if n > ALONE_UP_TO { 600 } else { n });
+        }
+    }
+
+    #[test]
+    fn groups_are_sums_of_shares_and_means_of_the_rest() {
+        let layers = [("a".to_owned(), 0..1), ("b".to_owned(), 1..3)];
+        let mut among = Among::new(vec![1, 2], vec![unit(&[1.0, 2.0, 2.0])], &layers);
+        let vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]];
+        vectors.iter().zip([5.0, 2.0, 1.0]).for_each(|(v, value)| among.add(value, v));
+        let close = |found: &[f64], expected: &[f64]| {
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{found:?} {expected:?}");
+        };
+        close(&among.eigenvalues, &[5.0, 1.5]);
+        close(&among.shares[0], &[1.0 / 9.0, 4.0 / 9.0 + (2.8f64 / 3.0).powi(2)]);
+        close(&among.layer_masses.concat(), &[1.0, 0.0, 0.0, 1.0]);
+        close(&among.participation, &[1.0, 0.5 * (1.0 + 1.0 / (0.6f64.powi(4) + 0.8f64.powi(4)))]);
     }
 }

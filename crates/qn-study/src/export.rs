@@ -1,5 +1,6 @@
 //! Parameters and eigenvectors by the names of PyTorch's state_dict.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -9,8 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::StudyError;
-use crate::output::Output;
+use crate::eigenvectors::{Eigenvectors, read_vectors, report_path};
+use crate::output::{Output, beside};
+use crate::report::{self, EigenReport};
 use crate::target::checkpoint_step;
 
 /// Asks for a run's parameters, or the eigenvectors that were found, as tensors by the names of PyTorch's state_dict: a
@@ -23,6 +25,9 @@ pub struct ExportRequest {
     pub run: PathBuf,
     /// Of parameters: those of so many steps; the last where absent.
     pub step: Option<u64>,
+    /// Of eigenvectors: those in these places of the order of descending eigenvalues, from 0; those that the report lists
+    /// where empty.
+    pub index: Vec<usize>,
     /// The file.
     pub output: PathBuf,
 }
@@ -50,11 +55,14 @@ pub fn export(args: &ExportRequest) -> Result<()> {
     }
     Output::Tensors("export").claim(&args.output)?;
     let mut file = match args.what {
+        Exported::Parameters if !args.index.is_empty() => {
+            bail!(Invalid("`index`: only eigenvectors have one".into()))
+        }
         Exported::Parameters => parameters(&run, layout, args.step)?,
         Exported::Eigenvectors if args.step.is_some() => {
             bail!(Invalid("`step`: the eigenvectors are those of the run's eigen.json".into()))
         }
-        Exported::Eigenvectors => eigenvectors(&run, layout)?,
+        Exported::Eigenvectors => eigenvectors(&run, layout, &args.index)?,
     };
     if let Value::Object(meta) = &mut file.meta {
         // What is left is no checkpoint: the optimiser's memory is gone, or there are vectors instead.
@@ -72,25 +80,25 @@ fn parameters(run: &RunDirectory, layout: &ParamLayout, step: Option<u64>) -> Re
     Ok(file)
 }
 
-fn eigenvectors(run: &RunDirectory, layout: &ParamLayout) -> Result<TensorFile> {
-    let path = run.report_path("eigen.safetensors");
-    if !path.is_file() {
-        let (words, run) = (format!("{} is missing", path.display()), Some(run.path().to_owned()));
-        bail!(StudyError::Needs { words, study: "eigen", run, fields: Vec::new() });
-    }
-    let mut file = TensorFile::read(&path)?;
+fn eigenvectors(run: &RunDirectory, layout: &ParamLayout, index: &[usize]) -> Result<TensorFile> {
+    let report = report_path(run)?;
+    let found: EigenReport = report::read(&report)?;
     // Those of `eigen --only` have entries for some parameters.
-    let names: Vec<String> =
-        file.meta.get("only").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
-    let layout = &if names.is_empty() { layout.clone() } else { layout.only(&names)? };
-    let k = file.tensors.get("eigenvalues").map_or(0, |t| t.shape().iter().product());
-    let vectors = file.get(&path, "eigenvectors", &[k, layout.len()])?;
-    let values = vectors.to_f64().unwrap_or_default();
+    let only = &found.subject.only;
+    let layout = &if only.is_empty() { layout.clone() } else { layout.only(only)? };
+    let path = beside(&report, "eigenvectors.safetensors");
+    let meta = TensorFile::meta_of(&path).unwrap_or_default();
+    let (values, vectors) = if index.is_empty() {
+        let vectors = read_vectors(&report, Some(run), layout, &found)?;
+        (found.eigenvalues, vectors)
+    } else {
+        Eigenvectors::of(&report, Some(run), layout, found)?.at(index)?
+    };
+    let mut tensors = BTreeMap::from([("eigenvalues".to_owned(), Tensor::f64(&[values.len()], &values))]);
     for p in layout.params() {
-        let rows = values.chunks_exact(layout.len()).flat_map(|row| &row[p.range()]);
-        let shape: Vec<usize> = std::iter::once(k).chain(p.shape.iter().copied()).collect();
-        file.tensors.insert(p.name.clone(), Tensor::f64(&shape, &rows.copied().collect::<Vec<_>>()));
+        let rows = vectors.chunks_exact(layout.len()).flat_map(|row| &row[p.range()]);
+        let shape: Vec<usize> = std::iter::once(values.len()).chain(p.shape.iter().copied()).collect();
+        tensors.insert(p.name.clone(), Tensor::f64(&shape, &rows.copied().collect::<Vec<_>>()));
     }
-    file.tensors.remove("eigenvectors");
-    Ok(file)
+    Ok(TensorFile { tensors, meta })
 }

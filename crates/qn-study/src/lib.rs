@@ -53,6 +53,7 @@ mod subspace;
 mod surface;
 mod target;
 mod track;
+mod vector_files;
 
 pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use block_cyclic::{BlockCyclic, DenseSolver};
@@ -88,3 +89,4 @@ pub use storage::Storage;
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};
 pub use surface::{Direction, SurfaceDirection, SurfaceReport, SurfaceRequest, surface};
 pub use track::{TrackPoint, TrackReport, TrackRequest, track};
+pub use vector_files::{AllVectors, SampledVector};

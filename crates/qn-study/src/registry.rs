@@ -92,6 +92,9 @@ kinds! {
             ("full_spectrum.safetensors", "`eigenvalues` [P], descending, in the matrix's precision"),
             ("full_spectrum.partial", "a full spectrum under way (the matrix being assembled, or reduced), as large as \
                 the matrix: the same command goes on from it and removes it"),
+            ("eigenvectors/", "with `--vectors all` above 2,000 parameters: all of them in files `NNNNNNN.safetensors` that \
+                begin with that place of the order, from 0, each with `eigenvectors` [k, P] and `eigenvalues` [k]; `.partial` \
+                files are on their way there"),
         ],
         figures &[(FigureName::Spectrum, "Every eigenvalue, in bins of a tenth of a decade.")],
         section sections::full_spectrum;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::StudyError;
 use crate::chance::RandomAssigned;
 use crate::output::Report;
+use crate::vector_files::AllVectors;
 
 /// Version of the reports' formats. Version 1 had eigenvalues in the order of `which`, all of them ascending, and `kind` only of late.
 pub(crate) const SCHEMA_VERSION: u32 = 2;
@@ -121,6 +122,9 @@ pub struct EigenReport {
     pub verified: Option<bool>,
     /// All P eigenvalues, descending, where the whole matrix was built.
     pub full_spectrum: Option<Vec<f64>>,
+    /// Where all P eigenvectors are in the files of a folder beside it: the `key` in their metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_vectors: Option<String>,
     /// Wall-clock seconds.
     pub seconds: f64,
     /// The mean loss; of cross-entropy in nats.
@@ -188,6 +192,9 @@ pub struct FullSpectrumReport {
     pub seconds: StageSeconds,
     /// The most memory that the process has had, in bytes, where the system tells.
     pub peak_memory: Option<u64>,
+    /// All eigenvectors, where they were asked for and are in files of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_vectors: Option<AllVectors>,
     /// All of them, descending; absent where there are more than 10,000. They are in
     /// `full_spectrum.safetensors` too, as `eigenvalues` [P] in the matrix's precision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

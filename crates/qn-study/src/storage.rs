@@ -36,27 +36,25 @@ impl Storage {
 
 /// A precision in which vectors are stored and written.
 pub(crate) trait Stored: Scalar + Real {
-    /// The columns of a matrix as the rows of a tensor.
-    fn rows(columns: &Mat<Self>) -> Tensor;
-}
+    /// A tensor of this shape, row-major.
+    fn tensor(shape: &[usize], numbers: &[Self]) -> Tensor;
 
-/// The columns one behind the other.
-fn flat<S: Copy>(columns: &Mat<S>) -> ([usize; 2], Vec<S>) {
-    let numbers = columns.col_iter().flat_map(|column| column.iter().copied());
-    ([columns.ncols(), columns.nrows()], numbers.collect())
+    /// The columns of a matrix as the rows of a tensor.
+    fn rows(columns: &Mat<Self>) -> Tensor {
+        let numbers: Vec<Self> = columns.col_iter().flat_map(|column| column.iter().copied()).collect();
+        Self::tensor(&[columns.ncols(), columns.nrows()], &numbers)
+    }
 }
 
 impl Stored for f64 {
-    fn rows(columns: &Mat<Self>) -> Tensor {
-        let (shape, numbers) = flat(columns);
-        Tensor::f64(&shape, &numbers)
+    fn tensor(shape: &[usize], numbers: &[Self]) -> Tensor {
+        Tensor::f64(shape, numbers)
     }
 }
 
 impl Stored for f32 {
-    fn rows(columns: &Mat<Self>) -> Tensor {
-        let (shape, numbers) = flat(columns);
-        Tensor::f32(&shape, &numbers)
+    fn tensor(shape: &[usize], numbers: &[Self]) -> Tensor {
+        Tensor::f32(shape, numbers)
     }
 }
 

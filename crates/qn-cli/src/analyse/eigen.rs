@@ -35,8 +35,8 @@ pub(super) struct EigenArgs {
     /// Build the whole matrix and find all eigenvalues; full_spectrum.json tells of them.
     #[arg(long)]
     full: bool,
-    /// With --full: the vectors of so many of the largest and of the smallest eigenvalues, or "all" [default: --k
-    /// of them at --which].
+    /// With --full: the vectors of so many of the largest and of the smallest eigenvalues, or "all", which go into files in the
+    /// folder `eigenvectors` where there are more than 2,000 [default: --k of them at --which].
     #[arg(long, value_name = "K|all", requires = "full", conflicts_with_all = ["k", "which"])]
     vectors: Option<Vectors>,
     /// With --full: who finds the eigenvalues. ELPA takes the matrix from several processes, and needs a build with

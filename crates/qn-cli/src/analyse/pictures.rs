@@ -72,12 +72,16 @@ pub(super) struct ExportArgs {
     /// Parameters: those of step N [default: the last].
     #[arg(long, value_name = "N")]
     step: Option<u64>,
+    /// Eigenvectors: those in these places of the order of descending eigenvalues, from 0 [default: those that eigen.json
+    /// lists].
+    #[arg(long, value_name = "I,..", value_delimiter = ',')]
+    index: Vec<usize>,
     /// The file.
     #[arg(long, short, value_name = "FILE.safetensors")]
     output: PathBuf,
 }
 
 pub(super) fn run_export(args: ExportArgs) -> Result<()> {
-    let ExportArgs { what, run, step, output } = args;
-    export(&ExportRequest { what, run, step, output })
+    let ExportArgs { what, run, step, index, output } = args;
+    export(&ExportRequest { what, run, step, index, output })
 }

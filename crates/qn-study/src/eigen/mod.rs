@@ -13,6 +13,7 @@ use serde_json::json;
 
 pub use request::{EigenRequest, Vectors};
 
+use crate::eigenvectors::vector_folder;
 use crate::full;
 use crate::operator::{CurvatureOperator, Watched, descending, explain};
 use crate::output::{self, Output, beside};
@@ -20,6 +21,7 @@ use crate::problem::Problem;
 use crate::report::{EigenReport, FullSpectrumReport, Subject};
 use crate::request::{Dtype, check_tol};
 use crate::storage::Stored;
+use crate::vector_files;
 
 /// One vector at a time is hardly faster (LeNet, ten pairs: 3.74 s against 3.77 s) and cannot see that an
 /// eigenvalue is double; wider blocks need more products.
@@ -65,7 +67,8 @@ pub fn eigen(request: &EigenRequest, observer: &dyn Observer) -> Result<EigenFin
         bail!(Invalid("`full` is for one process, or for `solver` elpa".into()));
     }
     output::claim::<EigenReport>(request.to.as_deref())?;
-    let companions = request.to.as_deref().map(|to| Companions::claim(to, request.full)).transpose()?;
+    let all = request.full && request.vectors == Some(Vectors::All);
+    let companions = request.to.as_deref().map(|to| Companions::claim(to, request.full, all)).transpose()?;
     let problem = Problem::load(&request.problem, observer, |p| check(&request.resolved(p), p))?;
     let request = &request.resolved(problem.derivatives.dim());
     let single = request.problem.dtype == Dtype::F32;
@@ -159,6 +162,7 @@ impl Search<'_> {
             stop_reason: pairs.stop_reason,
             verified,
             full_spectrum: spectrum.filter(|s| !s.eigenvalues.is_empty()).map(|s| s.eigenvalues.clone()),
+            all_vectors: spectrum.and_then(|s| s.all_vectors.as_ref()).map(|all| all.key.clone()),
             seconds: self.started.elapsed().as_secs_f64(),
             loss: self.start.loss,
             accuracy: self.start.accuracy,
@@ -224,12 +228,16 @@ struct Companions {
 }
 
 impl Companions {
-    /// Refuses a place where something else stands; those of all eigenvalues only with `full`.
-    fn claim(report: &Path, full: bool) -> Result<Self> {
+    /// Refuses a place where something else stands; those of all eigenvalues only with `full`, that of all eigenvectors only
+    /// if those are wanted.
+    fn claim(report: &Path, full: bool, all: bool) -> Result<Self> {
         let vectors = beside(report, "eigenvectors.safetensors");
         let spectrum = beside(report, "full_spectrum.json");
         let values = beside(report, "full_spectrum.safetensors");
         Output::Tensors("eigenvectors").claim(&vectors)?;
+        if all {
+            vector_files::claim(&vector_folder(report))?;
+        }
         if full {
             Output::report::<FullSpectrumReport>().claim(&spectrum)?;
             Output::Tensors("eigenvalues").claim(&values)?;
@@ -251,7 +259,7 @@ fn check(args: &EigenRequest, p: usize) -> Result<()> {
         bail!(Invalid("`block` 0: give at least 1".into()));
     }
     if args.full && args.solver.is_none() {
-        full::refuse_if_too_large(p, args.k, args.problem.dtype)?;
+        full::refuse_if_too_large(args, p)?;
     }
     Ok(())
 }

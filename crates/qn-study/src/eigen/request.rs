@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use qn_spectrum::Which;
+use qn_spectrum::{Which, wants_library};
 
 use crate::block_cyclic::DenseSolver;
 use crate::request::ProblemRequest;
@@ -65,10 +65,18 @@ impl Default for EigenRequest {
 }
 
 impl EigenRequest {
+    /// Whether the vectors that are wanted of a matrix of order p go into files of their own: all, where they are too many
+    /// for the library, and there is a place for them.
+    pub(crate) fn wants_files(&self, p: usize) -> bool {
+        let all = self.full && self.vectors == Some(Vectors::All);
+        all && self.solver.is_none() && self.to.is_some() && !wants_library(p)
+    }
+
     /// With `vectors` put into words of `k` and `which`, for a matrix of order p.
     pub(crate) fn resolved(&self, p: usize) -> Self {
         let (k, which) = match self.vectors {
             None => (self.k, self.which),
+            Some(Vectors::All) if self.wants_files(p) => (self.k.min(p), self.which),
             Some(Vectors::All) => (p, Which::La),
             Some(Vectors::Ends(k)) => (p.min(2 * k), Which::Be),
         };
@@ -81,7 +89,8 @@ impl EigenRequest {
 pub enum Vectors {
     /// At each end.
     Ends(usize),
-    /// Of all eigenvalues.
+    /// Of all eigenvalues. Above 2,000 parameters they go into files of some hundreds beside the report, which lists `k` pairs
+    /// at `which`; the memory then holds no more than the matrix.
     All,
 }
 

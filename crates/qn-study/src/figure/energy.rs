@@ -14,18 +14,24 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
     let (mut series, mut references, mut layers) = (Vec::new(), Vec::new(), Vec::new());
     for source in sources {
         let report: EnergyReport = source.report()?;
+        let ends = report.ends();
         let mut add = |name: &str, shares: &[f64]| {
             let name = if sources.len() == 1 { name.to_owned() } else { format!("{}: {name}", source.label) };
-            series.push(Series { name, points: cumulative(shares), mark: Mark::Line });
+            series.push(Series { name, points: cumulative(&ends, shares), mark: Mark::Line });
         };
         add("gradient", &report.gradient);
         if let Some(mean) = report.mean_class_gradient() {
             add("class gradients, mean", &mean);
         }
-        add("random direction", &vec![report.random_share; report.eigenvalues.len()]);
+        let sizes = ends.iter().scan(0, |before, &end| Some(end - std::mem::replace(before, end)));
+        let random: Vec<f64> = sizes.map(|count| report.random_share * count as f64).collect();
+        add("random direction", &random);
         let classes = report.class_gradients.len();
         if classes > 0 {
             once(&mut references, format!("C = {classes} classes"), At::X(classes as f64));
+        }
+        if !report.counts.is_empty() {
+            layers.push(Panel::Chart(along(&report, &ends, &source.label)));
         }
         let shown = &report.layer_masses[..SHOWN.min(report.layer_masses.len())];
         let row = |layer: usize| shown.iter().map(|masses| masses[layer]).collect();
@@ -48,12 +54,28 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
     Ok(std::iter::once(Panel::Chart(chart)).chain(layers).collect())
 }
 
-/// Sums of the first 1, 2, ..
-fn cumulative(shares: &[f64]) -> Vec<(f64, f64)> {
-    let mut sum = 0.0;
-    let add = |(j, share): (usize, &f64)| {
-        sum += share;
-        (j as f64 + 1.0, sum)
+/// Where each layer's mass lies, from the largest eigenvalue to the smallest.
+fn along(report: &EnergyReport, ends: &[usize], label: &str) -> Chart {
+    let middle = |j: usize| ends[j] as f64 - 0.5 * (report.counts[j] as f64 - 1.0);
+    let layer = |(l, name): (usize, &String)| Series {
+        name: name.clone(),
+        points: report.layer_masses.iter().enumerate().map(|(j, masses)| (middle(j), masses[l])).collect(),
+        mark: Mark::Line,
     };
-    shares.iter().enumerate().map(add).collect()
+    Chart {
+        title: format!("{label}: mass of the eigenvectors in each layer"),
+        x: Axis::linear("j, from the largest eigenvalue to the smallest"),
+        y: Axis::log("mass"),
+        series: report.layers.iter().enumerate().map(layer).collect(),
+        references: Vec::new(),
+    }
+}
+
+/// Sums of the first 1, 2, .. entries, beside the number of eigenvectors that these stand for.
+fn cumulative(ends: &[usize], shares: &[f64]) -> Vec<(f64, f64)> {
+    let add = |sum: &mut f64, (end, share): (&usize, &f64)| {
+        *sum += share;
+        Some((*end as f64, *sum))
+    };
+    ends.iter().zip(shares).scan(0.0, add).collect()
 }

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use anyhow::{Result, anyhow};
 use faer::{Mat, MatMut, MatRef};
-use qn_curvature::{Entries, Processes, Real};
+use qn_curvature::{Entries, Processes};
 use qn_run::{Observer, Stage as Progress, StopOnly, bytes};
-use qn_spectrum::{Eigenpairs, OperatorError, Scalar, SymmetricOperator, Which, verified};
+use qn_spectrum::{Eigenpairs, OperatorError, SymmetricOperator, Which, verified};
 
 use super::assembling::disagreement;
 use super::state::Assembled;
@@ -15,6 +15,7 @@ use crate::StudyError;
 use crate::block_cyclic::{BlockCyclic, DenseSolver};
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::report::{FullSpectrumReport, StageSeconds};
+use crate::storage::Stored;
 
 /// One process's part of a matrix.
 struct Part<'a> {
@@ -88,7 +89,7 @@ impl SymmetricOperator for Part<'_> {
     }
 }
 
-impl<T: Real + Scalar> Full<'_, T> {
+impl<T: Stored> Full<'_, T> {
     /// All eigenvalues by another solver, each process assembling and holding its part of the matrix. Nothing is kept on the
     /// way.
     pub(super) fn on_grid(&self, solver: &dyn DenseSolver) -> Result<(Eigenpairs, FullSpectrumReport)> {

@@ -1,6 +1,7 @@
 //! All eigenvalues, from the matrix itself: assembled, reduced, solved; see [`state`] for what is kept on the way.
 
 mod assembling;
+mod columns;
 mod grid;
 mod state;
 mod store;
@@ -9,25 +10,28 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use faer::Mat;
-use qn_curvature::{Curvature, Derivatives, Real, norm_l2};
+use qn_curvature::{Curvature, Derivatives, norm_l2};
 use qn_run::{Level, Observer, Stage as Progress, StopOnly, bytes};
 use qn_spectrum::{
-    BAND, DenseSymmetric, Eigenpairs, Reduction, Scalar, SpectrumError, Stage, SymmetricOperator, Triangle,
-    Which, verified, wants_library, workspace_bytes,
+    BAND, DenseSymmetric, Eigenpairs, Reduction, SpectrumError, Stage, SymmetricOperator, Triangle, Which,
+    verified, wants_library, workspace_bytes,
 };
 
 use assembling::{CHECKS, disagreement};
+use columns::{Chase, Columns};
 use state::{Assembled, Assembly, Reducing, State};
 use store::Store;
 
 use crate::StudyError;
 use crate::eigen::request::EigenRequest;
+use crate::eigenvectors::vector_folder;
 use crate::memory::{free_memory, peak_memory};
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::beside;
 use crate::problem::Problem;
 use crate::report::{FullSpectrumReport, Histogram, StageSeconds};
 use crate::request::Dtype;
+use crate::storage::Stored;
 
 /// Who finds the eigenvalues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +83,14 @@ pub(crate) fn solve(
 }
 
 /// Refuses what does not fit, with the numbers.
-pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()> {
+pub(crate) fn refuse_if_too_large(request: &EigenRequest, p: usize) -> Result<()> {
+    let dtype = request.problem.dtype;
     let need = match (Method::of(p), dtype) {
         (Method::Library, _) => (4 * p * p * size_of::<f64>()) as u64,
-        (Method::TwoStage, Dtype::F64) => Assembly::<f64>::bytes(p) + workspace_bytes::<f64>(p, k) as u64,
-        (Method::TwoStage, Dtype::F32) => Assembly::<f32>::bytes(p) + workspace_bytes::<f32>(p, k) as u64,
+        (Method::TwoStage, Dtype::F64) => bytes_needed::<f64>(request, p),
+        (Method::TwoStage, Dtype::F32) => bytes_needed::<f32>(request, p),
     };
+    let k = request.k;
     match free_memory() {
         Some(free) if need > free => bail!(StudyError::Refused(format!(
             "`full` needs {} for the matrix of {p} parameters and {k} vectors, and {} is free; ask for fewer, or for a few pairs without `full`{}",
@@ -96,8 +102,14 @@ pub(crate) fn refuse_if_too_large(p: usize, k: usize, dtype: Dtype) -> Result<()
     }
 }
 
+fn bytes_needed<T: Stored>(request: &EigenRequest, p: usize) -> u64 {
+    let workspace = workspace_bytes::<T>(p, request.k)
+        + if request.wants_files(p) { Columns::workspace_bytes::<T>(p) } else { 0 };
+    Assembly::<T>::bytes(p) + workspace as u64
+}
+
 /// A full spectrum that was asked for.
-struct Full<'a, T: Real> {
+struct Full<'a, T: Stored> {
     args: &'a EigenRequest,
     problem: &'a Problem,
     curvature: &'a Curvature<T>,
@@ -105,35 +117,136 @@ struct Full<'a, T: Real> {
     observer: &'a dyn Observer,
 }
 
-impl<T: Real + Scalar> Full<'_, T> {
+impl<T: Stored> Full<'_, T> {
     fn solve(&self, mut store: Store<'_>) -> Result<(Eigenpairs, FullSpectrumReport)> {
         let (args, problem, p) = (self.args, self.problem, self.curvature.dim());
+        let (key, layout_hash) = (store.key().to_owned(), problem.derivatives.layout().hash());
+        let columns = args
+            .to
+            .as_deref()
+            .filter(|_| args.wants_files(p))
+            .map(|report| Columns::new(vector_folder(report), (&key, &layout_hash), p, self.observer));
         let stop = StopOnly(self.observer);
         let unseen = Progress::begin(&stop, "products", 0);
         let operator =
             CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
         let watched = Watched::new(operator, &unseen);
+        if let Some(columns) = &columns {
+            columns.announce::<T>();
+            if let Some(chase) = columns.load()? {
+                self.note(format_args!("going on with the vectors of a matrix that has become tridiagonal"));
+                return self.in_files(columns, chase, store, &watched);
+            }
+        }
         let found = store.load::<T>(p)?;
         // The products with which an earlier sitting compared matrix and operator.
         let earlier = if matches!(found, Some(State::Reducing(_))) { CHECKS } else { 0 };
         self.note_of(found.as_ref());
         let unit = 1.0 / self.curvature.scale();
-        let (mut pairs, values, assembled) =
-            match found.unwrap_or_else(|| State::Assembling(Assembly::new(p, unit))) {
-                State::Reducing(reducing) => self.two_stages(*reducing, store, &watched)?,
-                State::Assembling(assembly) => {
-                    let (triangle, assembled) = self.assembled(assembly, &mut store, &watched)?;
-                    match Method::of(p) {
-                        Method::Library => self.by_library(triangle, assembled, &watched)?,
-                        Method::TwoStage => {
-                            let reduction = Reduction::new(triangle, BAND)?;
-                            self.two_stages(Reducing { assembled, reduction }, store, &watched)?
-                        }
-                    }
+        let mut reducing = match found.unwrap_or_else(|| State::Assembling(Assembly::new(p, unit))) {
+            State::Reducing(reducing) => *reducing,
+            State::Assembling(assembly) => {
+                let (triangle, assembled) = self.assembled(assembly, &mut store, &watched)?;
+                if Method::of(p) == Method::Library {
+                    let found = self.by_library(triangle, assembled, &watched)?;
+                    return Ok(self.counted(found, watched.products()));
                 }
-            };
-        pairs.matvecs = assembled.products + earlier + watched.products();
-        Ok((pairs, self.report(Method::of(p).as_str(), values, assembled)))
+                Reducing { assembled, reduction: Reduction::new(triangle, BAND)? }
+            }
+        };
+        self.reduce(&mut reducing, &mut store)?;
+        if let Some(columns) = &columns {
+            let chase = self.chase(reducing, columns, &store, &watched)?;
+            return self.in_files(columns, chase, store, &watched);
+        }
+        let found = self.two_stages(reducing, store, &watched)?;
+        Ok(self.counted(found, earlier + watched.products()))
+    }
+
+    /// What was found, and how many products it took, so many of them beside those of the matrix.
+    fn counted(
+        &self,
+        (mut pairs, values, assembled): (Eigenpairs, Vec<f64>, Assembled),
+        products: usize,
+    ) -> (Eigenpairs, FullSpectrumReport) {
+        pairs.matvecs = assembled.products + products;
+        let method = Method::of(values.len()).as_str();
+        (pairs, self.report(method, values, assembled))
+    }
+
+    /// Goes on to the band.
+    fn reduce(&self, reducing: &mut Reducing<T>, store: &mut Store<'_>) -> Result<()> {
+        let mut clock = Clock::start();
+        while reducing.reduction.step() {
+            self.permille("full to band", reducing.reduction.done());
+            clock.lap(&mut reducing.assembled.seconds.band);
+            store.keep(reducing)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on to the tridiagonal form, and keeps on the disk what its vectors need on their way back.
+    fn chase(
+        &self,
+        reducing: Reducing<T>,
+        columns: &Columns<'_>,
+        store: &Store<'_>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<Chase> {
+        store.save(&reducing)?;
+        let mut clock = Clock::start();
+        let Reducing { mut assembled, reduction } = reducing;
+        let (tridiagonal, chased) = reduction
+            .chase(|stage| {
+                if let Stage::Tridiagonal(done) = stage {
+                    self.permille("band to tridiagonal", done);
+                }
+                operator.check_stop().map_err(SpectrumError::Operator)
+            })
+            .map_err(explain)?;
+        clock.lap(&mut assembled.seconds.tridiagonal);
+        let chase = Chase { assembled, tridiagonal };
+        columns.keep(&chase, &chased)?;
+        Ok(chase)
+    }
+
+    /// All vectors, in files; some pairs, all eigenvalues and how good the vectors are.
+    fn in_files(
+        &self,
+        columns: &Columns<'_>,
+        chase: Chase,
+        store: Store<'_>,
+        operator: &Watched<'_, CurvatureOperator<'_>>,
+    ) -> Result<(Eigenpairs, FullSpectrumReport)> {
+        let mut clock = Clock::start();
+        let ascending = chase.tridiagonal.eigenvalues()?;
+        let mut assembled = chase.assembled.clone();
+        clock.lap(&mut assembled.seconds.eigenvalues);
+        let p = ascending.len();
+        assembled.seconds.vectors =
+            columns.make::<T>(&chase, &ascending, || match store.load::<T>(p)? {
+                Some(State::Reducing(reducing)) => Ok(reducing.reduction),
+                _ => bail!("the matrix on its way to a band is gone"),
+            })?;
+        let files = columns.finished();
+        let scale = ascending.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        let verify =
+            |(values, vectors)| verified(operator, values, vectors, self.tol, scale).map_err(explain);
+        let (which, k) = (self.args.which, self.args.k);
+        let places: Vec<usize> = which.choose(&ascending, k).into_iter().map(|i| p - 1 - i).collect();
+        let pairs = verify(files.pairs(&places)?)?;
+        let all = files.examine(T::NAME, |values, vectors| Ok(verify((values, vectors))?.residuals))?;
+        // Those with which the matrix was compared, in an earlier sitting or this one.
+        let products = operator.products().max(CHECKS + k + all.sampled.len());
+        let (pairs, mut report) = self.counted((pairs, ascending, assembled), products);
+        report.all_vectors = Some(all);
+        columns.clear();
+        store.remove();
+        Ok((pairs, report))
+    }
+
+    fn permille(&self, stage: &str, share: f64) {
+        self.observer.progress(stage, (1000.0 * share) as u64, 1000);
     }
 
     fn note_of(&self, found: Option<&State<T>>) {
@@ -179,6 +292,7 @@ impl<T: Real + Scalar> Full<'_, T> {
             histogram: Histogram::symlog(&values, threshold),
             seconds: assembled.seconds,
             peak_memory: peak_memory(),
+            all_vectors: None,
             eigenvalues: values,
         }
     }
@@ -260,8 +374,8 @@ impl<T: Real + Scalar> Full<'_, T> {
 
     fn two_stages(
         &self,
-        mut reducing: Reducing<T>,
-        mut store: Store<'_>,
+        reducing: Reducing<T>,
+        store: Store<'_>,
         operator: &Watched<'_, CurvatureOperator<'_>>,
     ) -> Result<(Eigenpairs, Vec<f64>, Assembled)> {
         let (k, which) = (self.args.k, self.args.which);
@@ -271,26 +385,19 @@ impl<T: Real + Scalar> Full<'_, T> {
             Which::Lm | Which::Be => (k, k),
         };
         let mut clock = Clock::start();
-        let permille = |stage: &str, share: f64| self.observer.progress(stage, (1000.0 * share) as u64, 1000);
-        while reducing.reduction.step() {
-            permille("full to band", reducing.reduction.done());
-            clock.lap(&mut reducing.assembled.seconds.band);
-            store.keep(&reducing)?;
-        }
         let Reducing { mut assembled, reduction } = reducing;
-        clock.lap(&mut assembled.seconds.band);
         let seconds = &mut assembled.seconds;
         let found = reduction.eigen(ends, |stage| {
             match stage {
                 Stage::Band(_) | Stage::BandToFull => {}
-                Stage::Tridiagonal(done) => permille("band to tridiagonal", done),
+                Stage::Tridiagonal(done) => self.permille("band to tridiagonal", done),
                 Stage::Eigenvalues => {
                     clock.lap(&mut seconds.tridiagonal);
-                    permille("eigenvalues", 0.0);
+                    self.permille("eigenvalues", 0.0);
                 }
                 Stage::Eigenvectors => {
                     clock.lap(&mut seconds.eigenvalues);
-                    permille("eigenvectors", 0.0);
+                    self.permille("eigenvectors", 0.0);
                 }
             }
             operator.check_stop().map_err(SpectrumError::Operator)

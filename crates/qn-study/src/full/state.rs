@@ -1,12 +1,14 @@
 //! A full spectrum under way: what is there of it, and how that is written down and read back.
 //!
 //! Parts of the matrix are added until all are there ([`Assembly`]), then the matrix is reduced to a band, some columns at a
-//! time ([`Reducing`]); what follows takes minutes and is not kept. Each goes on from what [`State::load`] gives with the
+//! time ([`Reducing`]); what follows takes minutes and is not kept, unless all eigenvectors are wanted
+//! ([`columns`](super::columns)). Each goes on from what [`State::load`] gives with the
 //! bits of a computation that was never broken off.
 
 use std::io::{self, Read, Write};
 
 use qn_spectrum::{Reduction, STORAGE_WIDTH, Scalar, Triangle};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::report::StageSeconds;
@@ -102,13 +104,13 @@ impl<T: Scalar> State<T> {
     }
 }
 
-fn write_head(to: &mut dyn Write, head: &Head) -> io::Result<()> {
+pub(super) fn write_head(to: &mut dyn Write, head: &impl Serialize) -> io::Result<()> {
     let head = serde_json::to_vec(head)?;
     to.write_all(&(head.len() as u64).to_le_bytes())?;
     to.write_all(&head)
 }
 
-fn read_head(from: &mut dyn Read) -> io::Result<Head> {
+pub(super) fn read_head<H: DeserializeOwned>(from: &mut dyn Read) -> io::Result<H> {
     let mut len = [0; 8];
     from.read_exact(&mut len)?;
     let len = u64::from_le_bytes(len);

@@ -14,6 +14,10 @@ use crate::StudyError;
 use crate::eigen::request::EigenRequest;
 use crate::problem::Problem;
 
+/// How the work is divided and written down: a change to that needs another name, so that nothing goes on from what was
+/// divided differently.
+const DIVISION: &str = "1";
+
 /// Where it is kept, and when.
 pub(super) struct Store<'a> {
     /// Nowhere, if there is no report that it could be beside.
@@ -38,9 +42,11 @@ impl<'a> Store<'a> {
         args: &EigenRequest,
         observer: &'a dyn Observer,
     ) -> Self {
-        let subject = problem.subject(&args.problem);
+        let mut subject = problem.subject(&args.problem);
+        // Whatever a file is called and whichever commit has built the program, the work is divided in this way.
+        subject.checkpoint = DIVISION.into();
+        subject.versions.commit.clear();
         let mut hash = Sha256::new();
-        // The program's version too: another one may divide the work in another way.
         hash.update(serde_json::to_vec(&subject).unwrap_or_default());
         for x in problem.target.theta.iter().chain(problem.target.buffers.iter().flatten()) {
             hash.update(x.to_le_bytes());
@@ -127,7 +133,13 @@ impl<'a> Store<'a> {
         }
     }
 
-    fn save(&self, state: &dyn Kept) -> Result<()> {
+    /// Tells the matrix.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Saves, without asking whether it is time.
+    pub(super) fn save(&self, state: &dyn Kept) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         write_stream(path, |to| {
             to.write_all(self.key.as_bytes())?;

@@ -56,6 +56,11 @@ pub(crate) fn full_spectrum(full: &FullSpectrumReport) -> Markup {
             (format!("{:.4}", full.smallest)) ". The matrix agrees with the operator to "
             (format!("{:.1e}", full.assembly_error)) "; trace " (format!("{:.6}", full.trace)) ", and "
             (format!("{:.6}", full.trace_of_eigenvalues)) " from the eigenvalues."
+            @if let Some(all) = &full.all_vectors {
+                " All eigenvectors are in " (all.files) " files; of " (all.sampled.len()) " of them the residual is at most "
+                (format!("{:.1e}", all.worst_residual())) " and |v'u| with any other at most "
+                (format!("{:.1e}", all.worst_orthogonality())) "."
+            }
         }
     }
 }
@@ -84,7 +89,7 @@ pub(crate) fn overlap(overlap: &OverlapReport) -> Markup {
 
 /// How much of the gradients is in the eigenvectors.
 pub(crate) fn energy(energy: &EnergyReport) -> Markup {
-    let k = energy.eigenvalues.len();
+    let k = energy.ends().last().copied().unwrap_or(0);
     let percent = |shares: &[f64]| format!("{:.1} %", 100.0 * shares.iter().sum::<f64>());
     html! {
         p {

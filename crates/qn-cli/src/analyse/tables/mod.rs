@@ -145,6 +145,15 @@ pub(super) fn print_full_spectrum(report: &FullSpectrumReport) {
         decimal(report.frobenius, 6),
         decimal(report.frobenius_of_eigenvalues, 6),
     );
+    if let Some(all) = &report.all_vectors {
+        outln!(
+            "all eigenvectors in {} files; of {} of them residuals up to {:.1e} lambda_1, |v'u| with any other up to {:.1e}",
+            all.files,
+            all.sampled.len(),
+            all.worst_residual() / report.largest.abs().max(report.smallest.abs()),
+            all.worst_orthogonality(),
+        );
+    }
 }
 
 /// One line a checkpoint.
