@@ -1,5 +1,7 @@
 //! From a graph's nodes to the steps of a network.
 
+use std::any::Any;
+
 use qn_model::{Graph, ParamId};
 
 use crate::fused::fuse;
@@ -8,19 +10,54 @@ use crate::operation::Operation;
 use crate::step::Step;
 use crate::{CurvatureError, Real, ops};
 
-/// The steps of a network so far.
-pub(crate) struct Lowering<'a, T> {
-    graph: &'a Graph,
-    buffers: &'a [Vec<f64>],
+/// A graph's nodes as steps. The last value is the output, in the graph's order.
+pub(crate) struct Lowered<T> {
     pub(crate) steps: Vec<Step<T>>,
     /// Entries of each value for one sample.
     pub(crate) value_len: Vec<usize>,
+    /// Which value each of the graph's is.
+    pub(crate) value_of: Vec<usize>,
+    /// Whether some steps are several of the graph's nodes done at once.
+    pub(crate) fused: bool,
+}
+
+impl<T: Real> Lowered<T> {
+    /// All nodes of a graph, convolutions fused with the pools behind them if that is wanted.
+    ///
+    /// # Errors
+    /// A node's constants or running statistics make no operation.
+    pub(crate) fn new(graph: &Graph, buffers: &[Vec<f64>], fuses: bool) -> Result<Self, CurvatureError> {
+        // By functions without type parameters: all operations and their kernels are then compiled here, and not again in
+        // each crate that makes a network.
+        let lowered: Box<dyn Any> = if size_of::<T>() == size_of::<f64>() {
+            Box::new(in_double(graph, buffers, fuses)?)
+        } else {
+            Box::new(in_single(graph, buffers, fuses)?)
+        };
+        Ok(*lowered.downcast().expect("a precision is f32 or f64"))
+    }
+}
+
+fn in_double(graph: &Graph, buffers: &[Vec<f64>], fuses: bool) -> Result<Lowered<f64>, CurvatureError> {
+    Lowering::new(graph, buffers).lower(fuses)
+}
+
+fn in_single(graph: &Graph, buffers: &[Vec<f64>], fuses: bool) -> Result<Lowered<f32>, CurvatureError> {
+    Lowering::new(graph, buffers).lower(fuses)
+}
+
+/// The steps of a network so far.
+struct Lowering<'a, T> {
+    graph: &'a Graph,
+    buffers: &'a [Vec<f64>],
+    steps: Vec<Step<T>>,
+    /// Entries of each value for one sample.
+    value_len: Vec<usize>,
     /// Which value each of the graph's is, and how it lies there.
     values: Vec<(usize, Layout)>,
     /// Copies of values in other layouts.
     copies: Vec<Copied>,
-    /// Whether some steps are several of the graph's nodes done at once.
-    pub(crate) fused: bool,
+    fused: bool,
 }
 
 /// A value, how it lies, how its copy lies, and which value that is.
@@ -31,15 +68,9 @@ struct Copied {
 }
 
 impl<'a, T: Real> Lowering<'a, T> {
-    /// All nodes of a graph, convolutions fused with the pools behind them if that is wanted. The last value is the output,
-    /// in the graph's order.
-    pub(crate) fn new(
-        graph: &'a Graph,
-        buffers: &'a [Vec<f64>],
-        fuses: bool,
-    ) -> Result<Self, CurvatureError> {
+    fn new(graph: &'a Graph, buffers: &'a [Vec<f64>]) -> Self {
         let input = graph.input();
-        let mut lowering = Self {
+        Self {
             graph,
             buffers,
             steps: Vec::with_capacity(graph.nodes().len()),
@@ -47,21 +78,21 @@ impl<'a, T: Real> Lowering<'a, T> {
             values: vec![(0, Layout::plain(input))],
             copies: Vec::new(),
             fused: false,
-        };
-        while lowering.values.len() <= graph.nodes().len() {
-            let node = lowering.values.len() - 1;
-            match if fuses { fuse::<T>(graph, node) } else { None } {
-                Some((operation, count)) => lowering.add_fused(node, Box::new(operation), count),
-                None => lowering.add(node)?,
-            }
         }
-        lowering.end();
-        Ok(lowering)
     }
 
-    /// Which value each of the graph's is.
-    pub(crate) fn value_of(&self) -> Vec<usize> {
-        self.values.iter().map(|(value, _)| *value).collect()
+    fn lower(mut self, fuses: bool) -> Result<Lowered<T>, CurvatureError> {
+        while self.values.len() <= self.graph.nodes().len() {
+            let node = self.values.len() - 1;
+            match if fuses { fuse::<T>(self.graph, node) } else { None } {
+                Some((operation, count)) => self.add_fused(node, Box::new(operation), count),
+                None => self.add(node)?,
+            }
+        }
+        self.end();
+        let value_of = self.values.iter().map(|(value, _)| *value).collect();
+        let Self { steps, value_len, fused, .. } = self;
+        Ok(Lowered { steps, value_len, value_of, fused })
     }
 
     fn add(&mut self, node: usize) -> Result<(), CurvatureError> {

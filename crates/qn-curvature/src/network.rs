@@ -5,7 +5,7 @@ use qn_model::{Graph, ParamLayout};
 
 use crate::error::{check_finite, check_len};
 use crate::losses::Loss;
-use crate::lower::Lowering;
+use crate::lower::Lowered;
 use crate::step::Step;
 use crate::{CurvatureError, Options, Real, Samples};
 
@@ -50,9 +50,7 @@ impl<T: Real> Network<T> {
         check_finite("the parameter vector", "train again with a smaller --lr", theta.iter().copied())?;
         check_buffers(layout, buffers)?;
         let theta: Vec<T> = theta.iter().map(|&x| T::of(x)).collect();
-        let lowering = Lowering::new(graph, buffers, options.fuse)?;
-        let value_of = lowering.value_of();
-        let Lowering { steps, value_len, fused, .. } = lowering;
+        let Lowered { steps, value_len, value_of, fused } = Lowered::new(graph, buffers, options.fuse)?;
         let steps = needed(steps, value_len.len());
         let (part, places) = part(layout, &options.only)?;
         let active: Vec<bool> = places.iter().map(|place| !place.is_empty()).collect();
