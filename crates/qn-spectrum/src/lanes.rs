@@ -15,6 +15,8 @@ pub trait Lanes: Copy + Send + Sync + 'static {
     fn registers_mut<S: Simd>(x: &mut [Self]) -> &mut [Self::V<S>];
     /// a b + c.
     fn mul_add<S: Simd>(simd: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S>;
+    /// Numbers, and 0 in the place of those whose magnitude is below `least`.
+    fn flush<S: Simd>(simd: S, x: Self::V<S>, least: Self::V<S>) -> Self::V<S>;
 }
 
 /// Numbers in a register of this machine.
@@ -51,6 +53,12 @@ impl Lanes for f64 {
     fn mul_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
         simd.mul_add_f64s(a, b, c)
     }
+
+    #[inline(always)]
+    fn flush<S: Simd>(simd: S, x: S::f64s, least: S::f64s) -> S::f64s {
+        let small = simd.less_than_f64s(simd.abs_f64s(x), least);
+        simd.select_f64s(small, simd.splat_f64s(0.0), x)
+    }
 }
 
 impl Lanes for f32 {
@@ -74,5 +82,11 @@ impl Lanes for f32 {
     #[inline(always)]
     fn mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
         simd.mul_add_f32s(a, b, c)
+    }
+
+    #[inline(always)]
+    fn flush<S: Simd>(simd: S, x: S::f32s, least: S::f32s) -> S::f32s {
+        let small = simd.less_than_f32s(simd.abs_f32s(x), least);
+        simd.select_f32s(small, simd.splat_f32s(0.0), x)
     }
 }
