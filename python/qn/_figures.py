@@ -69,6 +69,17 @@ def track(found, ax):
     return ax
 
 
+def overlaps(found, ax):
+    ax = _axes(ax)
+    image = ax.imshow(found.overlaps, vmin=0, vmax=1, cmap="magma")
+    steps = [row["step"] for row in found.rows]
+    ax.set_xticks(range(len(steps)), steps, rotation=90, fontsize=6)
+    ax.set_yticks(range(len(steps)), steps, fontsize=6)
+    ax.set(xlabel="checkpoint", ylabel="checkpoint")
+    ax.figure.colorbar(image, ax=ax, label="overlap of the eigenvectors' span")
+    return ax
+
+
 def energy(found, ax):
     ax = _axes(ax)
     index = np.arange(1, len(found.shares) + 1)

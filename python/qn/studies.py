@@ -67,9 +67,15 @@ def full_spectrum(A, k=0, which="BE"):
 
 @dataclass(frozen=True, repr=False)
 class Track:
-    """A row for each checkpoint: `step`, `loss`, `values`, `residuals`, and `overlap` with the checkpoint before (None first)."""
+    """A row for each checkpoint: `step`, `loss`, `values`, `residuals`, and `overlap` with the checkpoint before (None first).
+
+    `overlaps[s, t]` is the mean squared cosine of the principal angles between the spans of the eigenvectors at two
+    checkpoints, 1 where they are one space; `chance` is its mean for random spaces, k / n.
+    """
 
     rows: list
+    overlaps: np.ndarray
+    chance: float
 
     def to_pandas(self):
         """The rows as a DataFrame."""
@@ -80,6 +86,10 @@ class Track:
     def plot(self, ax=None):
         """Eigenvalues against checkpoints; gives the matplotlib axes."""
         return _figures.track(self, ax)
+
+    def plot_overlaps(self, ax=None):
+        """Which checkpoints' eigenvectors span one space; gives the matplotlib axes."""
+        return _figures.overlaps(self, ax)
 
     def __repr__(self):
         return f"Track({len(self.rows)} checkpoints)"
@@ -96,16 +106,17 @@ def track(model, loss_fn, data, checkpoints, k=10, which="LA", tol=1e-4, **optio
     from .hessian import hessian
 
     kept, data = copy.deepcopy(model.state_dict()), collect(data)
-    rows, before = [], None
+    rows, vectors = [], []
     try:
         for i, checkpoint in enumerate(checkpoints):
             step, state = checkpoint if isinstance(checkpoint, (tuple, list)) else (i, checkpoint)
             model.load_state_dict(state)
             h = hessian(model, loss_fn, data, **options)
             found = h.eigsh(k, which=which, tol=tol, check=False)
-            shared = None if before is None else overlap(before.vectors, found.vectors).subspace
+            shared = overlap(vectors[-1], found.vectors).subspace if vectors else None
             rows.append({"step": step, "loss": h.loss, "values": found.values, "residuals": found.residuals, "overlap": shared})
-            before = found
+            vectors.append(found.vectors)
     finally:
         model.load_state_dict(kept)
-    return Track(rows)
+    overlaps = np.array([[np.sum((a.T @ b) ** 2) / a.shape[1] for b in vectors] for a in vectors])
+    return Track(rows, overlaps, vectors[0].shape[1] / len(vectors[0]) if vectors else float("nan"))

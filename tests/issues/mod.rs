@@ -9,6 +9,7 @@ mod hierarchy;
 mod numbers;
 mod outputs;
 mod own_data;
+mod persistence;
 mod runs;
 mod series;
 mod shape;

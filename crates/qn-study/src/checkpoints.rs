@@ -3,7 +3,43 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use qn_run::Invalid;
+use qn_run::{Invalid, Metric, RunDirectory, TrainConfig, read_metrics};
+
+use crate::request::ProblemRequest;
+
+/// What is followed along training: networks with their steps, and of a run its options and its log.
+pub(crate) struct Followed {
+    pub(crate) places: Vec<(u64, ProblemRequest)>,
+    pub(crate) config: Option<TrainConfig>,
+    pub(crate) log: Vec<Metric>,
+}
+
+impl Followed {
+    /// A run's checkpoints, that of one step alone where one is given, or else these files.
+    ///
+    /// # Errors
+    /// There is neither, or they cannot be read or put in order.
+    pub(crate) fn of(problem: &ProblemRequest, checkpoints: &[PathBuf]) -> Result<Self> {
+        let Some(run) = &problem.run else {
+            if checkpoints.is_empty() {
+                bail!(Invalid("give a run directory, or `checkpoint` with `arch` and `data`".into()));
+            }
+            let of = |Checkpoint { step, file }| {
+                (step, ProblemRequest { checkpoint: Some(file), ..problem.clone() })
+            };
+            let places = in_order(checkpoints)?.into_iter().map(of).collect();
+            return Ok(Self { places, config: None, log: Vec::new() });
+        };
+        let run = RunDirectory::open(run)?;
+        let steps = match problem.step {
+            Some(step) => vec![step],
+            None => run.checkpoint_steps()?,
+        };
+        let of = |step| (step, ProblemRequest { step: Some(step), ..problem.clone() });
+        let places = steps.into_iter().map(of).collect();
+        Ok(Self { places, config: Some(run.read_config()?), log: read_metrics(&run.metrics_path())? })
+    }
+}
 
 /// Endings of files of parameters, as they are found in a folder.
 const ENDINGS: [&str; 5] = ["safetensors", "pt", "pth", "bin", "ckpt"];

@@ -244,12 +244,12 @@ fn share(g: &[f64], v: &[f64]) -> f64 {
 }
 
 /// Squares of a unit vector's entries, layer by layer.
-fn masses(v: &[f64], layers: &[(String, Range<usize>)]) -> Vec<f64> {
+pub(crate) fn masses(v: &[f64], layers: &[(String, Range<usize>)]) -> Vec<f64> {
     layers.iter().map(|(_, range)| v[range.clone()].iter().map(|x| x * x).sum()).collect()
 }
 
 /// 1/Σ v⁴ of a unit vector.
-fn participation(v: &[f64]) -> f64 {
+pub(crate) fn participation(v: &[f64]) -> f64 {
     1.0 / v.iter().map(|x| x.powi(4)).sum::<f64>()
 }
 

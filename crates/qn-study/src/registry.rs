@@ -16,6 +16,7 @@ use crate::hierarchy::HierarchyReport;
 use crate::layers::LayersReport;
 use crate::output::Report;
 use crate::page::sections;
+use crate::persistence::PersistenceReport;
 use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
     check_version, read_any,
@@ -149,6 +150,11 @@ kinds! {
         beside &[],
         figures &[(FigureName::Layers, "Each layer's diagonal block.")],
         section sections::layers;
+    Persistence(PersistenceReport): "the top eigenvectors at every checkpoint: how far any two checkpoints' span one space, \
+            over how many parameters and which layers they spread, and the curvature along the gradient",
+        beside &[],
+        figures &[(FigureName::Persistence, "Random spaces have an overlap of k/P.")],
+        section sections::persistence;
     Batches(BatchesReport): "the ends of minibatches' spectra and of all samples'",
         beside &[],
         figures &[],

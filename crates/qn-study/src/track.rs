@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result, bail};
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
-use qn_run::{Invalid, Metric, Observer, RunDirectory, Stage, StopOnly, TrainConfig, read_metrics};
+use qn_run::{Invalid, Metric, Observer, Stage, StopOnly, TrainConfig};
 use qn_spectrum::{
     Estimate, LanczosOptions, Preconditioner, Stability, SymmetricOperator as _, Which, lanczos,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoints::{Checkpoint, in_order};
+use crate::checkpoints::Followed;
 use crate::estimates::residual_ratio;
 use crate::operator::{CurvatureOperator, Divided, Outside, Watched, explain};
 use crate::output::{self, Report};
@@ -182,7 +182,7 @@ pub fn track(args: &TrackRequest, observer: &dyn Observer) -> Result<TrackReport
         bail!(Invalid(format!("`lr` {lr}: give a positive number")));
     }
     output::claim::<TrackReport>(args.to.as_deref())?;
-    let Followed { places, config, log } = Followed::of(args)?;
+    let Followed { places, config, log } = Followed::of(&args.problem, &args.checkpoints)?;
     let stage = Stage::begin(observer, "checkpoints", places.len() as u64);
     let stop = StopOnly(observer);
     let (mut points, mut last) = (Vec::with_capacity(places.len()), None);
@@ -215,37 +215,6 @@ pub fn track(args: &TrackRequest, observer: &dyn Observer) -> Result<TrackReport
     };
     output::write(&report, args.to.as_deref())?;
     Ok(report)
-}
-
-/// What is followed: the networks with their steps, and of a run its options and its log.
-struct Followed {
-    places: Vec<(u64, ProblemRequest)>,
-    config: Option<TrainConfig>,
-    log: Vec<Metric>,
-}
-
-impl Followed {
-    fn of(args: &TrackRequest) -> Result<Self> {
-        let at = &args.problem;
-        let Some(run) = &at.run else {
-            if args.checkpoints.is_empty() {
-                bail!(Invalid("give a run directory, or `checkpoint` with `arch` and `data`".into()));
-            }
-            let of = |Checkpoint { step, file }| {
-                (step, ProblemRequest { checkpoint: Some(file), ..args.problem.clone() })
-            };
-            let places = in_order(&args.checkpoints)?.into_iter().map(of).collect();
-            return Ok(Self { places, config: None, log: Vec::new() });
-        };
-        let run = RunDirectory::open(run)?;
-        let steps = match at.step {
-            Some(step) => vec![step],
-            None => run.checkpoint_steps()?,
-        };
-        let of = |step| (step, ProblemRequest { step: Some(step), ..args.problem.clone() });
-        let places = steps.into_iter().map(of).collect();
-        Ok(Self { places, config: Some(run.read_config()?), log: read_metrics(&run.metrics_path())? })
-    }
 }
 
 /// The first step in a log of which something holds.

@@ -7,6 +7,7 @@ mod estimates;
 mod hierarchy;
 mod inspect;
 mod overlap;
+mod persistence;
 mod pictures;
 mod problem;
 mod reference;
@@ -26,6 +27,7 @@ use estimates::{DecomposeArgs, DensityArgs, TraceArgs};
 use hierarchy::HierarchyArgs;
 use inspect::InspectArgs;
 use overlap::OverlapArgs;
+use persistence::PersistenceArgs;
 use pictures::{ExportArgs, FigureArgs, PageArgs};
 use reference::ReferenceArgs;
 use reproduce::ReproduceArgs;
@@ -85,6 +87,11 @@ enum Command {
     #[command(after_help = "Example:
   qn-analyse track runs/lenet --samples 1000 --dtype f32")]
     Track(TrackArgs),
+    /// Whether the top eigenvectors stay what they are along training.
+    #[command(after_help = "Examples:
+  qn-analyse persistence runs/lenet --samples 1000 --dtype f32
+  qn-analyse figure persistence runs/lenet -o persistence.svg")]
+    Persistence(PersistenceArgs),
     /// The ends of minibatches' spectra against those of all samples.
     #[command(after_help = "Example:
   qn-analyse batches runs/lenet --samples 2000 --sizes 64,256")]
@@ -158,6 +165,7 @@ impl Command {
                 | Self::Trace(_)
                 | Self::Decompose(_)
                 | Self::Track(_)
+                | Self::Persistence(_)
                 | Self::Batches(_)
                 | Self::Hierarchy(_)
                 | Self::Surface(_)
@@ -194,6 +202,7 @@ impl Cli {
             Command::Trace(args) => estimates::run_trace(&args, interrupt).map(|()| 0),
             Command::Decompose(args) => estimates::run_decompose(&args, interrupt).map(|()| 0),
             Command::Track(args) => track::run(&args, interrupt).map(|()| 0),
+            Command::Persistence(args) => persistence::run(&args, interrupt).map(code),
             Command::Batches(args) => batches::run(&args, interrupt).map(|()| 0),
             Command::Hierarchy(args) => hierarchy::run(&args, interrupt).map(code),
             Command::Shape(args) => shape::run(&args, interrupt).map(|()| 0),

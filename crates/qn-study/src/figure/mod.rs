@@ -7,6 +7,7 @@ mod hierarchy;
 mod layers;
 mod overlaps;
 mod panel;
+mod persistence;
 #[cfg(feature = "png")]
 mod png;
 mod series;
@@ -82,6 +83,8 @@ pub enum FigureName {
     Stability,
     /// Curvature along training, of track.json.
     Track,
+    /// How far the top eigenvectors of any two checkpoints span one space, of persistence.json.
+    Persistence,
     /// Eigenvalues, trace or density at every checkpoint, of series.json.
     Series,
     /// Eigenvalues, trace or density of every layer by itself, of layers.json.
@@ -152,6 +155,7 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
         FigureName::Lambda => training::lambda(sources),
         FigureName::Stability => training::stability(sources),
         FigureName::Track => training::track(sources),
+        FigureName::Persistence => persistence::persistence(sources),
         FigureName::Series => series::series(sources),
         FigureName::Layers => layers::layers(sources),
         FigureName::Surface => surface::surface(sources),

@@ -8,6 +8,7 @@ use crate::batches::BatchesReport;
 use crate::energy::EnergyReport;
 use crate::hierarchy::HierarchyReport;
 use crate::layers::LayersReport;
+use crate::persistence::PersistenceReport;
 use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
@@ -98,6 +99,25 @@ pub(crate) fn energy(energy: &EnergyReport) -> Markup {
                 " and " (percent(&mean)) " of a class gradient's (mean over classes)"
             }
             "; of a random direction it would be " (format!("{:.2} %", 100.0 * k as f64 * energy.random_share)) "."
+        }
+    }
+}
+
+/// How long the top eigenvectors stay.
+pub(crate) fn persistence(report: &PersistenceReport) -> Markup {
+    let (first, last) = (&report.points[0], &report.points[report.points.len() - 1]);
+    let overlap = |s: usize, t: usize| format!("{:.3}", report.overlaps[s][t]);
+    let end = report.points.len() - 1;
+    html! {
+        p {
+            "The span of the " (report.k) " top eigenvectors at step " (last.step) " has an overlap of "
+            @if end > 0 { strong { (overlap(end, end - 1)) } " with that of the checkpoint before and " }
+            strong { (overlap(end, 0)) } " with that at step " (first.step) "; random spaces have "
+            (format!("{:.1e}", report.random_overlap)) "."
+            @if let Some(sharpness) = last.batch_sharpness {
+                " The curvature along a minibatch's gradient is " (format!("{:.4} ± {:.4}", sharpness.value, sharpness.standard_error))
+                " there, the largest eigenvalue " (format!("{:.4}", last.eigenvalues[0])) "."
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod decimal;
 mod energy;
 mod hierarchy;
+mod persistence;
 mod shape;
 mod surface;
 
@@ -17,6 +18,7 @@ use crate::stdout::outln;
 use decimal::decimal;
 pub(super) use energy::print_energy;
 pub(super) use hierarchy::print_hierarchy;
+pub(super) use persistence::print_persistence;
 pub(super) use shape::print_shape;
 pub(super) use surface::print_surface;
 
@@ -36,6 +38,7 @@ pub(super) fn print_any(report: &AnyReport) {
         AnyReport::Track(report) => print_track(report),
         AnyReport::Series(report) => print_series(report),
         AnyReport::Layers(report) => print_layers(report),
+        AnyReport::Persistence(report) => print_persistence(report),
         AnyReport::Batches(report) => print_batches(report),
         AnyReport::Experiment(report) => print_experiment(report),
     }
