@@ -140,8 +140,11 @@ fn change<T: Scalar, S: Simd, const N: usize>(
         }
     }
     let least = T::splat(simd, T::of(T::EPS * T::EPS));
-    for (x, sums) in x.iter_mut().zip(sums) {
-        *x = sums.map(|sum| T::flush(simd, sum, least));
+    // Closures over vector instructions are not compiled for them.
+    for k in 0..N {
+        for m in 0..ROW {
+            x[k][m] = T::flush(simd, sums[k][m], least);
+        }
     }
 }
 
