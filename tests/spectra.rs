@@ -3,6 +3,7 @@
 use crate::common::Sandbox;
 use crate::reports::{json, numbers, satisfies_its_schema};
 use crate::wide;
+use qn_run::TensorFile;
 use serde_json::Value;
 
 #[test]
@@ -86,11 +87,24 @@ fn a_network_too_large_for_the_library_goes_through_both_stages() {
 
         // Every value and vector.
         let whole = run(&["--full", "--vectors", "all"]);
-        assert_eq!(json(&sandbox.path("run/reports/full_spectrum.json"))["method"], "two_stage");
-        assert_eq!(whole["converged"], 2959);
-        let values = numbers(&whole["eigenvalues"]);
-        for (a, b) in all.iter().zip(values) {
+        let spectrum = json(&sandbox.path("run/reports/full_spectrum.json"));
+        assert_eq!(spectrum["method"], "two_stage");
+        assert_eq!((&whole["k"], &whole["converged"]), (&10.into(), &10.into()));
+        let mut values = Vec::new();
+        for first in ["0000000", "0000911"] {
+            let file = sandbox.path(&format!("run/reports/eigenvectors/{first}.safetensors"));
+            values.extend(TensorFile::read(&file).unwrap().tensors["eigenvalues"].to_f64().unwrap());
+        }
+        assert_eq!(values.len(), 2959);
+        for (a, b) in all.iter().zip(&values) {
             assert!((a - b).abs() <= tolerance * largest, "{dtype}: {a} {b}");
+        }
+        for vector in spectrum["all_vectors"]["sampled"].as_array().unwrap() {
+            let number = |field: &str| vector[field].as_f64().unwrap();
+            assert!(
+                number("residual") <= tolerance * largest && number("orthogonality") <= tolerance,
+                "{vector}"
+            );
         }
     }
 }

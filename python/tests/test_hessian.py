@@ -224,6 +224,9 @@ def test_track_goes_through_checkpoints_and_puts_the_parameters_back():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     scaled = {k: 1.1 * v for k, v in before.items()}
     found = qn.track(model, "cross_entropy", (x, y), [before, ("later", scaled)], k=2)
+    assert np.allclose(np.diag(found.overlaps), 1.0) and np.allclose(found.overlaps, found.overlaps.T)
+    assert np.isclose(found.overlaps[0, 1], found.rows[1]["overlap"]) and found.chance == 2 / sum(p.numel() for p in model.parameters())
+    found.plot_overlaps()
     assert [row["step"] for row in found.rows] == [0, "later"]
     assert found.rows[0]["overlap"] is None and 0 <= found.rows[1]["overlap"] <= 1
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
