@@ -78,7 +78,10 @@ fn all_eigenvectors_in_files() {
     let table = sandbox.analysed("energy run");
     let whole = ["2103", "100.000", "%", "100.000", "%", "100.000", "%"];
     assert!(table.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == whole), "{table}");
-    assert_eq!(numbers(&sandbox.json("run/reports/energy.json")["gradient"]).len(), 2103);
+    let energy = sandbox.json("run/reports/energy.json");
+    assert_eq!(numbers(&energy["counts"]).iter().sum::<f64>(), 2103.0);
+    assert!((numbers(&energy["gradient"]).iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    sandbox.analysed("figure energy run -o energy.svg");
 
     // Single vectors from both files; the first is the one that eigen.json lists.
     sandbox.analysed("export eigenvectors run --index 0,2102 -o some.safetensors");

@@ -226,11 +226,15 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
     let ink = theme.ink();
     let text = |size: u32| (FONT, size).into_font().color(&ink);
     let area = draw_head(area, &matrix.title, &[], ink)?;
+    let longest = matrix.row_names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let left = 68.max(36 + 6 * longest as u32);
+    let column_width = area.dim_in_pixel().0.saturating_sub(left + 32) as usize / n.max(1);
+    let numbered = m.max(n) <= NUMBERED && column_width >= NUMBER_WIDTH;
     let mut context = ChartBuilder::on(&area)
         .margin(8)
         .margin_right(24)
         .x_label_area_size(40)
-        .y_label_area_size(68)
+        .y_label_area_size(left)
         .build_cartesian_2d(0.0..n as f64, m as f64..0.0)
         .map_err(failed)?;
     // A tick between two entries has no label.
@@ -263,7 +267,7 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
             let corners = [(j as f64, i as f64), (j as f64 + 1.0, i as f64 + 1.0)];
             let cell = Rectangle::new(corners, shade(entry).filled());
             context.draw_series([cell]).map_err(failed)?;
-            if m.max(n) > NUMBERED {
+            if !numbered {
                 continue;
             }
             let on_dark = if entry < 0.55 { WHITE } else { BLACK };
@@ -279,8 +283,10 @@ fn draw_matrix(area: &Area<'_>, matrix: &Matrix, theme: Theme) -> Result<()> {
     Ok(())
 }
 
-/// Rows and columns of a matrix whose entries are written into their cells, at most.
+/// Rows and columns of a matrix whose entries are written into their cells, at most,
 const NUMBERED: usize = 20;
+/// and pixels of a column at least.
+const NUMBER_WIDTH: usize = 22;
 
 /// Viridis, from 0 to 1, between nine of its colours.
 fn shade(value: f64) -> RGBColor {

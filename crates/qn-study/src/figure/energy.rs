@@ -31,7 +31,7 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
             once(&mut references, format!("C = {classes} classes"), At::X(classes as f64));
         }
         if !report.counts.is_empty() {
-            layers.push(Panel::Chart(along(&report, &ends, &source.label)));
+            layers.push(Panel::Matrix(along(&report, &ends, &source.label)));
         }
         let shown = &report.layer_masses[..SHOWN.min(report.layer_masses.len())];
         let row = |layer: usize| shown.iter().map(|masses| masses[layer]).collect();
@@ -54,20 +54,29 @@ pub(super) fn energy(sources: &[Source]) -> Result<Vec<Panel>> {
     Ok(std::iter::once(Panel::Chart(chart)).chain(layers).collect())
 }
 
+/// Columns of the whole spectrum, of as many eigenvectors each.
+const COLUMNS: usize = 20;
+
 /// Where each layer's mass lies, from the largest eigenvalue to the smallest.
-fn along(report: &EnergyReport, ends: &[usize], label: &str) -> Chart {
-    let middle = |j: usize| ends[j] as f64 - 0.5 * (report.counts[j] as f64 - 1.0);
-    let layer = |(l, name): (usize, &String)| Series {
-        name: name.clone(),
-        points: report.layer_masses.iter().enumerate().map(|(j, masses)| (middle(j), masses[l])).collect(),
-        mark: Mark::Line,
-    };
-    Chart {
-        title: format!("{label}: mass of the eigenvectors in each layer"),
-        x: Axis::linear("j, from the largest eigenvalue to the smallest"),
-        y: Axis::log("mass"),
-        series: report.layers.iter().enumerate().map(layer).collect(),
-        references: Vec::new(),
+fn along(report: &EnergyReport, ends: &[usize], label: &str) -> Matrix {
+    let all = ends[ends.len() - 1];
+    let mut entries = vec![vec![0.0; COLUMNS]; report.layers.len()];
+    let mut counted = [0.0; COLUMNS];
+    for ((masses, &count), &end) in report.layer_masses.iter().zip(&report.counts).zip(ends) {
+        let column = (end - count / 2 - 1) * COLUMNS / all;
+        counted[column] += count as f64;
+        entries.iter_mut().zip(masses).for_each(|(row, mass)| row[column] += count as f64 * mass);
+    }
+    for row in &mut entries {
+        row.iter_mut().zip(counted).for_each(|(sum, count)| *sum /= f64::max(count, 1.0));
+    }
+    Matrix {
+        title: format!("{label}: mass in each layer, of all {all} eigenvectors"),
+        rows: "layer",
+        columns: "twentieth of the eigenvectors, eigenvalues descending",
+        framed: Vec::new(),
+        entries,
+        row_names: report.layers.clone(),
     }
 }
 
