@@ -39,7 +39,7 @@ pub(crate) enum Output {
 impl Output {
     /// A report of type R.
     pub(crate) fn report<R: Report>() -> Self {
-        Self::Report(R::KIND, |value| R::deserialize(value).is_ok())
+        Self::Report(R::KIND, |value| R::deserialize(value.clone()).is_ok())
     }
 
     /// Refuses a path at which something else stands.
