@@ -132,11 +132,11 @@ impl<T: Stored> Full<'_, T> {
             CurvatureOperator { derivatives: &problem.derivatives, which: args.problem.operator.operator() };
         let watched = Watched::new(operator, &unseen);
         if let Some(columns) = &columns {
-            columns.announce::<T>();
             if let Some(chase) = columns.load()? {
                 self.note(format_args!("going on with the vectors of a matrix that has become tridiagonal"));
                 return self.in_files(columns, chase, store, &watched);
             }
+            columns.announce::<T>();
         }
         let found = store.load::<T>(p)?;
         // The products with which an earlier sitting compared matrix and operator.
