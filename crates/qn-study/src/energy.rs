@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::StudyError;
 use crate::eigenvectors::{Eigenvectors, check_subject, report_path};
 use crate::estimates::layers;
+use crate::masses::{layer_sizes, masses, participation, random_participation};
 use crate::output::{self, Report};
 use crate::problem::Problem;
 use crate::report::{self, EigenReport, Subject};
@@ -145,11 +146,11 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
         gradient: shares.next().unwrap_or_default(),
         class_gradients: shares.collect(),
         random_share: 1.0 / p as f64,
-        layer_sizes: layers.iter().map(|(_, range)| range.len() as f64 / p as f64).collect(),
+        layer_sizes: layer_sizes(&layers, p),
         layer_masses: among.layer_masses,
         layers: layers.iter().map(|(name, _)| name.clone()).collect(),
         participation: among.participation,
-        random_participation: (p as f64 + 2.0) / 3.0,
+        random_participation: random_participation(p),
         seconds: started.elapsed().as_secs_f64(),
     };
     output::write(&report, args.to.as_deref())?;
@@ -241,16 +242,6 @@ fn unit(g: &[f64]) -> Vec<f64> {
 /// (g·v)² of unit vectors.
 fn share(g: &[f64], v: &[f64]) -> f64 {
     g.iter().zip(v).map(|(g, v)| g * v).sum::<f64>().powi(2)
-}
-
-/// Squares of a unit vector's entries, layer by layer.
-pub(crate) fn masses(v: &[f64], layers: &[(String, Range<usize>)]) -> Vec<f64> {
-    layers.iter().map(|(_, range)| v[range.clone()].iter().map(|x| x * x).sum()).collect()
-}
-
-/// 1/Σ v⁴ of a unit vector.
-pub(crate) fn participation(v: &[f64]) -> f64 {
-    1.0 / v.iter().map(|x| x.powi(4)).sum::<f64>()
 }
 
 #[cfg(test)]

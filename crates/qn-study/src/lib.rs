@@ -32,6 +32,7 @@ mod figure;
 mod full;
 mod hierarchy;
 mod layers;
+mod masses;
 mod memory;
 mod operator;
 mod output;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
 use crate::checkpoints::Followed;
-use crate::energy::{masses, participation};
 use crate::estimates::layers;
+use crate::masses::{layer_sizes, masses, participation, random_participation};
 use crate::memory::free_memory;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Report};
@@ -153,18 +153,18 @@ pub fn persistence(args: &PersistenceRequest, observer: &dyn Observer) -> Result
         stage.advance(1);
     }
     let (subject, layers, k) = last.context("there is no checkpoint yet: train further first")?;
-    let p = subject.params as f64;
+    let p = subject.params;
     let report = PersistenceReport {
         k,
         tol: args.tol,
         batch_size: batch_size.map(|size| size.min(subject.samples)),
         subject,
-        layer_sizes: layers.iter().map(|(_, range)| range.len() as f64 / p).collect(),
+        layer_sizes: layer_sizes(&layers, p),
         layers: layers.into_iter().map(|(name, _)| name).collect(),
-        random_participation: (p + 2.0) / 3.0,
+        random_participation: random_participation(p),
         points,
         overlaps: overlaps(&spaces),
-        random_overlap: k as f64 / p,
+        random_overlap: k as f64 / p as f64,
         seconds: started.elapsed().as_secs_f64(),
     };
     output::write(&report, args.to.as_deref())?;

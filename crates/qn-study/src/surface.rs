@@ -110,7 +110,7 @@ pub struct SurfaceReport {
 pub struct SurfaceDirection {
     /// What it is.
     pub name: String,
-    /// |d|.
+    /// The direction's length |d|.
     pub norm: f64,
     /// g^T d.
     pub slope: f64,

@@ -10,6 +10,7 @@ use faer::{Accum, Mat, MatRef, Par};
 use qn_run::{Tensor, TensorFile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::output::Output;
 
@@ -31,7 +32,7 @@ pub struct AllVectors {
 pub struct SampledVector {
     /// Its place in the order of descending eigenvalues, from 0.
     pub index: usize,
-    /// λ.
+    /// The eigenvalue λ.
     pub eigenvalue: f64,
     /// |H v − λ v|, by a fresh product.
     pub residual: f64,
@@ -122,26 +123,31 @@ impl VectorFiles {
         Self { folder, key, n }
     }
 
-    /// n.
+    /// Number n of the matrix's rows, and of vectors.
     pub(crate) fn order(&self) -> usize {
         self.n
     }
 
-    /// Paths in order, with the places of the first vectors.
-    fn paths(&self) -> Result<Vec<(usize, PathBuf)>> {
+    /// Files of this matrix with their metadata.
+    fn files(&self) -> Result<impl Iterator<Item = (PathBuf, Value)>> {
         let ours = |path: PathBuf| {
             let meta = TensorFile::meta_of(&path).filter(|meta| meta["key"] == *self.key)?;
-            Some((meta["first"].as_u64()? as usize, path))
+            Some((path, meta))
         };
-        let mut paths: Vec<_> = tensor_files(&self.folder)?.into_iter().filter_map(ours).collect();
+        Ok(tensor_files(&self.folder)?.into_iter().filter_map(ours))
+    }
+
+    /// Paths in order, with the places of the first vectors.
+    fn paths(&self) -> Result<Vec<(usize, PathBuf)>> {
+        let first = |(path, meta): (PathBuf, Value)| Some((meta["first"].as_u64()? as usize, path));
+        let mut paths: Vec<_> = self.files()?.filter_map(first).collect();
         paths.sort();
         Ok(paths)
     }
 
     /// Wall-clock seconds that all of them took.
     pub(crate) fn seconds(&self) -> Result<f64> {
-        let seconds = |path: &Path| TensorFile::meta_of(path).and_then(|meta| meta["seconds"].as_f64());
-        Ok(self.paths()?.iter().filter_map(|(_, path)| seconds(path)).sum())
+        Ok(self.files()?.filter_map(|(_, meta)| meta["seconds"].as_f64()).sum())
     }
 
     /// Reads the vectors of one file after the other; all of them must be there.
