@@ -58,7 +58,7 @@ class Layout:
         return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def select(named, params):
+def select(named, params, what="parameter"):
     """The names of the parameters that are meant: `named` is [(name, tensor)], `params` None for those that require
     gradients (all where these are arrays), a glob pattern, a list of names or patterns, or a function of (name, tensor)."""
     names = [name for name, _ in named]
@@ -72,7 +72,7 @@ def select(named, params):
         for pattern in patterns:
             found = {n for n in names if n == pattern or fnmatch.fnmatchcase(n, pattern)}
             if not found:
-                raise ValueError(f"no parameter is called '{pattern}': there are {', '.join(names)}")
+                raise ValueError(f"no {what} is called '{pattern}': there are {', '.join(names)}")
             taken |= found
         chosen = [name for name in names if name in taken]
     if not chosen:

@@ -56,6 +56,13 @@ class Operator:
         layers = self.layout.layers().items()
         return {layer: self.restrict([self.layout.names[i] for i in tensors]) for layer, tensors in layers}
 
+    def activations(self, names=None):
+        """The same matrix of the loss by a value between layers instead of the parameters, for each value by its name:
+        "input", "LAYER.input" for what a layer with parameters reads, "output". `names` is a name, a glob pattern or a list
+        of these, None for all. Each is the mean over samples of the Hessian (or other matrix) by the sample's value; half its
+        trace times the variance of noise in the value is what that noise adds to the loss."""
+        raise NotImplementedError
+
     def with_operator(self, name):
         """Another matrix of the same loss at the same point: "hessian", "ggn", "residual" or "fisher"."""
         raise NotImplementedError
@@ -246,6 +253,10 @@ class NativeOperator(Operator):
 
     def restrict(self, params):
         return NativeOperator(self._problem, self.name, self._problem.chosen(params, self.layout.names))
+
+    def activations(self, names=None):
+        found = self._problem.by_activations(names)
+        return {name: NativeOperator(problem, self.name, [offset]) for name, problem, offset in found}
 
     def with_operator(self, name):
         return NativeOperator(self._problem, name, self.layout.names, self._curvature)

@@ -1,5 +1,7 @@
 """A network in the engine, with its samples and its loss."""
 
+import numpy as np
+
 from . import _native
 from .layout import Layout, select
 
@@ -23,6 +25,17 @@ class Problem:
         return _native.Curvature(
             self.graph, self.inputs, self.targets, self.loss, self.dtype == "float32", only, **given
         )
+
+    def by_activations(self, patterns):
+        """This loss as a function of values between layers: name, problem and the variable's name for each of those that
+        match one of the patterns, for all where there are none. The L2 term of the parameters is left out."""
+        found = {name: (value, shape) for name, value, shape in self.graph.layer_inputs()}
+        for name in select([(name, None) for name in found], patterns or "*", "activation"):
+            value, shape = found[name]
+            graph, offset = self.graph.with_offset(value)
+            named = [*self.named, (offset, np.zeros(shape))]
+            options = self.options | {"weight_decay": 0.0}
+            yield name, Problem(graph, (self.inputs, self.targets, self.loss), named, self.dtype, options), offset
 
     def chosen(self, params, names):
         """Of the parameters with these names those that `params` chooses."""

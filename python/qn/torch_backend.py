@@ -147,6 +147,9 @@ class TorchOperator(Operator):
         named = [(n, p) for n, p in self._problem.named if n in set(self.layout.names)]
         return TorchOperator(self._problem, self.name, select(named, params))
 
+    def activations(self, names=None):
+        raise ValueError('the values between layers are known to backend="native" alone')
+
     def with_operator(self, name):
         check_operator(name)
         return TorchOperator(self._problem, name, self.layout.names)

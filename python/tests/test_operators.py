@@ -160,3 +160,32 @@ def test_threads_do_not_change_a_bit():
     v = np.random.default_rng(0).standard_normal((sum(p.numel() for p in model.parameters()), 3))
     one, two = (qn.hessian(model, "cross_entropy", data, threads=t, backend="native") @ v for t in (1, 2))
     assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["hessian", "ggn"])
+def test_activations(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 5), nn.Softplus(), nn.Linear(5, 4)
+    ).double()
+    x, y = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    found = qn.hessian(model, nn.CrossEntropyLoss(), (x, y), operator=name, weight_decay=0.5).activations()
+    assert list(found) == ["input", "4.input", "6.input", "output"]
+    parts = {"input": (model, x), "4.input": (model[4:], model[:4](x)), "6.input": (model[6:], model[:6](x))}
+    for at, (part, values) in (parts | {"output": (nn.Identity(), model(x))}).items():
+        expected = 0.0
+        for value, label in zip(values.detach(), y):
+            outputs = lambda v: part(v.reshape(1, *value.shape)).reshape(-1)  # noqa: E731
+            loss = lambda z: nn.functional.cross_entropy(z, label)  # noqa: E731
+            if name == "hessian":
+                expected += torch.func.hessian(lambda v: loss(outputs(v)))(value.reshape(-1)) / 6
+            else:
+                jacobian = torch.func.jacrev(outputs)(value.reshape(-1))
+                expected += jacobian.T @ torch.func.hessian(loss)(outputs(value)) @ jacobian / 6
+        close(found[at].to_dense(), expected)
+    h = qn.hessian(model, nn.CrossEntropyLoss(), (x, y))
+    assert list(h.activations("[46].*")) == ["4.input", "6.input"]
+    with pytest.raises(ValueError, match="no activation is called '5.input'.*output"):
+        h.activations("5.input")
+    with pytest.raises(ValueError, match='backend="native" alone'):
+        qn.hessian(model, nn.CrossEntropyLoss(), (x, y), backend="torch").activations()

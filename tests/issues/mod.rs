@@ -2,6 +2,7 @@
 //! faults; the solvers' and the derivatives' own are in `crates/qn-spectrum/tests/issues.rs` and
 //! `crates/qn-curvature/tests/issues.rs`.
 
+mod activations;
 mod checkpoints;
 mod data_files;
 mod energy;

@@ -49,12 +49,14 @@ pub enum ModelError {
         /// What does not fit.
         reason: String,
     },
-    /// No parameter has such a name.
-    #[error("no parameter is called '{pattern}': there are {names}")]
-    NoParameter {
+    /// Nothing has such a name.
+    #[error("no {what} is called '{pattern}': there are {names}")]
+    NoName {
+        /// What was to be named: a parameter, say.
+        what: &'static str,
         /// The pattern as given.
         pattern: String,
-        /// The parameters' names.
+        /// The names there are.
         names: String,
     },
     /// A pattern of names cannot be read.

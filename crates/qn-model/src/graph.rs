@@ -42,6 +42,16 @@ impl Graph {
         Self { name: name.into(), input, nodes: Vec::new(), layout: ParamLayout::default() }
     }
 
+    /// The input, the parameters and the statistics of this network, with no operations yet.
+    pub(crate) fn without_operations(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            input: self.input.clone(),
+            nodes: Vec::new(),
+            layout: self.layout.clone(),
+        }
+    }
+
     /// A parameter tensor, behind those there are.
     pub fn parameter(&mut self, name: impl Into<String>, shape: Vec<usize>, kind: ParamKind) -> ParamId {
         self.layout.push(name.into(), shape, kind)

@@ -1,7 +1,7 @@
-use glob::Pattern;
 use sha2::{Digest, Sha256};
 
 use crate::ModelError;
+use crate::patterns::matching;
 
 /// Index of a parameter tensor in its [`ParamLayout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,19 +129,8 @@ impl ParamLayout {
     /// # Ok::<(), qn_model::ModelError>(())
     /// ```
     pub fn only<S: AsRef<str>>(&self, patterns: &[S]) -> Result<Self, ModelError> {
-        let mut taken = vec![false; self.params.len()];
-        for pattern in patterns {
-            let text = pattern.as_ref();
-            let pattern = Pattern::new(text)
-                .map_err(|e| ModelError::Pattern { pattern: text.to_owned(), reason: e.msg.to_owned() })?;
-            let matching: Vec<usize> =
-                (0..taken.len()).filter(|&i| pattern.matches(&self.params[i].name)).collect();
-            if matching.is_empty() {
-                let names: Vec<&str> = self.params.iter().map(|p| p.name.as_str()).collect();
-                return Err(ModelError::NoParameter { pattern: text.to_owned(), names: names.join(", ") });
-            }
-            matching.into_iter().for_each(|i| taken[i] = true);
-        }
+        let names: Vec<&str> = self.params.iter().map(|p| p.name.as_str()).collect();
+        let taken = matching("parameter", &names, patterns)?;
         let mut part = Self::default();
         for (p, _) in self.params.iter().zip(taken).filter(|(_, taken)| *taken) {
             part.push(p.name.clone(), p.shape.clone(), p.kind);

@@ -5,6 +5,7 @@
 //! order in which parameters make up the one vector θ ∈ R^P that every other crate speaks of.
 //! Nothing here touches a tensor.
 
+mod activations;
 mod architecture;
 mod build;
 mod cost;
@@ -16,10 +17,12 @@ mod layer;
 mod layout;
 mod limits;
 mod op;
+mod patterns;
 mod presets;
 mod rules;
 mod shape;
 
+pub use activations::LayerInput;
 pub use architecture::Architecture;
 pub use custom::CustomOp;
 pub use error::ModelError;

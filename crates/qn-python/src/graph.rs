@@ -163,6 +163,21 @@ impl Graph {
         Ok(network.graph.shape(value).dims().to_vec())
     }
 
+    /// The values between layers that have derivatives: name, number and shape of each.
+    fn layer_inputs(&self) -> Vec<(String, usize, Vec<usize>)> {
+        let network = self.lock();
+        let inputs = network.graph.layer_inputs().into_iter();
+        inputs.map(|at| (at.name, at.value, network.graph.shape(at.value).dims().to_vec())).collect()
+    }
+
+    /// The network with a parameter of zeros, behind the others, added to a value; and what that is called.
+    fn with_offset(&self, value: usize) -> PyResult<(Self, &'static str)> {
+        let mut network = self.network();
+        network.graph = network.graph.with_offset(value).map_err(value_error)?;
+        network.theta.resize(network.graph.layout().len(), 0.0);
+        Ok((Self { network: Mutex::new(network), classes: self.classes }, qn_model::Graph::OFFSET))
+    }
+
     /// Number of operations.
     fn __len__(&self) -> usize {
         self.lock().graph.nodes().len()

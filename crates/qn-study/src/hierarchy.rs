@@ -29,7 +29,8 @@ use crate::output::{self, Report};
 use crate::problem::Problem;
 use crate::report::Subject;
 use crate::request::{Matrix, ProblemRequest, check_tol};
-use crate::softmax_parts::{Part, Solve, Solved, Terms, Within};
+use crate::softmax_parts::{Part, Terms, Within};
+use crate::solve::{Solve, Solved};
 use crate::subspace::{column_space, cosines, principal_angles, unit_columns};
 
 /// Asks how G is made of classes, pairs of classes and samples.

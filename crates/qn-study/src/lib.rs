@@ -17,6 +17,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod activations;
 mod batches;
 mod block_cyclic;
 mod chance;
@@ -48,6 +49,7 @@ mod request;
 mod series;
 mod shape;
 mod softmax_parts;
+mod solve;
 mod source;
 mod statistics;
 mod storage;
@@ -57,6 +59,7 @@ mod target;
 mod track;
 mod vector_files;
 
+pub use activations::{Activation, ActivationsReport, ActivationsRequest, activations};
 pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use block_cyclic::{BlockCyclic, DenseSolver};
 pub use chance::RandomAssigned;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use qn_curvature::losses::{BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, Targets};
 use qn_curvature::{Curvature, Derivatives, LossAndGradient, Options, Processes, Real, Samples};
-use qn_data::check_loss;
+use qn_data::{Dataset, check_loss};
+use qn_model::{Graph, ValueId};
 use qn_run::{Invalid, Level, LossKind, Observer, Versions, bytes};
 
 use crate::memory::free_memory;
@@ -39,16 +40,25 @@ fn expect(expected: f64, derivatives: &Derivatives, observer: &dyn Observer) -> 
     Ok(found)
 }
 
+/// A network at a point, with the samples of which some are taken.
+struct Network<'a> {
+    graph: &'a Graph,
+    theta: &'a [f64],
+    buffers: &'a [Vec<f64>],
+    data: &'a Dataset,
+}
+
+impl<'a> Network<'a> {
+    fn of(target: &'a Target) -> Self {
+        Self { graph: &target.graph, theta: &target.theta, buffers: &target.buffers, data: &target.data }
+    }
+}
+
 /// A network's derivatives over some of the samples, in the precision that was asked for.
-fn derivatives(
-    (target, theta): (&Target, &[f64]),
-    indices: &[usize],
-    dtype: Dtype,
-    options: &Options,
-) -> Result<Derivatives> {
+fn derivatives(of: &Network<'_>, indices: &[usize], dtype: Dtype, options: &Options) -> Result<Derivatives> {
     Ok(match dtype {
-        Dtype::F64 => Derivatives::Double(curvature((target, theta), indices, options)?),
-        Dtype::F32 => Derivatives::Single(curvature((target, theta), indices, options)?),
+        Dtype::F64 => Derivatives::Double(curvature(of, indices, options)?),
+        Dtype::F32 => Derivatives::Single(curvature(of, indices, options)?),
     })
 }
 
@@ -99,7 +109,7 @@ impl Problem {
             ..Options::default()
         };
         let all: Vec<usize> = (0..target.data.len()).collect();
-        let derivatives = derivatives((&target, &target.theta), &all, args.dtype, &options)?;
+        let derivatives = derivatives(&Network::of(&target), &all, args.dtype, &options)?;
         observer.say(
             Level::Note,
             format_args!(
@@ -149,14 +159,30 @@ impl Problem {
 
     /// Derivatives of this network over some of the samples.
     pub(crate) fn over(&self, indices: &[usize], dtype: Dtype) -> Result<Derivatives> {
-        derivatives((&self.target, &self.target.theta), indices, dtype, &self.options)
+        derivatives(&Network::of(&self.target), indices, dtype, &self.options)
     }
 
     /// Derivatives over all samples with other parameters.
     pub(crate) fn at(&self, theta: &[f64], dtype: Dtype) -> Result<Derivatives> {
         let all: Vec<usize> = (0..self.target.data.len()).collect();
         let options = Options { memory: 0, ..self.options.clone() };
-        derivatives((&self.target, theta), &all, dtype, &options)
+        derivatives(&Network { theta, ..Network::of(&self.target) }, &all, dtype, &options)
+    }
+
+    /// Derivatives over some of the samples by a value between the network's layers.
+    pub(crate) fn by_activation(
+        &self,
+        value: ValueId,
+        indices: &[usize],
+        dtype: Dtype,
+    ) -> Result<Derivatives> {
+        let graph = &self.target.graph.with_offset(value)?;
+        let mut theta = self.target.theta.clone();
+        theta.resize(graph.layout().len(), 0.0);
+        // The L2 term does not depend on the value.
+        let (only, weight_decay) = (vec![Graph::OFFSET.to_owned()], 0.0);
+        let options = Options { only, weight_decay, ..self.options.clone() };
+        derivatives(&Network { graph, theta: &theta, ..Network::of(&self.target) }, indices, dtype, &options)
     }
 
     /// The head of a report.
@@ -190,12 +216,8 @@ impl Problem {
     }
 }
 
-fn curvature<T: Real>(
-    (target, theta): (&Target, &[f64]),
-    indices: &[usize],
-    options: &Options,
-) -> Result<Curvature<T>> {
-    let data = &target.data;
+fn curvature<T: Real>(of: &Network<'_>, indices: &[usize], options: &Options) -> Result<Curvature<T>> {
+    let data = of.data;
     let images = indices.iter().flat_map(|&i| data.sample(i));
     let width = data.form().outputs();
     let targets = match (data.labels(), data.values()) {
@@ -208,5 +230,5 @@ fn curvature<T: Real>(
         }
     };
     let samples = Samples::with_targets([data.sample_len(), indices.len()], images, targets)?;
-    Ok(Curvature::new(&target.graph, theta, &target.buffers, samples, options)?)
+    Ok(Curvature::new(of.graph, of.theta, of.buffers, samples, options)?)
 }

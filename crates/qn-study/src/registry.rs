@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use crate::StudyError;
+use crate::activations::ActivationsReport;
 use crate::batches::BatchesReport;
 use crate::energy::EnergyReport;
 use crate::experiment::ExperimentReport;
@@ -133,6 +134,10 @@ kinds! {
         beside &[],
         figures &[(FigureName::Hierarchy, "Papyan's parts of G: the means over classes, with those over pairs of classes, and single samples about them.")],
         section sections::hierarchy;
+    Activations(ActivationsReport): "the loss's Hessian in the values between layers, by mean over samples and sample by sample",
+        beside &[],
+        figures &[(FigureName::Activations, "Of the mean over samples.")],
+        section sections::activations;
     Surface(SurfaceReport): "the loss along one or two directions, beside its quadratic model",
         beside &[],
         figures &[(FigureName::Surface, "The quadratic model has the loss's gradient and curvature in the middle.")],

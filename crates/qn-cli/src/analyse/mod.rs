@@ -1,5 +1,6 @@
 //! The command line of `qn-analyse`.
 
+mod activations;
 mod batches;
 mod eigen;
 mod energy;
@@ -20,6 +21,7 @@ mod track;
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use activations::ActivationsArgs;
 use batches::BatchesArgs;
 use eigen::EigenArgs;
 use energy::EnergyArgs;
@@ -92,6 +94,12 @@ enum Command {
   qn-analyse persistence runs/lenet --samples 1000 --dtype f32
   qn-analyse figure persistence runs/lenet -o persistence.svg")]
     Persistence(PersistenceArgs),
+    /// The loss's Hessian in the values between a network's layers, its input among them.
+    #[command(after_help = "Examples:
+  qn-analyse activations runs/lenet --samples 1000 --dtype f32
+  qn-analyse activations runs/lenet --at input --each 100
+  qn-analyse figure activations runs/lenet -o activations.svg")]
+    Activations(ActivationsArgs),
     /// The ends of minibatches' spectra against those of all samples.
     #[command(after_help = "Example:
   qn-analyse batches runs/lenet --samples 2000 --sizes 64,256")]
@@ -166,6 +174,7 @@ impl Command {
                 | Self::Decompose(_)
                 | Self::Track(_)
                 | Self::Persistence(_)
+                | Self::Activations(_)
                 | Self::Batches(_)
                 | Self::Hierarchy(_)
                 | Self::Surface(_)
@@ -203,6 +212,7 @@ impl Cli {
             Command::Decompose(args) => estimates::run_decompose(&args, interrupt).map(|()| 0),
             Command::Track(args) => track::run(&args, interrupt).map(|()| 0),
             Command::Persistence(args) => persistence::run(&args, interrupt).map(code),
+            Command::Activations(args) => activations::run(&args, interrupt).map(code),
             Command::Batches(args) => batches::run(&args, interrupt).map(|()| 0),
             Command::Hierarchy(args) => hierarchy::run(&args, interrupt).map(code),
             Command::Shape(args) => shape::run(&args, interrupt).map(|()| 0),

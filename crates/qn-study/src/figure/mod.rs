@@ -1,5 +1,6 @@
 //! Figures of runs and reports, as .svg or .png.
 
+mod activations;
 mod blocks;
 mod draw;
 mod energy;
@@ -89,6 +90,8 @@ pub enum FigureName {
     Series,
     /// Eigenvalues, trace or density of every layer by itself, of layers.json.
     Layers,
+    /// The largest and the mean eigenvalue in each value between layers, of activations.json.
+    Activations,
     /// The loss along one or two directions, beside its quadratic model, of surface.json.
     Surface,
 }
@@ -158,6 +161,7 @@ fn panels(name: FigureName, sources: &[Source], Choice { step, only }: Choice<'_
         FigureName::Persistence => persistence::persistence(sources),
         FigureName::Series => series::series(sources),
         FigureName::Layers => layers::layers(sources),
+        FigureName::Activations => activations::activations(sources),
         FigureName::Surface => surface::surface(sources),
     }
 }

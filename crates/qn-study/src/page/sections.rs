@@ -4,6 +4,7 @@ use maud::{Markup, PreEscaped, html};
 use qn_spectrum::Estimate;
 use serde_json::{Value, json};
 
+use crate::activations::{Activation, ActivationsReport};
 use crate::batches::BatchesReport;
 use crate::energy::EnergyReport;
 use crate::hierarchy::HierarchyReport;
@@ -118,6 +119,27 @@ pub(crate) fn persistence(report: &PersistenceReport) -> Markup {
                 " The curvature along a minibatch's gradient is " (format!("{:.4} ± {:.4}", sharpness.value, sharpness.standard_error))
                 " there, the largest eigenvalue " (format!("{:.4}", last.eigenvalues[0])) "."
             }
+        }
+    }
+}
+
+/// The values with the largest eigenvalue and trace.
+pub(crate) fn activations(report: &ActivationsReport) -> Markup {
+    let of = |value: fn(&Activation) -> f64| {
+        report
+            .activations
+            .iter()
+            .max_by(|a, b| value(a).total_cmp(&value(b)))
+            .map(|at| (at.name.as_str(), value(at)))
+    };
+    let words = |found: Option<(&str, f64)>| {
+        found.map_or("-".into(), |(name, value)| format!("{value:.4e} ({name})"))
+    };
+    html! {
+        p {
+            "In " (report.activations.len()) " values between layers; the largest eigenvalue of the mean over samples is "
+            strong { (words(of(|at| at.eigenvalue))) } ", the largest mean eigenvalue "
+            (words(of(|at| at.trace.value / at.dim() as f64))) "."
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a reader wants to know first, on stdout.
 
+mod activations;
 mod decimal;
 mod energy;
 mod hierarchy;
@@ -15,6 +16,7 @@ use qn_study::{
 };
 
 use crate::stdout::outln;
+pub(super) use activations::print_activations;
 use decimal::decimal;
 pub(super) use energy::print_energy;
 pub(super) use hierarchy::print_hierarchy;
@@ -39,6 +41,7 @@ pub(super) fn print_any(report: &AnyReport) {
         AnyReport::Series(report) => print_series(report),
         AnyReport::Layers(report) => print_layers(report),
         AnyReport::Persistence(report) => print_persistence(report),
+        AnyReport::Activations(report) => print_activations(report),
         AnyReport::Batches(report) => print_batches(report),
         AnyReport::Experiment(report) => print_experiment(report),
     }
