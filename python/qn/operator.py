@@ -67,6 +67,14 @@ class Operator:
         """Another matrix of the same loss at the same point: "hessian", "ggn", "residual" or "fisher"."""
         raise NotImplementedError
 
+    def preconditioned(self, by):
+        """D^-1/2 A D^-1/2 of this matrix A, as an operator. `by` gives the diagonal D: an optimiser of torch that has taken
+        steps (Adam, AdamW, NAdam, RAdam: sqrt(v) + eps with the corrected mean square v; RMSprop; Adagrad), its state_dict
+        (where its parameters are model.parameters() in their order), an array (P,), or a dict by parameter name."""
+        from .preconditioned import Preconditioned, diagonal
+
+        return Preconditioned(self, diagonal(by, self._problem.named, self.layout))
+
     def _qn_source(self):
         return solvers._block_function(self._multiply, self.shape[0])
 

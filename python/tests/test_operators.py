@@ -189,3 +189,51 @@ def test_activations(name):
         h.activations("5.input")
     with pytest.raises(ValueError, match='backend="native" alone'):
         qn.hessian(model, nn.CrossEntropyLoss(), (x, y), backend="torch").activations()
+
+
+OPTIMISERS = {
+    "adam": (torch.optim.Adam, {"betas": (0.0, 0.95)}),
+    "amsgrad": (torch.optim.AdamW, {"betas": (0.0, 0.9), "amsgrad": True, "weight_decay": 0.0}),
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9}),
+    "centred": (torch.optim.RMSprop, {"centered": True}),
+    "adagrad": (torch.optim.Adagrad, {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_preconditioned(name):
+    """A step of an optimiser without momentum is the gradient over D."""
+    model, x = networks.shaken(networks.SMALL["mlp"])
+    y = networks.labels_for(model, x)
+    make, options = OPTIMISERS[name]
+    optimizer = make(model.parameters(), lr=0.01, **options)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        before = reference.flat([p.detach().clone() for p in model.parameters()])
+        optimizer.step()
+    moved = before - reference.flat([p.detach() for p in model.parameters()])
+    h = qn.hessian(model, nn.CrossEntropyLoss(), (x, y))
+    d = h.preconditioned(optimizer).diagonal
+    close(moved.numpy() * d, 0.01 * reference.flat([p.grad for p in model.parameters()]))
+
+    dense = h.to_dense() / np.sqrt(np.outer(d, d))
+    close(h.preconditioned(optimizer).to_dense(), dense)
+    assert np.array_equal(h.preconditioned(optimizer.state_dict()).diagonal, d)
+    close(h.preconditioned(dict(h.layout.split(d))).gradient, h.gradient / np.sqrt(d))
+    part = h.preconditioned(optimizer).restrict("0.*")
+    close(part.to_dense(), dense[: part.shape[0], : part.shape[0]])
+    close(h.preconditioned(d).eigsh(1).values, np.linalg.eigvalsh(dense)[-1:], 1e-6)
+
+
+def test_what_cannot_precondition_is_refused():
+    model, x = networks.shaken(networks.SMALL["mlp"])
+    h = qn.hessian(model, nn.CrossEntropyLoss(), (x, networks.labels_for(model, x)))
+    with pytest.raises(ValueError, match="no mean squares of '.*Adam"):
+        h.preconditioned(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="does not have"):
+        h.preconditioned(torch.optim.Adam([nn.Parameter(torch.zeros(3))]))
+    with pytest.raises(ValueError, match="positive"):
+        h.preconditioned(np.zeros(h.shape[0]))
+    with pytest.raises(ValueError, match="shape"):
+        h.preconditioned(np.ones(3))

@@ -23,7 +23,7 @@ STEPS, KEPT = 20, (1, 2, 5, 20)
 SAMPLES, BATCH, CLASSES = 96, 24, 10
 DEFAULTS = {
     "arch": "perceptron", "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "momentum-on": "update", "gamma": 0.9,
-    "beta2": 0.999, "epsilon": 1e-8, "damping": 0.0, "dampening": 0.0, "nesterov": False, "weight-decay": 0.0, "schedule": "constant",
+    "beta2": 0.999, "epsilon": 1e-8, "sam-rho": 0.05, "damping": 0.0, "dampening": 0.0, "nesterov": False, "weight-decay": 0.0, "schedule": "constant",
     "basis": "paper", "lambda": "own", "newton": "diagonal", "newton-scale": "unit", "max-newton-step": None,
     "logit-scale": 1.0, "class-statistics": "exact",
 }  # fmt: skip
@@ -172,6 +172,9 @@ class Run:
             loss = nn.functional.cross_entropy(self.logits(self.theta, x), y)
             losses.append(loss.item())
             (g,) = torch.autograd.grad(loss, self.theta)
+            if o["optimizer"] == "sam":
+                there = (self.theta + o["sam-rho"] * g / g.norm()).detach().requires_grad_()
+                (g,) = torch.autograd.grad(nn.functional.cross_entropy(self.logits(there, x), y), there)
             if o["optimizer"] != "adamw":
                 g = g + o["weight-decay"] * self.theta.detach()
             lr = sgd.param_groups[0]["lr"]

@@ -271,3 +271,36 @@ fn a_run_with_adam_is_resumed_and_followed() {
     let out = train(&sandbox, &["--optimizer", "adamw", "--nesterov"]);
     assert!(out.code == 2 && out.stderr.contains("--nesterov and --dampening are for"), "{}", out.stderr);
 }
+
+/// With ρ = 0 SAM is SGD to the bit; with another one it is not, it is resumed exactly, and `track` has its limit.
+#[test]
+fn a_run_with_sam_is_resumed_and_followed() {
+    let sandbox = Sandbox::new();
+    let options = "--arch digits --data digits --samples 200 --batch-size 50 --lr 0.05 --checkpoint-every 4 --keep-checkpoints 0";
+    let sam = format!("{options} --optimizer sam");
+    sandbox.trained(&format!("{options} --steps 8 --out sgd"));
+    sandbox.trained(&format!("{sam} --sam-rho 0 --steps 8 --out none"));
+    sandbox.trained(&format!("{sam} --sam-rho 0.2 --steps 8 --out whole"));
+    sandbox.trained(&format!("{sam} --sam-rho 0.2 --steps 4 --out broken"));
+    sandbox.trained("--resume --steps 8 --out broken");
+    let file = |run: &str| {
+        TensorFile::read(&sandbox.path(run).join("checkpoints/step-00000008.safetensors")).unwrap().tensors
+    };
+    assert_eq!(file("whole"), file("broken"));
+    assert_eq!(file("sgd"), file("none"));
+    assert_ne!(file("sgd"), file("whole"));
+
+    let table = sandbox.analysed("track whole --samples 200 --probes 4");
+    assert!(table.contains("that SAM's steps bear"), "{table}");
+    let report = sandbox.json("whole/reports/track.json");
+    for point in report["points"].as_array().unwrap() {
+        let [a, g] = ["sam_limit", "gradient_norm"].map(|key| point[key].as_f64().unwrap());
+        // t = 2 (1 + 0.9)/0.05.
+        assert!((0.2 * a * a + g * a - 76.0 * g).abs() < 1e-9 * g, "{a} {g}");
+    }
+    sandbox.analysed("track sgd --samples 200 --probes 4");
+    assert!(sandbox.json("sgd/reports/track.json")["points"][0]["sam_limit"].is_null());
+    sandbox.analysed("figure track whole -o track.svg");
+    let out = train(&sandbox, &["--optimizer", "sam", "--sam-rho", "-1"]);
+    assert!(out.code == 2 && out.stderr.contains("--sam-rho -1"), "{}", out.stderr);
+}

@@ -18,6 +18,10 @@ fn epsilon() -> f64 {
     1e-8
 }
 
+fn a_twentieth() -> f64 {
+    0.05
+}
+
 fn two() -> u64 {
     2
 }
@@ -56,6 +60,9 @@ pub struct TrainConfig {
     /// Adam's ε.
     #[serde(default = "epsilon")]
     pub epsilon: f64,
+    /// ρ, how far from θ sharpness-aware minimisation takes the gradient.
+    #[serde(default = "a_twentieth")]
+    pub sam_rho: f64,
     /// τ: the momentum buffer takes in 1 − τ of what is new, and all of it in the first step.
     #[serde(default)]
     pub dampening: f64,

@@ -13,6 +13,8 @@ pub enum OptimizerKind {
     Adam,
     /// PyTorch's AdamW: weight decay shrinks the parameters by themselves.
     AdamW,
+    /// SGD with momentum along the gradient at θ + ρ g/|g| (sharpness-aware minimisation).
+    Sam,
 }
 
 impl OptimizerKind {
@@ -28,6 +30,7 @@ impl OptimizerKind {
             Self::Qn => "qn",
             Self::Adam => "adam",
             Self::AdamW => "adamw",
+            Self::Sam => "sam",
         }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use faer::{Mat, MatRef};
 use nalgebra::DMatrix;
 use qn_curvature::Operator;
-use qn_run::{Invalid, Metric, Observer, Stage, StopOnly, TrainConfig};
+use qn_run::{Invalid, Metric, Observer, OptimizerKind, Stage, StopOnly, TrainConfig};
 use qn_spectrum::{
     Estimate, LanczosOptions, Preconditioner, Stability, SymmetricOperator as _, Which, lanczos,
 };
@@ -115,6 +115,11 @@ pub struct TrackPoint {
     /// absent at step 0, where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preconditioned: Option<f64>,
+    /// Of a run with SAM, the curvature beyond which its steps over all samples along an eigenvector grow: the positive root a of
+    /// ρ a² + |g| a = t |g|, t being the momentum threshold at this step's learning rate (P. Long & P. Bartlett,
+    /// arXiv:2309.12488, with t = 2/η); absent where g is zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sam_limit: Option<f64>,
     /// λ_1 of P H P, P projecting on the complement of the class gradients' span.
     pub outside: f64,
     /// Whether that one is within the tolerance.
@@ -328,6 +333,7 @@ fn point(
         converged: top.converged,
         eigenvalues: top.values,
         preconditioned,
+        sam_limit: config.and_then(|config| sam_limit(config, step, g.norm())),
         outside: outside.values[0],
         outside_converged: outside.converged == 1,
         inside,
@@ -354,6 +360,14 @@ fn point(
         residual_ratio_top: ratio_in(&e, &he, &ge),
         residual_ratio_class_span: ratio_in(&q, &hq, &gq),
     })
+}
+
+/// The curvature a of a quadratic loss a x²/2 at which SAM goes from x to −x: its gradient there, a (|x| + ρ) with |g| = a |x|, is
+/// as long as one of curvature t would be, t |x|.
+fn sam_limit(config: &TrainConfig, step: u64, gradient: f64) -> Option<f64> {
+    let threshold = config.stability_limit() / config.lr_at(step);
+    (config.optimizer == OptimizerKind::Sam && gradient > 0.0)
+        .then(|| 2.0 * threshold / (1.0 + (1.0 + 4.0 * config.sam_rho * threshold / gradient).sqrt()))
 }
 
 /// √v̂ + ε of the checkpoint's second moments; none before the first step.

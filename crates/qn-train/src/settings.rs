@@ -31,7 +31,8 @@ pub struct Settings {
     /// What is minimised, the mean of PyTorch's loss of that name [default: cross-entropy of labels and soft labels, mse of
     /// other vectors].
     pub loss: Option<LossKind>,
-    /// Stochastic gradient descent, Newton steps along the class gradients, or Adam.
+    /// Stochastic gradient descent, Newton steps along the class gradients, Adam, or sharpness-aware minimisation (SGD along
+    /// the gradient at theta + rho g/|g|; two gradients a step).
     pub optimizer: OptimizerKind,
     /// Learning rate eta.
     pub lr: f64,
@@ -46,6 +47,8 @@ pub struct Settings {
     pub beta2: f64,
     /// Adam's epsilon, added to the root of the mean square.
     pub epsilon: f64,
+    /// rho of sharpness-aware minimisation.
+    pub sam_rho: f64,
     /// The momentum buffer takes in 1 - D of what is new, all of it in the first step (PyTorch's SGD).
     pub dampening: f64,
     /// Nesterov's momentum (PyTorch's SGD).
@@ -122,6 +125,7 @@ impl Default for Settings {
             momentum: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
+            sam_rho: 0.05,
             dampening: 0.0,
             nesterov: false,
             momentum_on: MomentumOn::Update,
@@ -190,6 +194,7 @@ impl Settings {
             momentum: self.momentum,
             beta2: self.beta2,
             epsilon: self.epsilon,
+            sam_rho: self.sam_rho,
             dampening: self.dampening,
             nesterov: self.nesterov,
             momentum_on: self.momentum_on,
@@ -249,6 +254,7 @@ impl Settings {
         share("`momentum`", self.momentum)?;
         share("`beta2`", self.beta2)?;
         not_negative("`epsilon`", self.epsilon)?;
+        not_negative("`sam_rho`", self.sam_rho)?;
         share("`dampening`", self.dampening)?;
         share("`gamma`", self.gamma)?;
         not_negative("`damping`", self.damping)?;
@@ -290,7 +296,7 @@ impl Settings {
             bail!(Invalid("`project` is for `optimizer` sgd".into()));
         }
         if self.optimizer.is_adam() && (self.nesterov || self.dampening != 0.0) {
-            bail!(Invalid("`nesterov` and `dampening` are for `optimizer` sgd and qn".into()));
+            bail!(Invalid("`nesterov` and `dampening` are for `optimizer` sgd, sam and qn".into()));
         }
         Ok(())
     }

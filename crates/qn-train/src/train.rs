@@ -79,6 +79,7 @@ pub fn train(launch: &Launch<'_>) -> Result<Outcome> {
                 OptimizerKind::Qn => "quasi-Newton",
                 OptimizerKind::Adam => "Adam",
                 OptimizerKind::AdamW => "AdamW",
+                OptimizerKind::Sam => "SAM",
             },
             train_set.len(),
             train_set.name(),

@@ -167,8 +167,15 @@ impl Trainer<'_> {
         if let Some(line) = line {
             self.log_step(line)?;
         }
-        let theta = self.optimizer.step(&self.network.theta()?, &gradient)?;
-        self.network.set_theta(&theta)?;
+        let theta = self.network.theta()?;
+        let gradient = match self.optimizer.elsewhere(&theta, &gradient)? {
+            Some(elsewhere) => {
+                self.network.set_theta(&elsewhere)?;
+                self.network.plain_pass(&batch)?.gradient
+            }
+            None => gradient,
+        };
+        self.network.set_theta(&self.optimizer.step(&theta, &gradient)?)?;
         self.network.absorb(&statistics)?;
         self.step += 1;
         Ok(seen)

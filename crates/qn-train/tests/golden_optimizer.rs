@@ -79,7 +79,12 @@ fn train(config: &TrainConfig) -> (Vec<Vec<f64>>, Vec<f64>) {
         losses.push(pass.plain.loss.to_scalar::<f64>().unwrap());
         optimizer.observe(&pass).unwrap();
         optimizer.prepare(|rows, which| Ok(along(&network, x, y, rows, which))).unwrap();
-        let theta = optimizer.step(&network.theta().unwrap(), &pass.plain.gradient).unwrap();
+        let (before, mut gradient) = (network.theta().unwrap(), pass.plain.gradient);
+        if let Some(elsewhere) = optimizer.elsewhere(&before, &gradient).unwrap() {
+            network.set_theta(&elsewhere).unwrap();
+            gradient = network.class_pass(&images, y, config.class_statistics).unwrap().plain.gradient;
+        }
+        let theta = optimizer.step(&before, &gradient).unwrap();
         network.set_theta(&theta).unwrap();
         if KEPT.contains(&(step + 1)) {
             kept.push(theta.to_vec1().unwrap());

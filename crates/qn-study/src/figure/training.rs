@@ -199,6 +199,9 @@ pub(super) fn track(sources: &[Source]) -> Result<Vec<Panel>> {
             let by_adam = |p: &TrackPoint| p.preconditioned.unwrap_or(f64::NAN);
             curvatures.push(of("lambda_1 of D^-1/2 H D^-1/2, D by Adam", &by_adam));
         }
+        if report.points.iter().any(|p| p.sam_limit.is_some()) {
+            curvatures.push(of("SAM's limit", &|p| p.sam_limit.unwrap_or(f64::NAN)));
+        }
         let curvature = Panel::Chart(Chart {
             title: format!("{}: curvature along training", source.label),
             x: Axis::linear("step"),

@@ -2,7 +2,8 @@
 //!
 //! A step goes from the gradient g to θ in three stages: weight decay, g + w θ; the preconditioner, which treats the
 //! subspace of the class gradients in a way of its own ([`Directions`]); [`Momentum`], on the gradient before the
-//! preconditioner or on the update behind it. [`Adam`] takes the place of the last two. The learning rate η_t of step t
+//! preconditioner or on the update behind it. [`Adam`] takes the place of the last two. Sharpness-aware minimisation has SGD's
+//! steps along a gradient taken [elsewhere](Optimizer::elsewhere). The learning rate η_t of step t
 //! is η times the schedule's factor f_t.
 
 mod adam;
@@ -10,6 +11,7 @@ mod averages;
 mod curvatures;
 mod directions;
 mod momentum;
+mod sam;
 
 use anyhow::{Context as _, Result, ensure};
 use candle_core::{DType, Tensor};
@@ -169,6 +171,17 @@ impl Optimizer {
         }
     }
 
+    /// Where the gradient of the step from θ is taken instead, g being the gradient at θ; `None` where that is meant.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn elsewhere(&self, theta: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        match self.config.optimizer {
+            OptimizerKind::Sam => sam::uphill(theta, gradient, self.config.sam_rho).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// θ after the step that was prepared, along the gradient g.
     ///
     /// # Errors
@@ -189,7 +202,7 @@ impl Optimizer {
             return Ok((kept - step)?.detach());
         }
         let directions = self.directions.take();
-        let plain = self.config.optimizer == OptimizerKind::Sgd && self.config.project == Projection::None;
+        let plain = self.config.optimizer != OptimizerKind::Qn && self.config.project == Projection::None;
         ensure!(plain || directions.is_some(), "a step that was not prepared");
         let precondition = |g: &Tensor| match &directions {
             Some(directions) => directions.apply(g),

@@ -19,6 +19,7 @@ fn with(rows: &[Vec<f64>], lambda: &[f64], change: impl Fn(&mut TrainConfig)) ->
         momentum: 0.0,
         beta2: 0.999,
         epsilon: 1e-8,
+        sam_rho: 0.05,
         dampening: 0.0,
         nesterov: false,
         momentum_on: MomentumOn::Update,

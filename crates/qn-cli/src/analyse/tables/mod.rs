@@ -208,6 +208,9 @@ pub(super) fn print_track(report: &TrackReport) {
             );
         }
     }
+    if let Some((step, limit)) = report.points.iter().rev().find_map(|p| Some((p.step, p.sam_limit?))) {
+        outln!("{step:>8} the largest eigenvalue that SAM's steps bear: {limit:.2}");
+    }
     let momentum = report.momentum_threshold.map_or(String::new(), |at| format!(", with momentum {at:.1}"));
     outln!(
         "inside, outside: largest eigenvalues in and without the class gradients' span{threshold}{momentum}"

@@ -1,0 +1,94 @@
+"""D^-1/2 A D^-1/2: an operator in the scale that a diagonal D gives each parameter, such as an adaptive optimiser's."""
+
+import numpy as np
+
+from .operator import Operator
+
+
+class Preconditioned(Operator):
+    """D^-1/2 A D^-1/2. Its vectors, and its `gradient` D^-1/2 g, belong to the parameters D^1/2 theta."""
+
+    def __init__(self, inner, diagonal):
+        self._inner, self.diagonal = inner, diagonal
+        self.name, self.backend = f"preconditioned {inner.name}", inner.backend
+        self.layout, self.dtype = inner.layout, inner.dtype
+        self._roots = np.sqrt(diagonal)
+
+    def _divided(self, x):
+        return np.ascontiguousarray(x / self._roots.astype(x.dtype)[:, None])
+
+    def _multiply(self, x):
+        return self._divided(self._inner._multiply(self._divided(x)))
+
+    def _loss_and_gradient(self):
+        loss, accuracy, gradient = self._inner._at()
+        return loss, accuracy, gradient / self._roots
+
+    def restrict(self, params):
+        part = self._inner.restrict(params)
+        parts = self.layout.split(self.diagonal)
+        return Preconditioned(part, part.layout.join({name: parts[name] for name in part.layout.names}))
+
+    def with_operator(self, name):
+        return Preconditioned(self._inner.with_operator(name), self.diagonal)
+
+
+def diagonal(by, named, layout):
+    """D as a vector of the layout: `by` is an optimiser of torch, its state_dict, an array (P,), or a dict of arrays or tensors
+    by name; `named` are names and parameters of the module in its order."""
+    if hasattr(by, "param_groups") or (isinstance(by, dict) and "param_groups" in by):
+        by = _lengths(by, named, set(layout.names))
+    d = layout.join(by) if isinstance(by, dict) else np.asarray(by.detach().cpu() if hasattr(by, "detach") else by)
+    if d.shape != (layout.size,):
+        raise ValueError(f"the diagonal has shape {d.shape}, the operator {layout.size} parameters")
+    d = d.astype(np.float64)
+    if not (np.isfinite(d).all() and (d > 0).all()):
+        raise ValueError("the diagonal has entries that are not positive and finite numbers")
+    return d
+
+
+def _lengths(optimizer, named, wanted):
+    """By what an adaptive optimiser divides its steps, by parameter name."""
+    groups = optimizer["param_groups"] if isinstance(optimizer, dict) else optimizer.param_groups
+    states = optimizer["state"] if isinstance(optimizer, dict) else optimizer.state
+    numbers = {id(parameter): name for name, parameter in named}
+    found = {}
+    for group in groups:
+        for key in group["params"]:
+            if isinstance(optimizer, dict):
+                if not key < len(named):
+                    raise ValueError(f"the optimiser's state has a parameter {key}, the module {len(named)}")
+                name = named[key][0]
+            else:
+                name = numbers.get(id(key))
+            if name in wanted:
+                found[name] = _length(states.get(key) or {}, group, name)
+                if tuple(found[name].shape) != tuple(dict(named)[name].shape):
+                    raise ValueError(
+                        f"the optimiser's state of '{name}' has shape {tuple(found[name].shape)}: its order is not that of "
+                        "model.named_parameters(); give the optimiser itself instead of its state_dict"
+                    )
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise ValueError(f"the optimiser does not have {', '.join(missing)}")
+    return found
+
+
+def _length(state, group, name):
+    """sqrt(v) + eps with the mean square v of one parameter's gradient, corrected as its optimiser does it."""
+    squares, correction = state.get("max_exp_avg_sq", state.get("exp_avg_sq")), 1.0
+    if squares is not None:
+        correction = 1.0 - group["betas"][1] ** float(state["step"])
+    elif "square_avg" in state:
+        squares = state["square_avg"]
+        if group.get("centered"):
+            squares = squares - state["grad_avg"] ** 2
+    elif "sum" in state:
+        squares = state["sum"]
+    else:
+        raise ValueError(
+            f"the optimiser has no mean squares of '{name}': it is not one of Adam, AdamW, NAdam, RAdam, RMSprop and Adagrad, or "
+            "has taken no step"
+        )
+    squares = squares.detach().cpu().double().numpy()
+    return np.sqrt(np.maximum(squares, 0.0) / correction) + group["eps"]
