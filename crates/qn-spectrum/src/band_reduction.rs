@@ -289,7 +289,7 @@ fn convert<T: Scalar, U: Scalar>(to: MatMut<'_, U>, from: MatRef<'_, T>, round: 
 }
 
 /// Vectors that a block reflector is applied to at a time.
-const PANEL: usize = 128;
+const PANEL: usize = 256;
 
 /// Columns that the QR factorisation of a panel takes together.
 const QR_BLOCK: usize = 32;

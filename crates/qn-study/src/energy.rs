@@ -1,6 +1,5 @@
 //! Where the gradient, the class gradients and the layers lie among the eigenvectors.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
 use crate::eigenvectors::{Eigenvectors, check_subject, report_path};
-use crate::estimates::layers;
 use crate::masses::{layer_sizes, masses, participation, random_participation};
 use crate::output::{self, Report};
+use crate::parts::{Part, parts};
 use crate::problem::Problem;
 use crate::report::{self, EigenReport, Subject};
 use crate::request::ProblemRequest;
@@ -127,7 +126,7 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
     };
     stage.advance(1);
     let p = layout.len();
-    let layers = layers(layout);
+    let layers = parts(layout);
     let mut gradients = vec![unit(&gradient)];
     gradients.extend(class_gradients.chunks_exact(p).map(unit));
     let mut among = Among::new(counts(vectors.count()), gradients, &layers);
@@ -148,7 +147,7 @@ pub fn energy(args: &EnergyRequest, observer: &dyn Observer) -> Result<EnergyRep
         random_share: 1.0 / p as f64,
         layer_sizes: layer_sizes(&layers, p),
         layer_masses: among.layer_masses,
-        layers: layers.iter().map(|(name, _)| name.clone()).collect(),
+        layers: layers.iter().map(|part| part.name.clone()).collect(),
         participation: among.participation,
         random_participation: random_participation(p),
         seconds: started.elapsed().as_secs_f64(),
@@ -193,7 +192,7 @@ struct Among<'a> {
     counts: Vec<usize>,
     /// Unit vectors, or zero.
     gradients: Vec<Vec<f64>>,
-    layers: &'a [(String, Range<usize>)],
+    layers: &'a [Part],
     /// The entry that the next one adds to, and how many have been added there.
     at: (usize, usize),
     eigenvalues: Vec<f64>,
@@ -203,7 +202,7 @@ struct Among<'a> {
 }
 
 impl<'a> Among<'a> {
-    fn new(counts: Vec<usize>, gradients: Vec<Vec<f64>>, layers: &'a [(String, Range<usize>)]) -> Self {
+    fn new(counts: Vec<usize>, gradients: Vec<Vec<f64>>, layers: &'a [Part]) -> Self {
         let entries = counts.len();
         Self {
             counts,
@@ -248,6 +247,10 @@ fn share(g: &[f64], v: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    fn part(name: &str, range: std::ops::Range<usize>) -> Part {
+        Part { name: name.to_owned(), ranges: vec![range] }
+    }
+
     #[test]
     fn shares_masses_and_participation_by_hand() {
         // In a rotated basis of the plane, (3, 4) has shares 49/50 and 1/50.
@@ -261,7 +264,7 @@ mod tests {
             close(&shares([3.0 * scale, 4.0 * scale]), &[0.98, 0.02]);
         }
         close(&shares([0.0, 0.0]), &[0.0, 0.0]);
-        let layers = [("a".to_owned(), 0..1), ("b".to_owned(), 1..4)];
+        let layers = [part("a", 0..1), part("b", 1..4)];
         close(&masses(&[0.6, 0.0, 0.8, 0.0], &layers), &[0.36, 0.64]);
         close(&[participation(&[0.0, 1.0, 0.0]), participation(&[0.5; 4])], &[1.0, 4.0]);
     }
@@ -278,7 +281,7 @@ mod tests {
 
     #[test]
     fn groups_are_sums_of_shares_and_means_of_the_rest() {
-        let layers = [("a".to_owned(), 0..1), ("b".to_owned(), 1..3)];
+        let layers = [part("a", 0..1), part("b", 1..3)];
         let mut among = Among::new(vec![1, 2], vec![unit(&[1.0, 2.0, 2.0])], &layers);
         let vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]];
         vectors.iter().zip([5.0, 2.0, 1.0]).for_each(|(v, value)| among.add(value, v));

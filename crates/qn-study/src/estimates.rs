@@ -1,18 +1,17 @@
 //! Density of all eigenvalues, trace and norm, and how H splits into G and F.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use faer::Mat;
 use qn_curvature::Operator;
-use qn_model::ParamLayout;
 use qn_run::{Invalid, Observer, Stage};
 use qn_spectrum::{DenseSymmetric, DensityOptions, Estimate, SymmetricOperator, hutch_plus_plus, hutchinson};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output;
+use crate::parts::{Part, parts};
 use crate::problem::Problem;
 use crate::report::{Blocks, DecomposeReport, DensityReport, TraceReport};
 use crate::request::{Matrix, ProblemRequest};
@@ -174,7 +173,7 @@ pub fn decompose(args: &DecomposeRequest, observer: &dyn Observer) -> Result<Dec
     let p = problem.derivatives.dim();
     let dense = p <= args.dense_up_to;
     let probes = if dense { p } else { args.probes };
-    let layers = layers(problem.derivatives.layout());
+    let layers = parts(problem.derivatives.layout());
     let products = 3 * probes + 2 * layers.len() * BLOCK_PROBES;
     let stage = Stage::begin(observer, "products", products as u64);
     let mut squares = Vec::with_capacity(3);
@@ -199,7 +198,7 @@ pub fn decompose(args: &DecomposeRequest, observer: &dyn Observer) -> Result<Dec
         hessian: norms(Operator::Hessian)?,
         residual: norms(Operator::Residual)?,
         probes: BLOCK_PROBES,
-        layers: layers.iter().map(|(name, _)| name.clone()).collect(),
+        layers: layers.iter().map(|part| part.name.clone()).collect(),
     };
     let report = DecomposeReport {
         subject: problem.subject(&args.problem),
@@ -251,34 +250,22 @@ pub(crate) fn residual_ratio(
     Ok(norm_ratio(&squared_lengths(residual, probes, seed)?, &h))
 }
 
-/// The parameters of each layer: those whose names differ after the last dot only.
-pub(crate) fn layers(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
-    let mut layers: Vec<(String, Range<usize>)> = Vec::new();
-    for param in layout.params() {
-        let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
-        match layers.last_mut() {
-            Some((last, range)) if last == name => range.end = param.range().end,
-            _ => layers.push((name.to_owned(), param.range())),
-        }
-    }
-    layers
-}
-
 /// Norms of an operator's blocks: for random signs z in the places of layer m, |(A z)_l|² is ‖A_lm‖²_F on average.
 fn block_norms(
     operator: &Watched<'_, CurvatureOperator<'_>>,
-    layers: &[(String, Range<usize>)],
+    layers: &[Part],
     seed: u64,
 ) -> Result<Vec<Vec<f64>>> {
     let n = SymmetricOperator::<f64>::dim(operator);
     let mut columns = Vec::with_capacity(layers.len());
-    for (m, (_, from)) in layers.iter().enumerate() {
+    for (m, from) in layers.iter().enumerate() {
         let signs: Mat<f64> = qn_spectrum::random_signs(n, BLOCK_PROBES, seed + m as u64);
-        let z = Mat::from_fn(n, BLOCK_PROBES, |i, j| if from.contains(&i) { signs[(i, j)] } else { 0.0 });
+        let z = Mat::from_fn(n, BLOCK_PROBES, |i, j| if from.contains(i) { signs[(i, j)] } else { 0.0 });
         let mut az = Mat::zeros(n, BLOCK_PROBES);
         operator.apply(z.as_ref(), az.as_mut()).map_err(|e| explain(e.into()))?;
-        let part = |(_, to): &(String, Range<usize>)| {
-            (az.subrows(to.start, to.len()).squared_norm_l2() / BLOCK_PROBES as f64).sqrt()
+        let part = |to: &Part| {
+            let squares = to.ranges.iter().map(|to| az.subrows(to.start, to.len()).squared_norm_l2());
+            (squares.sum::<f64>() / BLOCK_PROBES as f64).sqrt()
         };
         columns.push(layers.iter().map(part).collect());
     }

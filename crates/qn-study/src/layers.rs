@@ -10,7 +10,6 @@ use qn_run::{Invalid, Observer, Stage, StopOnly};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::estimates::layers as layers_of;
 use crate::output::{self, Report};
 use crate::report::SCHEMA_VERSION;
 use crate::request::ProblemRequest;
@@ -59,6 +58,19 @@ impl LayersReport {
     pub fn converged(&self) -> bool {
         self.layers.iter().all(|layer| layer.found.converged())
     }
+}
+
+/// The parameters of each layer: those whose names differ after the last dot only.
+fn layers_of(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
+    let mut layers: Vec<(String, Range<usize>)> = Vec::new();
+    for param in layout.params() {
+        let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
+        match layers.last_mut() {
+            Some((last, range)) if last == name => range.end = param.range().end,
+            _ => layers.push((name.to_owned(), param.range())),
+        }
+    }
+    layers
 }
 
 /// The names of the parameters in a range.

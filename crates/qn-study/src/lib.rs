@@ -39,6 +39,7 @@ mod operator;
 mod output;
 mod overlap;
 mod page;
+mod parts;
 mod persistence;
 mod power_law;
 mod problem;

@@ -1,15 +1,15 @@
 //! Where the entries of a unit vector lie: in which layers, and over how many parameters.
 
-use std::ops::Range;
+use crate::parts::Part;
 
 /// The share of all P parameters that belongs to each layer.
-pub(crate) fn layer_sizes(layers: &[(String, Range<usize>)], p: usize) -> Vec<f64> {
-    layers.iter().map(|(_, range)| range.len() as f64 / p as f64).collect()
+pub(crate) fn layer_sizes(layers: &[Part], p: usize) -> Vec<f64> {
+    layers.iter().map(|part| part.len() as f64 / p as f64).collect()
 }
 
 /// Squares of a unit vector's entries, layer by layer.
-pub(crate) fn masses(v: &[f64], layers: &[(String, Range<usize>)]) -> Vec<f64> {
-    layers.iter().map(|(_, range)| v[range.clone()].iter().map(|x| x * x).sum()).collect()
+pub(crate) fn masses(v: &[f64], layers: &[Part]) -> Vec<f64> {
+    layers.iter().map(|part| part.squares(v)).collect()
 }
 
 /// 1/Σ v⁴ of a unit vector.

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::StudyError;
 use crate::checkpoints::Followed;
-use crate::estimates::layers;
 use crate::masses::{layer_sizes, masses, participation, random_participation};
 use crate::memory::free_memory;
 use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Report};
+use crate::parts::parts;
 use crate::problem::Problem;
 use crate::report::Subject;
 use crate::request::{ProblemRequest, check_tol};
@@ -149,7 +149,7 @@ pub fn persistence(args: &PersistenceRequest, observer: &dyn Observer) -> Result
             spaces.last().map_or(Vec::new(), |before: &Mat<f64>| kept(before.as_ref(), space.as_ref()));
         points.push(point);
         spaces.push(space);
-        last = Some((problem.subject(&at), layers(problem.derivatives.layout()), k));
+        last = Some((problem.subject(&at), parts(problem.derivatives.layout()), k));
         stage.advance(1);
     }
     let (subject, layers, k) = last.context("there is no checkpoint yet: train further first")?;
@@ -160,7 +160,7 @@ pub fn persistence(args: &PersistenceRequest, observer: &dyn Observer) -> Result
         batch_size: batch_size.map(|size| size.min(subject.samples)),
         subject,
         layer_sizes: layer_sizes(&layers, p),
-        layers: layers.into_iter().map(|(name, _)| name).collect(),
+        layers: layers.into_iter().map(|part| part.name).collect(),
         random_participation: random_participation(p),
         points,
         overlaps: overlaps(&spaces),
@@ -217,7 +217,7 @@ fn point(
     };
     let top = lanczos::<f64>(&operator, &options, |_| ()).map_err(explain)?;
     let start = problem.loss_and_gradient()?;
-    let layers = layers(derivatives.layout());
+    let layers = parts(derivatives.layout());
     let columns = || top.vectors.col_iter().map(|v| v.try_as_col_major().map_or(&[][..], |v| v.as_slice()));
     let point = PersistencePoint {
         step,

@@ -79,18 +79,71 @@ pub(super) fn known(report: &DensityReport) -> Vec<(f64, f64)> {
     points.map(|(&x, &d)| (x, d)).collect()
 }
 
-/// Smoothed density of all eigenvalues.
+/// Smoothed density of all eigenvalues, and of the logarithms of their sizes.
 pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
-    let mut series = Vec::new();
+    let (mut series, mut sizes) = (Vec::new(), Vec::new());
     for source in sources {
         let report: DensityReport = source.report()?;
         series.push(Series { name: source.label.clone(), points: known(&report), mark: Mark::Line });
+        for (sign, name) in [(1.0, "positive"), (-1.0, "negative")] {
+            let points = of_logarithms(&report.nodes, sign);
+            if points.iter().any(|p| p.1 > 0.0) {
+                sizes.push(Series { name: format!("{}, {name}", source.label), points, mark: Mark::Line });
+            }
+        }
     }
-    Ok(vec![Panel::Chart(Chart {
-        title: "Density of eigenvalues".into(),
-        x: Axis::linear("eigenvalue"),
-        y: Axis::log("density"),
-        series,
-        references: Vec::new(),
-    })])
+    let chart = |title: &str, x, series| {
+        Panel::Chart(Chart {
+            title: title.into(),
+            x,
+            y: Axis::log("density"),
+            series,
+            references: Vec::new(),
+        })
+    };
+    Ok(vec![
+        chart("Density of eigenvalues", Axis::linear("eigenvalue"), series),
+        chart("Density of log10 |eigenvalue|", Axis::log("|eigenvalue|"), sizes),
+    ])
+}
+
+/// Standard deviation of what stands for a node on a logarithmic axis, in decades: some ten nodes of usual quadratures.
+const DECADES: f64 = 0.15;
+
+/// The density per decade of |λ| of the eigenvalues with a sign, from the mean of the probes' quadratures, over the six decades
+/// below the largest node; nodes nearer to zero are not resolved by products.
+fn of_logarithms(nodes: &[Vec<(f64, f64)>], sign: f64) -> Vec<(f64, f64)> {
+    let top = nodes.iter().flatten().fold(0.0f64, |top, (node, _)| top.max(node.abs())).log10();
+    let inside: Vec<(f64, f64)> = nodes
+        .iter()
+        .flatten()
+        .filter(|(node, _)| node * sign > 0.0)
+        .map(|(node, weight)| (node.abs().log10(), weight / nodes.len() as f64))
+        .collect();
+    let bell =
+        |x: f64| (-0.5 * (x / DECADES).powi(2)).exp() / (DECADES * (2.0 * std::f64::consts::PI).sqrt());
+    let at = |i: usize| top + 0.5 - 6.5 * i as f64 / 260.0;
+    let density = |x: f64| inside.iter().map(|(node, weight)| weight * bell(x - node)).sum::<f64>();
+    let all: Vec<(f64, f64)> = (0..=260).rev().map(at).map(|x| (10f64.powf(x), density(x))).collect();
+    let floor = all.iter().fold(0.0f64, |top, p| top.max(p.1)) * 1e-8;
+    all.into_iter().filter(|p| p.1 > floor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two probes that see 3/4 of the eigenvalues at 10, an eighth at −0.1 and an eighth nearer to zero than is shown.
+    #[test]
+    fn densities_of_logarithms_have_the_nodes_weights() {
+        let nodes = vec![vec![(10.0, 1.0)], vec![(10.0, 0.5), (-0.1, 0.25), (1e-9, 0.25)]];
+        for (sign, share, place) in [(1.0, 0.75, 10.0), (-1.0, 0.125, 0.1)] {
+            let points = of_logarithms(&nodes, sign);
+            let sum: f64 = points.iter().map(|p| p.1).sum::<f64>() * 6.5 / 260.0;
+            assert!((sum - share).abs() < 1e-3, "{sum}");
+            let top = points.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+            assert!((top.0 / place).log10().abs() < 0.03, "{top:?}");
+        }
+        assert!(of_logarithms(&[vec![(0.0, 1.0)]], 1.0).is_empty());
+    }
 }

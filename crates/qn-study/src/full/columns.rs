@@ -22,7 +22,7 @@ use crate::vector_files::{self, VectorFiles};
 /// Bytes of the vectors of a file: some may be held at once beside a matrix that fills the memory.
 const FILE_BYTES: usize = 256 << 20;
 /// Vectors of a file are a multiple of this, as many as solvers multiply at a time.
-const MULTIPLE: usize = 128;
+const MULTIPLE: usize = 256;
 /// Vectors of a file at most.
 const MOST: usize = 2048;
 
