@@ -11,11 +11,13 @@ work on anything that multiplies a block of vectors.
 from ._native import __version__
 from .errors import NotConverged, UnsupportedOperation
 from .hessian import hessian
+from .hierarchy import Hierarchy, hierarchy
 from .landscape import Energy, Surface, energy, filter_normalised, surface
 from .operator import Operator
 from .results import BlockNorms, Density, Eigenpairs, Estimate, Spectrum
 from .runs import Run, Tracker, run
 from .solvers import as_operator, density, eigh, eigsh, eigvalsh, trace
+from .spectrum_shape import PowerLaw, Shape, shape
 from .studies import Overlap, Track, full_spectrum, overlap, track
 
 __all__ = [
@@ -24,10 +26,13 @@ __all__ = [
     "Eigenpairs",
     "Energy",
     "Estimate",
+    "Hierarchy",
     "NotConverged",
     "Operator",
     "Overlap",
+    "PowerLaw",
     "Run",
+    "Shape",
     "Spectrum",
     "Surface",
     "Track",
@@ -43,8 +48,10 @@ __all__ = [
     "filter_normalised",
     "full_spectrum",
     "hessian",
+    "hierarchy",
     "overlap",
     "run",
+    "shape",
     "surface",
     "trace",
     "track",

@@ -105,3 +105,30 @@ def surface(found, ax):
     ax.plot(0, 0, marker="+", color="k")
     ax.set(xlabel="first direction", ylabel="second direction", aspect="equal")
     return ax
+
+
+def shape(found, ax):
+    ax = _axes(ax)
+    positive = found.eigenvalues[found.eigenvalues > 0]
+    ax.plot(np.arange(1, len(positive) + 1), positive, label="eigenvalues")
+    if found.tail is not None:
+        ends = np.array([1.0, found.tail.values])
+        law = found.tail.from_ * (ends / found.tail.values) ** (-1 / (found.tail.exponent - 1))
+        ax.plot(ends, law, linestyle="--", label=f"density as lambda^-{found.tail.exponent:.2f}")
+    ax.set(xlabel="rank", ylabel="eigenvalue", xscale="log", yscale="log")
+    ax.legend()
+    return ax
+
+
+def hierarchy(found, ax):
+    from .hierarchy import PARTS
+
+    ax = _axes(ax)
+    for name, what in PARTS.items():
+        values = found.parts[name].eigenvalues
+        values = values[values > 1e-12 * found.parts["whole"].eigenvalues[0]]
+        ax.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=what)
+    ax.axvline(len(found.weights) + 0.5, color="0.7", linestyle="--", label="C")
+    ax.set(xlabel="index", ylabel="eigenvalue", yscale="log")
+    ax.legend(fontsize=7)
+    return ax

@@ -149,8 +149,8 @@ def _check_gradient(problem, copy, loss, data, names):
     useful = np.flatnonzero((counted != IGNORED).any(axis=1))
     first = int(useful[0])
     last = min(first + SAMPLES_CHECKED, n)
-    targets = np.ascontiguousarray(counted[first:last].reshape(-1))
-    samples = (problem.inputs[first:last], targets, problem.loss | {"reduction": "sum"})
+    part = problem.over(slice(first, last))
+    samples = (part.inputs, part.targets, problem.loss | {"reduction": "sum"})
     few = Problem(problem.graph, samples, problem.named, "float64", {})
     found = few.curvature(names).loss_and_gradient()[2]
     named = dict(copy.named_parameters())

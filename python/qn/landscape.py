@@ -47,7 +47,7 @@ def energy(h, pairs, direction=None):
         raise ValueError(f"a direction {g.shape} and vectors {v.shape} do not fit an operator of shape {h.shape}")
     largest = np.abs(g).max(initial=0.0)
     unit = g / largest / np.linalg.norm(g / largest) if largest > 0 else g
-    layers = {layer: np.r_[tuple(map(h.layout.slice, tensors))] for layer, tensors in h.layout.layers().items()}
+    layers = h.layout.parts()
     masses = np.array([(v[where] ** 2).sum(axis=0) for where in layers.values()]).T
     sizes = np.array([len(where) for where in layers.values()]) / len(g)
     shares = (unit @ v) ** 2

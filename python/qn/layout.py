@@ -38,6 +38,19 @@ class Layout:
             found.setdefault(name.rpartition(".")[0] or name, []).append(i)
         return found
 
+    def parts(self):
+        """The entries of each layer by its name, of attention's `in_proj` those of query, key and value apart."""
+        found = {}
+        for name, shape, start, stop in zip(self.names, self.shapes, self.offsets, self.offsets[1:]):
+            layer, _, last = name.rpartition(".")
+            entries = np.arange(start, stop)
+            if last in ("in_proj_weight", "in_proj_bias") and shape[0] % 3 == 0:
+                for what, third in zip(("query", "key", "value"), np.split(entries, 3)):
+                    found.setdefault(f"{layer}.{what}" if layer else what, []).append(third)
+            else:
+                found.setdefault(layer or name, []).append(entries)
+        return {part: np.concatenate(entries) for part, entries in found.items()}
+
     def split(self, vector):
         """A vector (P,), or a block (P, b), as a dict of arrays of the tensors' shapes, with b as the last axis."""
         rest = vector.shape[1:]

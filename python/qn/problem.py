@@ -37,6 +37,12 @@ class Problem:
             options = self.options | {"weight_decay": 0.0}
             yield name, Problem(graph, (self.inputs, self.targets, self.loss), named, self.dtype, options), offset
 
+    def over(self, samples):
+        """This loss over some of the samples, by their numbers or a mask."""
+        n = len(self.inputs)
+        targets = np.ascontiguousarray(self.targets.reshape(n, -1)[samples].reshape(-1))
+        return Problem(self.graph, (self.inputs[samples], targets, self.loss), self.named, self.dtype, self.options)
+
     def chosen(self, params, names):
         """Of the parameters with these names those that `params` chooses."""
         named = [(name, p) for name, p in self.named if name in set(names)]

@@ -25,6 +25,13 @@ pub(crate) struct Curvature {
     constant_decay: f64,
 }
 
+impl Curvature {
+    /// The engine's derivatives.
+    pub(crate) fn derivatives(&self) -> Arc<Derivatives> {
+        Arc::clone(&self.derivatives)
+    }
+}
+
 #[pymethods]
 impl Curvature {
     /// `inputs` is (N, numbers in a sample); `targets` are labels (unsigned 32-bit integers) or numbers, those of a

@@ -35,10 +35,14 @@ impl Interrupt {
         state.1.is_some()
     }
 
+    /// The exception of Ctrl-C, if it was pressed.
+    pub(crate) fn raised(&self) -> Option<PyErr> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+    }
+
     /// What a product has to say: the exception of Ctrl-C where it was stopped by it.
     pub(crate) fn error(self, error: CurvatureError) -> PyErr {
-        let (_, raised) = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        raised.unwrap_or_else(|| curvature_error(error))
+        self.raised().unwrap_or_else(|| curvature_error(error))
     }
 }
 

@@ -22,6 +22,7 @@ mod batches;
 mod block_cyclic;
 mod chance;
 mod checkpoints;
+mod class_parts;
 mod eigen;
 mod eigenvectors;
 mod energy;
@@ -52,6 +53,7 @@ mod shape;
 mod softmax_parts;
 mod solve;
 mod source;
+mod spectrum_shape;
 mod statistics;
 mod storage;
 mod subspace;
@@ -65,6 +67,7 @@ pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use block_cyclic::{BlockCyclic, DenseSolver};
 pub use chance::RandomAssigned;
 pub use checkpoints::is_series;
+pub use class_parts::{Hierarchy, HierarchyOptions, HierarchyPart, Labelled};
 pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
 pub use energy::{EnergyReport, EnergyRequest, energy};
 pub use error::StudyError;
@@ -72,7 +75,7 @@ pub use estimates::{DecomposeRequest, DensityRequest, TraceRequest, decompose, d
 pub use experiment::{Comparison, Curve, ExperimentReport, RunSummary, Summary, Validation};
 pub use export::{ExportRequest, Exported, export};
 pub use figure::{FigureName, FigureRequest, figure};
-pub use hierarchy::{HierarchyPart, HierarchyReport, HierarchyRequest, hierarchy};
+pub use hierarchy::{HierarchyReport, HierarchyRequest, hierarchy};
 pub use layers::{LayerPoint, LayersReport, LayersRequest, layers};
 pub use output::{Report, claim, to_json, write};
 pub use overlap::{CheckpointsOverlapRequest, Gradients, OverlapRequest, overlap, overlap_of_checkpoints};
@@ -87,10 +90,8 @@ pub use report::{
 };
 pub use request::{Dtype, Matrix, ProblemRequest};
 pub use series::{Asked, Point, SeriesPoint, SeriesReport, SeriesRequest, series};
-pub use shape::{
-    EffectiveDimension, Gap, GapAtClasses, ShapeReport, ShapeRequest, SpectrumComparison, SpectrumShape,
-    shape,
-};
+pub use shape::{ShapeReport, ShapeRequest, SpectrumComparison, SpectrumShape, shape};
+pub use spectrum_shape::{EffectiveDimension, Gap, GapAtClasses, Shape, ShapeOptions};
 pub use statistics::{Spread, median};
 pub use storage::Storage;
 pub use subspace::{Assignment, Rank, assign, cosines, max_coherence, numerical_rank, principal_angles};

@@ -1,6 +1,6 @@
 use anyhow::Result;
 use clap::Args;
-use qn_study::{HierarchyReport, HierarchyRequest, Matrix, ProblemRequest, hierarchy};
+use qn_study::{HierarchyOptions, HierarchyReport, HierarchyRequest, Matrix, ProblemRequest, hierarchy};
 
 use super::problem::{ProblemArgs, show};
 use super::tables;
@@ -35,12 +35,15 @@ pub(super) fn run(args: &HierarchyArgs, interrupt: &Interrupt) -> Result<bool> {
     let request = HierarchyRequest {
         to: args.problem.place::<HierarchyReport>()?,
         problem: ProblemRequest { operator, ..asked },
-        k: args.k,
-        tol: args.tol,
-        probes: args.probes,
-        dense_up_to: args.dense_up_to,
+        options: HierarchyOptions {
+            k: args.k,
+            tol: args.tol,
+            probes: args.probes,
+            dense_up_to: args.dense_up_to,
+            seed: asked.seed,
+        },
     };
     let report = hierarchy(&request, &terminal)?;
     show(&report, request.to.as_deref(), &terminal, || tables::print_hierarchy(&report))?;
-    Ok(report.converged)
+    Ok(report.found.converged)
 }

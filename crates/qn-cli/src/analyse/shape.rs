@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use qn_study::{ShapeReport, ShapeRequest, shape};
+use qn_study::{ShapeOptions, ShapeReport, ShapeRequest, shape};
 
 use super::problem::{place, show};
 use super::tables;
@@ -39,9 +39,7 @@ pub(super) fn run(args: &ShapeArgs, interrupt: &Interrupt) -> Result<()> {
     let request = ShapeRequest {
         to: place::<ShapeReport>(args.json.as_deref(), run.map(PathBuf::as_path))?,
         spectra: args.spectra.clone(),
-        alpha: args.alpha.clone(),
-        draws: args.draws,
-        seed: args.seed,
+        options: ShapeOptions { alpha: args.alpha.clone(), draws: args.draws, seed: args.seed },
     };
     let report = shape(&request, &terminal)?;
     show(&report, request.to.as_deref(), &terminal, || tables::print_shape(&report))

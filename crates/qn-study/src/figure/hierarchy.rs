@@ -10,7 +10,7 @@ use crate::source::Source;
 pub(super) fn hierarchy(sources: &[Source]) -> Result<Vec<Panel>> {
     let mut panels = Vec::with_capacity(2 * sources.len());
     for source in sources {
-        let report: HierarchyReport = source.report()?;
+        let report = source.report::<HierarchyReport>()?.found;
         let series = |name: &str, mark: Mark, values: &[f64]| Series {
             name: name.to_owned(),
             // Beyond its rank a part has no eigenvalues.

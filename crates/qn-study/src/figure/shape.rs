@@ -14,7 +14,7 @@ pub(super) fn shape(sources: &[Source]) -> Result<Vec<Panel>> {
         let (report, values) = full_spectrum(source)?;
         let positive = values.iter().filter(|v| **v > report.threshold).enumerate();
         let points: Vec<(f64, f64)> = positive.map(|(j, &v)| (j as f64 + 1.0, v)).collect();
-        let law = source.report::<ShapeReport>().ok().and_then(|shape| shape.spectra.first()?.tail);
+        let law = source.report::<ShapeReport>().ok().and_then(|shape| shape.spectra.first()?.shape.tail);
         series.push(Series { name: source.label.clone(), points: thinned(&points), mark: Mark::Broad });
         if let Some(law) = law {
             let name = format!("{}: density as lambda^-{:.2}", source.label, law.exponent);

@@ -14,7 +14,8 @@ use crate::report::{
     DecomposeReport, DensityReport, EigenReport, FullSpectrumReport, OverlapReport, TraceReport,
 };
 use crate::series::SeriesReport;
-use crate::shape::{GapAtClasses, ShapeReport};
+use crate::shape::ShapeReport;
+use crate::spectrum_shape::GapAtClasses;
 use crate::statistics::Spread;
 use crate::surface::SurfaceReport;
 use crate::track::TrackReport;
@@ -149,18 +150,18 @@ pub(crate) fn shape(report: &ShapeReport) -> Markup {
     html! {
         @for spectrum in &report.spectra {
             p {
-                (spectrum.name) ": stable rank " (format!("{:.2}", spectrum.stable_rank)) ", participation ratio "
-                (format!("{:.2}", spectrum.participation_ratio)) ", effective rank "
-                (format!("{:.1}", spectrum.effective_rank)) "; "
-                @for dimension in &spectrum.effective_dimensions {
+                (spectrum.name) ": stable rank " (format!("{:.2}", spectrum.shape.stable_rank)) ", participation ratio "
+                (format!("{:.2}", spectrum.shape.participation_ratio)) ", effective rank "
+                (format!("{:.1}", spectrum.shape.effective_rank)) "; "
+                @for dimension in &spectrum.shape.effective_dimensions {
                     (format!("{:.1}", dimension.dimension)) " dimensions at alpha " (dimension.alpha) ", "
                 }
-                "a share of " (format!("{:.4}", spectrum.negative_share)) " of the sum of |lambda| negative."
-                @if let Some(GapAtClasses { gap, wider, of }) = &spectrum.gap_at_classes {
+                "a share of " (format!("{:.4}", spectrum.shape.negative_share)) " of the sum of |lambda| negative."
+                @if let Some(GapAtClasses { gap, wider, of }) = &spectrum.shape.gap_at_classes {
                     " Behind lambda_" (gap.index) " is a gap of " (format!("{:.3}", gap.ratio)) ": " (wider) " of the first "
                     (of) " are wider."
                 }
-                @if let Some(law) = &spectrum.tail {
+                @if let Some(law) = &spectrum.shape.tail {
                     " The largest " (law.values) " come nearest to a density as lambda^-"
                     (format!("{:.3} ± {:.3}", law.exponent, law.standard_error)) ", with a distance of "
                     (format!("{:.3}", law.distance))
@@ -175,13 +176,13 @@ pub(crate) fn shape(report: &ShapeReport) -> Markup {
 /// The parts of G, and what of the class gradients is in them.
 pub(crate) fn hierarchy(report: &HierarchyReport) -> Markup {
     let parts = [
-        ("G", &report.whole),
-        ("G_0", &report.own_class),
-        ("G_1", &report.class),
-        ("G_2", &report.cross_class),
-        ("G_3", &report.within_class),
+        ("G", &report.found.whole),
+        ("G_0", &report.found.own_class),
+        ("G_1", &report.found.class),
+        ("G_2", &report.found.cross_class),
+        ("G_3", &report.found.within_class),
     ];
-    let top = report.classes.min(report.in_class_means.len());
+    let top = report.found.classes.min(report.found.in_class_means.len());
     let mean = |shares: &[f64]| format!("{:.3}", shares[..top].iter().sum::<f64>() / top as f64);
     html! {
         table {
@@ -193,11 +194,11 @@ pub(crate) fn hierarchy(report: &HierarchyReport) -> Markup {
             }
         }
         p {
-            "The first " (top) " eigenvectors of G have on average " strong { (mean(&report.in_class_means)) }
-            " of their square in the span of the classes' means g_c, " (mean(&report.in_cross_class_means))
-            " in that of the means of pairs, and " (mean(&report.in_class_gradients))
+            "The first " (top) " eigenvectors of G have on average " strong { (mean(&report.found.in_class_means)) }
+            " of their square in the span of the classes' means g_c, " (mean(&report.found.in_cross_class_means))
+            " in that of the means of pairs, and " (mean(&report.found.in_class_gradients))
             " in that of the class gradients; a random direction has "
-            (format!("{:.4}, {:.4} and {:.4}", report.random_shares[0], report.random_shares[1], report.random_shares[2]))
+            (format!("{:.4}, {:.4} and {:.4}", report.found.random_shares[0], report.found.random_shares[1], report.found.random_shares[2]))
             "."
         }
     }

@@ -5,6 +5,7 @@ use crate::stdout::outln;
 
 /// The parts of G, and the eigenvectors' shares in the spans of means and of class gradients.
 pub(in super::super) fn print_hierarchy(report: &HierarchyReport) {
+    let report = &report.found;
     let parts = [
         ("G", &report.whole),
         ("G_0 own class", &report.own_class),
