@@ -276,7 +276,8 @@ fn a_run_with_adam_is_resumed_and_followed() {
 #[test]
 fn a_run_with_sam_is_resumed_and_followed() {
     let sandbox = Sandbox::new();
-    let options = "--arch digits --data digits --samples 200 --batch-size 50 --lr 0.05 --checkpoint-every 4 --keep-checkpoints 0";
+    let options = "--arch digits --data digits --samples 200 --batch-size 50 --lr 0.05 --checkpoint-every 4 --keep-checkpoints 0 \
+                   --snapshot-every 0";
     let sam = format!("{options} --optimizer sam");
     sandbox.trained(&format!("{options} --steps 8 --out sgd"));
     sandbox.trained(&format!("{sam} --sam-rho 0 --steps 8 --out none"));
