@@ -59,9 +59,12 @@ pub struct Labelled<'a> {
     pub labels: &'a [u32],
     /// Number of classes C, that of the outputs.
     pub classes: usize,
-    /// The derivatives over the samples of a class, which are these.
-    pub of_class: &'a dyn Fn(usize, &[usize]) -> Result<Arc<Derivatives>>,
+    /// Over those of one class.
+    pub of_class: &'a OfClass<'a>,
 }
+
+/// Gives the derivatives over the samples of a class: its number, and theirs.
+pub type OfClass<'a> = dyn Fn(usize, &[usize]) -> Result<Arc<Derivatives>> + 'a;
 
 /// A part of G.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

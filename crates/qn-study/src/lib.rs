@@ -67,7 +67,7 @@ pub use batches::{BatchEnds, BatchesReport, BatchesRequest, batches};
 pub use block_cyclic::{BlockCyclic, DenseSolver};
 pub use chance::RandomAssigned;
 pub use checkpoints::is_series;
-pub use class_parts::{Hierarchy, HierarchyOptions, HierarchyPart, Labelled};
+pub use class_parts::{Hierarchy, HierarchyOptions, HierarchyPart, Labelled, OfClass};
 pub use eigen::{EigenFindings, EigenRequest, Vectors, eigen};
 pub use energy::{EnergyReport, EnergyRequest, energy};
 pub use error::StudyError;
