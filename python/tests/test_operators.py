@@ -182,7 +182,7 @@ def test_activations(name):
             else:
                 jacobian = torch.func.jacrev(outputs)(value.reshape(-1))
                 expected += jacobian.T @ torch.func.hessian(loss)(outputs(value)) @ jacobian / 6
-        close(found[at].to_dense(), expected)
+        close(found[at].to_dense(), expected.detach())
     h = qn.hessian(model, nn.CrossEntropyLoss(), (x, y))
     assert list(h.activations("[46].*")) == ["4.input", "6.input"]
     with pytest.raises(ValueError, match="no activation is called '5.input'.*output"):
@@ -221,7 +221,7 @@ def test_preconditioned(name):
     close(h.preconditioned(optimizer).to_dense(), dense)
     assert np.array_equal(h.preconditioned(optimizer.state_dict()).diagonal, d)
     close(h.preconditioned(dict(h.layout.split(d))).gradient, h.gradient / np.sqrt(d))
-    part = h.preconditioned(optimizer).restrict("0.*")
+    part = h.preconditioned(optimizer).restrict("1.*")
     close(part.to_dense(), dense[: part.shape[0], : part.shape[0]])
     close(h.preconditioned(d).eigsh(1).values, np.linalg.eigvalsh(dense)[-1:], 1e-6)
 
