@@ -109,7 +109,7 @@ def surface(found, ax):
 
 def shape(found, ax):
     ax = _axes(ax)
-    positive = found.eigenvalues[found.eigenvalues > 0]
+    positive = found.eigenvalues[found.eigenvalues > found.threshold]
     ax.plot(np.arange(1, len(positive) + 1), positive, label="eigenvalues")
     if found.tail is not None:
         ends = np.array([1.0, found.tail.values])

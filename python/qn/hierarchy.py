@@ -7,6 +7,7 @@ import numpy as np
 
 from . import _figures, _native
 from .operator import NativeOperator
+from .preconditioned import Preconditioned
 from .results import Estimate, _table
 from .targets import IGNORED
 
@@ -35,8 +36,8 @@ class Hierarchy:
     `parts` has a `Part` for each of "whole", "own_class", "class", "cross_class" and "within_class". Of each eigenvector of G,
     `in_class_means`, `in_cross_class_means` and `in_class_gradients` are its squared cosine with the span of the classes' means
     g_c, of the pairs' means, and of the class gradients; `random_shares` are a random direction's. `cosines` (C, k) are those of
-    g_c and the eigenvectors, `weights` (C, C) the mean probability of each class where another is the label, `converged` whether
-    all eigenvalues are within the tolerance.
+    g_c and the eigenvectors, `weights` (C, C) the mean over all samples of the probability of the column's class where the row's
+    is the label, `converged` whether all eigenvalues are within the tolerance.
     """
 
     parts: dict
@@ -61,6 +62,16 @@ class Hierarchy:
         return _table("Hierarchy (traces)", rows)
 
 
+def _of_class(problem, c, names):
+    """The derivatives over a class's samples, of which one backward pass is wanted, so that nothing is kept; None without samples."""
+    mine = problem.targets == c
+    if not mine.any():
+        return None
+    part = problem.over(mine)
+    part.options = part.options | {"memory": 0}
+    return part.curvature(names)
+
+
 def hierarchy(h, k=None, *, tol=1e-6, probes=60, dense_up_to=3000, seed=0):
     """The parts of the Gauss-Newton matrix of an operator of the native backend, whose loss is the mean cross-entropy of one label
     a sample.
@@ -68,6 +79,8 @@ def hierarchy(h, k=None, *, tol=1e-6, probes=60, dense_up_to=3000, seed=0):
     `k` eigenvalues of each part, by default twice the number of classes, to a residual of `tol` times the largest. Up to
     `dense_up_to` parameters the matrices are built and traces exact; above, these are estimated by `probes` products each.
     """
+    if isinstance(h, Preconditioned):
+        raise ValueError("the hierarchy is that of an operator itself, not of a preconditioned one")
     if not isinstance(h, NativeOperator):
         raise ValueError('the hierarchy is that of an operator of backend="native"')
     problem = h._problem
@@ -77,7 +90,7 @@ def hierarchy(h, k=None, *, tol=1e-6, probes=60, dense_up_to=3000, seed=0):
     if not plain or labels.dtype != np.uint32 or len(labels) != len(problem.inputs) or (labels == IGNORED).any():
         raise ValueError("the hierarchy is about the mean cross-entropy of one label a sample, without weights, smoothing or L2 term")
     classes = int(np.prod(problem.graph.shape(len(problem.graph))))
-    of_class = [problem.over(labels == c).curvature(h.layout.names) if (labels == c).any() else None for c in range(classes)]
+    of_class = [_of_class(problem, c, h.layout.names) for c in range(classes)]
     options = {"k": k, "tol": tol, "probes": probes, "dense_up_to": dense_up_to, "seed": seed}
     found = json.loads(_native.hierarchy(h._curvature, of_class, labels, classes, **options))
     part = lambda p: Part(Estimate(p["trace"]["value"], p["trace"]["standard_error"]), np.array(p["eigenvalues"]))  # noqa: E731

@@ -13,7 +13,7 @@ class Energy:
     """Where a gradient and the layers lie among eigenvectors v_j.
 
     `values` (k,) are the eigenvalues, `shares` (k,) are (g . v_j)^2 / |g|^2, `masses` (k, layers) the squares of each v_j's
-    entries by layer, `participation` (k,) is 1 / sum v_j^4, over how many parameters it spreads. A random direction has
+    entries by layer (of attention query, key and value apart), `participation` (k,) is 1 / sum v_j^4, over how many parameters it spreads. A random direction has
     shares of `chance`, masses `sizes` and a participation of (P + 2) / 3.
     """
 

@@ -60,7 +60,9 @@ class Operator:
         """The same matrix of the loss by a value between layers instead of the parameters, for each value by its name:
         "input", "LAYER.input" for what a layer with parameters reads, "output". `names` is a name, a glob pattern or a list
         of these, None for all. Each is the mean over samples of the Hessian (or other matrix) by the sample's value; half its
-        trace times the variance of noise in the value is what that noise adds to the loss."""
+        trace times the variance of noise in the value is what that noise adds to the loss. An L2 term is left out. A layer's
+        further inputs, where it is used several times, end in ".2", ".3". Each operator holds a copy of the samples: name
+        those that are wanted where there are many."""
         raise NotImplementedError
 
     def with_operator(self, name):
@@ -69,7 +71,7 @@ class Operator:
 
     def preconditioned(self, by):
         """D^-1/2 A D^-1/2 of this matrix A, as an operator. `by` gives the diagonal D: an optimiser of torch that has taken
-        steps (Adam, AdamW, NAdam, RAdam: sqrt(v) + eps with the corrected mean square v; RMSprop; Adagrad), its state_dict
+        steps (Adam, AdamW, NAdam, RAdam without its rectification: sqrt(v) + eps with the corrected mean square v; RMSprop; Adagrad), its state_dict
         (where its parameters are model.parameters() in their order), an array (P,), or a dict by parameter name."""
         from .preconditioned import Preconditioned, diagonal
 

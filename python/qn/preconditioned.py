@@ -32,6 +32,12 @@ class Preconditioned(Operator):
     def with_operator(self, name):
         return Preconditioned(self._inner.with_operator(name), self.diagonal)
 
+    def activations(self, names=None):
+        raise ValueError("a preconditioned operator is one of parameters: ask the operator itself for activations")
+
+    def preconditioned(self, by):
+        raise ValueError("this operator is preconditioned already: ask the operator itself")
+
 
 def diagonal(by, named, layout):
     """D as a vector of the layout: `by` is an optimiser of torch, its state_dict, an array (P,), or a dict of arrays or tensors
@@ -48,7 +54,7 @@ def diagonal(by, named, layout):
 
 
 def _lengths(optimizer, named, wanted):
-    """By what an adaptive optimiser divides its steps, by parameter name."""
+    """sqrt(v) + eps of an adaptive optimiser, by parameter name."""
     groups = optimizer["param_groups"] if isinstance(optimizer, dict) else optimizer.param_groups
     states = optimizer["state"] if isinstance(optimizer, dict) else optimizer.state
     numbers = {id(parameter): name for name, parameter in named}
@@ -75,7 +81,10 @@ def _lengths(optimizer, named, wanted):
 
 
 def _length(state, group, name):
-    """sqrt(v) + eps with the mean square v of one parameter's gradient, corrected as its optimiser does it."""
+    """sqrt(v) + eps with the mean square v of one parameter's gradient, corrected for its start where its optimiser does so;
+    RAdam's rectification, which changes the step's length, is left out."""
+    if "acc_delta" in state or float(state.get("step", 1)) == 0:
+        state = {}
     squares, correction = state.get("max_exp_avg_sq", state.get("exp_avg_sq")), 1.0
     if squares is not None:
         correction = 1.0 - group["betas"][1] ** float(state["step"])

@@ -31,10 +31,12 @@ class Shape:
     the largest, `participation_ratio` (sum |lambda|)^2 / sum lambda^2, `effective_rank` the exponential of the entropy of |lambda|,
     `negative_share` the negative ones' part of sum |lambda|. `gaps` are pairs (j, lambda_j / lambda_(j+1)), the widest first;
     `gap_at_classes` is that behind lambda_C, with how many of the first are `wider` and `of` how many (None where there are too few
-    eigenvalues); `tail` the `PowerLaw` (None where there are too few).
+    eigenvalues); `tail` the `PowerLaw` (None where there are too few). `eigenvalues` are all, descending, of which those up to
+    `threshold` in size have no sign.
     """
 
     eigenvalues: np.ndarray
+    threshold: float
     effective_dimensions: dict
     stable_rank: float
     participation_ratio: float
@@ -74,6 +76,7 @@ def shape(spectrum, classes=10, *, alpha=(1e-3, 1e-2, 0.1, 1.0), threshold=None,
     law, gap = found["tail"], found["gap_at_classes"]
     return Shape(
         values,
+        float(threshold),
         {row["alpha"]: row["dimension"] for row in found["effective_dimensions"]},
         *(found[name] for name in ("stable_rank", "participation_ratio", "effective_rank", "negative_share")),
         [(row["index"], row["ratio"]) for row in found["gaps"]],

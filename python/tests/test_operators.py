@@ -231,6 +231,19 @@ def test_what_cannot_precondition_is_refused():
     h = qn.hessian(model, nn.CrossEntropyLoss(), (x, networks.labels_for(model, x)))
     with pytest.raises(ValueError, match="no mean squares of '.*Adam"):
         h.preconditioned(torch.optim.SGD(model.parameters(), lr=0.1))
+    for make in (torch.optim.Adagrad, torch.optim.Adam):
+        with pytest.raises(ValueError, match="has taken no step"):
+            h.preconditioned(make(model.parameters()))
+    adadelta = torch.optim.Adadelta(model.parameters())
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    adadelta.step()
+    with pytest.raises(ValueError, match="no mean squares"):
+        h.preconditioned(adadelta)
+    twice = h.preconditioned(np.ones(h.shape[0]))
+    for ask in (twice.activations, lambda: twice.preconditioned(np.ones(h.shape[0])), lambda: qn.hierarchy(twice)):
+        with pytest.raises(ValueError, match="operator itself"):
+            ask()
     with pytest.raises(ValueError, match="does not have"):
         h.preconditioned(torch.optim.Adam([nn.Parameter(torch.zeros(3))]))
     with pytest.raises(ValueError, match="positive"):

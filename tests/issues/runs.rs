@@ -299,6 +299,12 @@ fn a_run_with_sam_is_resumed_and_followed() {
         // t = 2 (1 + 0.9)/0.05.
         assert!((0.2 * a * a + g * a - 76.0 * g).abs() < 1e-9 * g, "{a} {g}");
     }
+    // By half a cosine the learning rate is zero in the end.
+    sandbox.trained(&format!("{sam} --schedule cosine --steps 4 --out cosine"));
+    let table = sandbox.analysed("track cosine --samples 200 --probes 4");
+    let points = sandbox.json("cosine/reports/track.json")["points"].as_array().unwrap().clone();
+    assert!(points[0]["sam_limit"].is_number() && points[1].get("sam_limit").is_none(), "{points:?}");
+    assert!(!table.contains("bear: NaN"), "{table}");
     sandbox.analysed("track sgd --samples 200 --probes 4");
     assert!(sandbox.json("sgd/reports/track.json")["points"][0]["sam_limit"].is_null());
     sandbox.analysed("figure track whole -o track.svg");

@@ -6,7 +6,8 @@ use crate::{Binary, Graph, ModelError, Op, ParamKind, ValueId};
 /// A value between a network's layers: its input, what a layer with parameters reads, or its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInput {
-    /// `input`, `LAYER.input` with the first layer that reads it, or `output`.
+    /// `input`, `LAYER.input` with the first layer that reads it, or `output`. Of a layer that is used several times the further
+    /// inputs end in `.2`, `.3` and so on.
     pub name: String,
     /// The value.
     pub value: ValueId,
@@ -19,7 +20,8 @@ impl Graph {
     pub const OFFSET: &'static str = "activation.offset";
 
     /// The values that depend on the network's input and have derivatives: its input unless that is of integers, what each
-    /// layer with parameters reads, and its output, in order of evaluation.
+    /// layer with parameters of its own reads, and its output, in order of evaluation. Operations on a parameter as a value, as
+    /// the sum with learnt positions, are not layers.
     ///
     /// # Examples
     /// ```
@@ -43,9 +45,11 @@ impl Graph {
                 None => continue,
             };
             // A layer that is used several times reads several values.
-            let before =
-                found.iter().filter(|at| at.read_by.first() == read_by.first() && value != output).count();
-            let name = if before == 0 || value == 0 { name } else { format!("{name}.{}", before + 1) };
+            let same = |at: &&LayerInput| at.value != 0 && at.read_by.first() == read_by.first();
+            let name = match found.iter().filter(same).count() {
+                before if before > 0 && value != 0 && value != output => format!("{name}.{}", before + 1),
+                _ => name,
+            };
             found.push(LayerInput { name, value, read_by });
         }
         let depends = self.depending_on_input();
@@ -76,7 +80,10 @@ impl Graph {
             let name = self.layout().param(first).name.as_str();
             let layer = name.rsplit_once('.').map_or(name, |(layer, _)| layer);
             for &value in &node.inputs {
-                layers[self.before_reshaping(value)].push(layer.to_owned());
+                let layers = &mut layers[self.before_reshaping(value)];
+                if layers.last().is_none_or(|last| last != layer) {
+                    layers.push(layer.to_owned());
+                }
             }
         }
         layers
@@ -101,13 +108,27 @@ impl Graph {
         depends
     }
 
-    /// Whether a table or an axis is indexed by the network's input.
+    /// Whether a table or an axis is indexed by the network's input, or by some of its entries.
     fn input_is_of_integers(&self) -> bool {
         self.nodes().iter().any(|node| match node.op {
-            Op::Embedding { .. } => node.inputs[0] == 0,
-            Op::Gather { .. } => node.inputs[1] == 0,
+            Op::Embedding { .. } => self.is_of_input(node.inputs[0]),
+            Op::Gather { .. } => self.is_of_input(node.inputs[1]),
             _ => false,
         })
+    }
+
+    /// Whether a value's numbers are the input's, in another order or shape.
+    fn is_of_input(&self, value: ValueId) -> bool {
+        let Some(node) = value.checked_sub(1).map(|i| &self.nodes()[i]) else { return true };
+        match node.op {
+            Op::Reshape(_)
+            | Op::Permute(_)
+            | Op::Expand(_)
+            | Op::Slice { .. }
+            | Op::IndexSelect { .. }
+            | Op::Concat { .. } => node.inputs.iter().any(|&value| self.is_of_input(value)),
+            _ => false,
+        }
     }
 
     /// The network with a parameter z, [`Self::OFFSET`], added to a value of each sample wherever that is read. At z = 0 it is
@@ -167,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_used_three_times_has_three_inputs() {
+        let mut graph = Graph::empty("cell", Shape::new([3]));
+        let weight = graph.parameter("cell.weight", vec![3, 3], ParamKind::Affine { fan_in: 3 });
+        let mut value = 0;
+        for _ in 0..3 {
+            value = graph.push(Op::Linear { weight, bias: None }, vec![value]).unwrap();
+        }
+        let names: Vec<String> = graph.layer_inputs().into_iter().map(|at| at.name).collect();
+        assert_eq!(names, ["input", "cell.input", "cell.input.2", "output"]);
+    }
+
+    #[test]
     fn tokens_have_no_derivatives() {
         let mut graph = Graph::empty("tokens", Shape::new([5]));
         let table = graph.parameter("table.weight", vec![7, 3], ParamKind::Normal { std: 1.0 });
@@ -175,6 +208,13 @@ mod tests {
         graph.push(Op::Linear { weight: head, bias: None }, vec![rows]).unwrap();
         let names: Vec<String> = graph.layer_inputs().into_iter().map(|at| at.name).collect();
         assert_eq!(names, ["head.input", "output"]);
+
+        let mut sliced = Graph::empty("all but the last", Shape::new([5]));
+        let table = sliced.parameter("table.weight", vec![7, 3], ParamKind::Normal { std: 1.0 });
+        let first = sliced.push(Op::Slice { axis: 0, start: 0, end: 4, step: 1 }, vec![0]).unwrap();
+        sliced.push(Op::Embedding { weight: table, padding: None }, vec![first]).unwrap();
+        assert_eq!(sliced.layer_inputs().iter().map(|at| at.name.as_str()).collect::<Vec<_>>(), ["output"]);
+
         let twice = graph.with_offset(1).unwrap().with_offset(1).unwrap_err().to_string();
         assert!(twice.contains(Graph::OFFSET), "{twice}");
     }

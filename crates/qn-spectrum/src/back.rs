@@ -26,11 +26,12 @@ impl<T: Scalar> Reflector<T> {
         let columns = factors.iter().map(Mat::ncols).sum();
         let stored = stored.subcols(0, columns);
         let (above, bottom) = stored.split_at_row(stored.nrows().min(factors.len() * width));
-        let top = Mat::from_fn(above.nrows(), columns, |i, j| match i.cmp(&j) {
+        let mut top = Mat::from_fn(above.nrows(), columns, |i, j| match i.cmp(&j) {
             std::cmp::Ordering::Less => T::of(0.0),
             std::cmp::Ordering::Equal => T::of(1.0),
             std::cmp::Ordering::Greater => above[(i, j)],
         });
+        flush(top.as_mut());
         let mut bottom = bottom.to_owned();
         bottom.par_col_chunks_mut(COLUMNS).for_each(flush);
         let gram = top.transpose() * &top + inner(bottom.as_ref(), bottom.as_ref());

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use qn_model::LayerInput;
-use qn_run::{Invalid, Observer, Stage};
+use qn_run::{Invalid, Observer, Stage, StopOnly};
 use qn_spectrum::{Estimate, LanczosOptions, lanczos};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::operator::{CurvatureOperator, Watched, explain};
 use crate::output::{self, Report};
 use crate::problem::Problem;
 use crate::report::Subject;
-use crate::request::{ProblemRequest, check_tol};
+use crate::request::{ProblemRequest, check_probes, check_tol};
 use crate::solve::Solve;
 use crate::statistics::Spread;
 
@@ -68,7 +68,7 @@ pub struct ActivationsReport {
 /// What was found in one value.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Activation {
-    /// `input`, `LAYER.input` with the first layer that reads it, or `output`.
+    /// `input`, `LAYER.input` with the first layer that reads it, or `output`; a layer's further inputs end in `.2`, `.3`.
     pub name: String,
     /// The layers with parameters that read it.
     pub read_by: Vec<String>,
@@ -118,13 +118,15 @@ pub fn activations(args: &ActivationsRequest, observer: &dyn Observer) -> Result
     if !args.problem.only.is_empty() {
         bail!(Invalid("`only` chooses parameters, which are constants here: leave it out".into()));
     }
+    check_probes(args.probes)?;
     let problem = Problem::load(&args.problem, observer, |_| Ok(()))?;
     let chosen =
         problem.target.graph.layer_inputs_named(&args.at).map_err(|e| Invalid(format!("`at`: {e}")))?;
     let stage = Stage::begin(observer, "activations", chosen.len() as u64);
+    let stop = StopOnly(observer);
     let mut activations = Vec::with_capacity(chosen.len());
     for at in chosen {
-        activations.push(activation(&problem, args, at, observer)?);
+        activations.push(activation(&problem, args, at, &stop)?);
         stage.advance(1);
     }
     let report = ActivationsReport {

@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::operator::{CurvatureOperator, Watched, explain};
-use crate::request::check_tol;
+use crate::request::{check_probes, check_tol};
 use crate::softmax_parts::{Part, Terms, Within};
 use crate::solve::{Solve, Solved};
 use crate::subspace::{column_space, cosines, principal_angles, unit_columns};
@@ -42,6 +42,14 @@ pub struct HierarchyOptions {
     pub dense_up_to: usize,
     /// Seed of the random vectors.
     pub seed: u64,
+}
+
+impl HierarchyOptions {
+    /// Refuses numbers that make no sense.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_tol(self.tol)?;
+        check_probes(self.probes)
+    }
 }
 
 impl Default for HierarchyOptions {
@@ -122,7 +130,7 @@ impl Hierarchy {
     /// # Errors
     /// The options make no sense, or the observer wishes to stop.
     pub fn of(of: &Labelled<'_>, options: &HierarchyOptions, observer: &dyn Observer) -> Result<Self> {
-        check_tol(options.tol)?;
+        options.check()?;
         let Labelled { derivatives, labels, classes, .. } = *of;
         let terms = Terms::new(&derivatives.outputs()?, labels, classes);
         let p = derivatives.dim();

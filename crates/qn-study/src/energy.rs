@@ -53,7 +53,8 @@ pub struct EnergyReport {
     pub class_gradients: Vec<Vec<f64>>,
     /// The expected share of a direction that has nothing to do with an eigenvector: 1/P.
     pub random_share: f64,
-    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`.
+    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`; those of an attention's
+    /// queries, keys and values apart, as NAME.query, NAME.key and NAME.value.
     pub layers: Vec<String>,
     /// The share of all parameters that belongs to each layer: what a direction's mass is where it knows of no layers.
     pub layer_sizes: Vec<f64>,

@@ -60,6 +60,7 @@ impl Report for HierarchyReport {
 pub fn hierarchy(args: &HierarchyRequest, observer: &dyn Observer) -> Result<HierarchyReport> {
     let started = Instant::now();
     output::claim::<HierarchyReport>(args.to.as_deref())?;
+    args.options.check()?;
     if args.problem.operator != Matrix::Ggn {
         bail!(Invalid("hierarchy takes G apart: leave `operator` out".into()));
     }

@@ -71,7 +71,8 @@ pub struct PersistenceReport {
     /// Samples in a minibatch of the batch sharpness; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
-    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`.
+    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`; those of an attention's
+    /// queries, keys and values apart, as NAME.query, NAME.key and NAME.value.
     pub layers: Vec<String>,
     /// The share of all parameters that belongs to each layer: the mass of a direction that knows of no layers.
     pub layer_sizes: Vec<f64>,

@@ -120,7 +120,7 @@ kinds! {
         section sections::energy;
     Density(DensityReport): "the smoothed density of all eigenvalues, with standard errors, and its quadrature's nodes",
         beside &[],
-        figures &[(FigureName::Density, "By stochastic Lanczos quadrature.")],
+        figures &[(FigureName::Density, "By stochastic Lanczos quadrature; below that of log10 |eigenvalue|.")],
         section sections::density;
     Trace(TraceReport): "trace and Frobenius norm, with standard errors",
         beside &[],

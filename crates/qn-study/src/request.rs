@@ -182,6 +182,14 @@ impl ProblemRequest {
     }
 }
 
+/// Refuses fewer products than Hutch++ takes: two for each of its three parts.
+pub(crate) fn check_probes(probes: usize) -> Result<()> {
+    if probes < 6 {
+        bail!(Invalid(format!("`probes` {probes}: give at least 6")));
+    }
+    Ok(())
+}
+
 /// Refuses a tolerance that is no positive number.
 pub(crate) fn check_tol(tol: f64) -> Result<()> {
     if !(tol.is_finite() && tol > 0.0) {

@@ -117,7 +117,7 @@ pub struct TrackPoint {
     pub preconditioned: Option<f64>,
     /// Of a run with SAM, the curvature beyond which its steps over all samples along an eigenvector grow: the positive root a of
     /// ρ a² + |g| a = t |g|, t being the momentum threshold at this step's learning rate (P. Long & P. Bartlett,
-    /// arXiv:2309.12488, with t = 2/η); absent where g is zero.
+    /// arXiv:2309.12488, with t = 2/η); absent where g or the learning rate is zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sam_limit: Option<f64>,
     /// λ_1 of P H P, P projecting on the complement of the class gradients' span.
@@ -366,7 +366,7 @@ fn point(
 /// as long as one of curvature t would be, t |x|.
 fn sam_limit(config: &TrainConfig, step: u64, gradient: f64) -> Option<f64> {
     let threshold = config.stability_limit() / config.lr_at(step);
-    (config.optimizer == OptimizerKind::Sam && gradient > 0.0)
+    (config.optimizer == OptimizerKind::Sam && gradient > 0.0 && threshold.is_finite())
         .then(|| 2.0 * threshold / (1.0 + (1.0 + 4.0 * config.sam_rho * threshold / gradient).sqrt()))
 }
 

@@ -16,8 +16,9 @@ use crate::terminal::Terminal;
 pub(super) struct ActivationsArgs {
     #[command(flatten)]
     problem: ProblemArgs,
-    /// Only these values, by names or patterns: input, LAYER.input, output.
-    #[arg(long, value_name = "NAME", num_args = 1..)]
+    /// Only these values, by names or patterns: input, LAYER.input (and LAYER.input.2, .3 of a layer that is used several
+    /// times), output.
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     at: Vec<String>,
     /// Products for a trace; a matrix of at most so many rows is built, so that its trace is exact.
     #[arg(long, default_value_t = 100)]

@@ -60,7 +60,7 @@ pub enum FigureName {
     Spectrum,
     /// All positive eigenvalues of full_spectrum.json by rank, with the power law of shape.json.
     Shape,
-    /// The smoothed density of density.json.
+    /// The smoothed density of density.json, and the density of log10 |eigenvalue|.
     Density,
     /// Class gradients against eigenvectors, of overlap.json, at one step.
     Cosines,

@@ -107,7 +107,7 @@ pub(super) fn density(sources: &[Source]) -> Result<Vec<Panel>> {
     ])
 }
 
-/// Standard deviation of what stands for a node on a logarithmic axis, in decades: some ten nodes of usual quadratures.
+/// Standard deviation of what stands for a node on a logarithmic axis, in decades.
 const DECADES: f64 = 0.15;
 
 /// The density per decade of |λ| of the eigenvalues with a sign, from the mean of the probes' quadratures, over the six decades

@@ -80,7 +80,8 @@ pub struct DecomposeReport {
 /// Norms of the parts of H and F that belong to two layers.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Blocks {
-    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`.
+    /// Parameters that make up each layer, by the layout's names without `.weight` and `.bias`; those of an attention's
+    /// queries, keys and values apart, as NAME.query, NAME.key and NAME.value.
     pub layers: Vec<String>,
     /// ‖H_lm‖_F.
     pub hessian: Vec<Vec<f64>>,
