@@ -9,8 +9,8 @@ use crate::eigenpairs::fix_signs;
 use crate::eigh::wide;
 use crate::orthogonal::orthonormalise;
 use crate::{
-    BAND, Eigensystem, FullSpectrum, Scalar, SpectrumError, Stage, SymmetricOperator as _, Triangle, Vectors,
-    bulge,
+    BAND, Eigensystem, FullSpectrum, STORAGE_WIDTH, Scalar, SpectrumError, Stage, SymmetricOperator as _,
+    Triangle, Vectors, bulge,
 };
 
 /// Inverse iteration on the band matrix gives up to one vector in so many; more come from the tridiagonal matrix.
@@ -21,7 +21,8 @@ pub fn workspace_bytes<T: Scalar>(n: usize, vectors: usize) -> usize {
     let given = n * vectors * size_of::<f64>();
     // The reflections, the halves of the tridiagonal matrix's vectors, and the vectors before they are given.
     let made = if vectors > n / MANY_VECTORS { n * (n + vectors) * size_of::<T>() } else { given };
-    given + made + 4 * n * BAND * size_of::<f64>()
+    // The reflectors of a block column, and what is as wide as the band.
+    given + made + n * STORAGE_WIDTH * size_of::<T>() + 4 * n * BAND * size_of::<f64>()
 }
 
 /// All eigenvalues and some eigenvectors.
