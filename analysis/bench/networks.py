@@ -61,10 +61,17 @@ class Network(nn.Module):
 
     def __init__(self, layers, shape, integers):
         super().__init__()
+        self.made_of = layers, shape, integers
         self.run, _ = self.sequence(layers, torch.zeros(1, *shape, dtype=torch.long if integers else torch.float))
 
     def forward(self, x):
         return self.run(x)
+
+    def __deepcopy__(self, memo):
+        """Made anew: the steps are functions, which know the modules that they were made with."""
+        other = Network(*self.made_of).to(next(self.parameters()).dtype).train(self.training)
+        other.load_state_dict(self.state_dict())
+        return other
 
     def place(self, name, module):
         *path, last = name.split(".")
