@@ -120,11 +120,9 @@ def shape(found, ax):
     return ax
 
 
-def hierarchy(found, ax):
-    from .hierarchy import PARTS
-
+def hierarchy(found, names, ax):
     ax = _axes(ax)
-    for name, what in PARTS.items():
+    for name, what in names.items():
         values = found.parts[name].eigenvalues
         values = values[values > 1e-12 * found.parts["whole"].eigenvalues[0]]
         ax.plot(np.arange(1, len(values) + 1), values, marker="o", markersize=3, label=what)

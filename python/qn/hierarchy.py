@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import _figures, _native
-from .operator import NativeOperator
-from .preconditioned import Preconditioned
+from .operator import NativeOperator, Preconditioned
 from .results import Estimate, _table
 from .targets import IGNORED
 
@@ -51,7 +50,7 @@ class Hierarchy:
 
     def plot(self, ax=None):
         """The parts' largest eigenvalues; gives the matplotlib axes."""
-        return _figures.hierarchy(self, ax)
+        return _figures.hierarchy(self, PARTS, ax)
 
     def __repr__(self):
         shares = ", ".join(f"{self.parts[name].trace.value:.4g}" for name in PARTS)

@@ -5,6 +5,7 @@ import numpy as np
 from . import solvers
 from ._progress import Progress
 from .layout import Layout
+from .preconditioned import diagonal
 from .results import BlockNorms, Spectrum, _table
 
 #: Orders up to which blocks are computed exactly, from the whole matrix.
@@ -57,8 +58,8 @@ class Operator:
         return {layer: self.restrict([self.layout.names[i] for i in tensors]) for layer, tensors in layers}
 
     def activations(self, names=None):
-        """The same matrix of the loss by a value between layers instead of the parameters, for each value by its name:
-        "input", "LAYER.input" for what a layer with parameters reads, "output". `names` is a name, a glob pattern or a list
+        """This matrix of the loss by a value between layers instead of the parameters, for each value by its name: "input",
+        "LAYER.input" for what a layer with parameters reads, "output". `names` is a name, a glob pattern or a list
         of these, None for all. Each is the mean over samples of the Hessian (or other matrix) by the sample's value; half its
         trace times the variance of noise in the value is what that noise adds to the loss. An L2 term is left out. A layer's
         further inputs, where it is used several times, end in ".2", ".3". Each operator holds a copy of the samples: name
@@ -71,10 +72,8 @@ class Operator:
 
     def preconditioned(self, by):
         """D^-1/2 A D^-1/2 of this matrix A, as an operator. `by` gives the diagonal D: an optimiser of torch that has taken
-        steps (Adam, AdamW, NAdam, RAdam without its rectification: sqrt(v) + eps with the corrected mean square v; RMSprop; Adagrad), its state_dict
-        (where its parameters are model.parameters() in their order), an array (P,), or a dict by parameter name."""
-        from .preconditioned import Preconditioned, diagonal
-
+        steps (Adam, AdamW, NAdam, RAdam without its rectification: sqrt(v) + eps with the corrected mean square v; RMSprop;
+        Adagrad), its state_dict (where its parameters are model.parameters() in their order), an array (P,), or a dict by parameter name."""
         return Preconditioned(self, diagonal(by, self._problem.named, self.layout))
 
     def _qn_source(self):
@@ -283,3 +282,37 @@ class NativeOperator(Operator):
     def class_gradients(self):
         """The gradients of each class's logit in the mean over the class's samples, (P, C), and their curvatures (C,)."""
         return self._curvature.class_gradients()
+
+
+class Preconditioned(Operator):
+    """D^-1/2 A D^-1/2. Its vectors, and its `gradient` D^-1/2 g, belong to the parameters D^1/2 theta."""
+
+    def __init__(self, inner, diagonal):
+        self._inner, self.diagonal = inner, diagonal
+        self.name, self.backend = f"preconditioned {inner.name}", inner.backend
+        self.layout, self.dtype = inner.layout, inner.dtype
+        self._roots = np.sqrt(diagonal)
+
+    def _divided(self, x):
+        return np.ascontiguousarray(x / self._roots.astype(x.dtype)[:, None])
+
+    def _multiply(self, x):
+        return self._divided(self._inner._multiply(self._divided(x)))
+
+    def _loss_and_gradient(self):
+        loss, accuracy, gradient = self._inner._at()
+        return loss, accuracy, gradient / self._roots
+
+    def restrict(self, params):
+        part = self._inner.restrict(params)
+        parts = self.layout.split(self.diagonal)
+        return Preconditioned(part, part.layout.join({name: parts[name] for name in part.layout.names}))
+
+    def with_operator(self, name):
+        return Preconditioned(self._inner.with_operator(name), self.diagonal)
+
+    def activations(self, names=None):
+        raise ValueError("a preconditioned operator is one of parameters: ask the operator itself for activations")
+
+    def preconditioned(self, by):
+        raise ValueError("this operator is preconditioned already: ask the operator itself")

@@ -1,42 +1,6 @@
-"""D^-1/2 A D^-1/2: an operator in the scale that a diagonal D gives each parameter, such as an adaptive optimiser's."""
+"""Diagonals that give each parameter a scale, such as an adaptive optimiser's."""
 
 import numpy as np
-
-from .operator import Operator
-
-
-class Preconditioned(Operator):
-    """D^-1/2 A D^-1/2. Its vectors, and its `gradient` D^-1/2 g, belong to the parameters D^1/2 theta."""
-
-    def __init__(self, inner, diagonal):
-        self._inner, self.diagonal = inner, diagonal
-        self.name, self.backend = f"preconditioned {inner.name}", inner.backend
-        self.layout, self.dtype = inner.layout, inner.dtype
-        self._roots = np.sqrt(diagonal)
-
-    def _divided(self, x):
-        return np.ascontiguousarray(x / self._roots.astype(x.dtype)[:, None])
-
-    def _multiply(self, x):
-        return self._divided(self._inner._multiply(self._divided(x)))
-
-    def _loss_and_gradient(self):
-        loss, accuracy, gradient = self._inner._at()
-        return loss, accuracy, gradient / self._roots
-
-    def restrict(self, params):
-        part = self._inner.restrict(params)
-        parts = self.layout.split(self.diagonal)
-        return Preconditioned(part, part.layout.join({name: parts[name] for name in part.layout.names}))
-
-    def with_operator(self, name):
-        return Preconditioned(self._inner.with_operator(name), self.diagonal)
-
-    def activations(self, names=None):
-        raise ValueError("a preconditioned operator is one of parameters: ask the operator itself for activations")
-
-    def preconditioned(self, by):
-        raise ValueError("this operator is preconditioned already: ask the operator itself")
 
 
 def diagonal(by, named, layout):
