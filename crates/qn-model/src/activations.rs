@@ -77,8 +77,7 @@ impl Graph {
         let mut layers = vec![Vec::new(); self.nodes().len() + 1];
         for node in self.nodes().iter().filter(|node| !matches!(node.op, Op::Embedding { .. })) {
             let Some(&first) = node.op.params().first() else { continue };
-            let name = self.layout().param(first).name.as_str();
-            let layer = name.rsplit_once('.').map_or(name, |(layer, _)| layer);
+            let layer = self.layout().param(first).layer();
             for &value in &node.inputs {
                 let layers = &mut layers[self.before_reshaping(value)];
                 if layers.last().is_none_or(|last| last != layer) {

@@ -50,6 +50,11 @@ impl Parameter {
         self.len() == 0
     }
 
+    /// The layer that it belongs to: its name up to the last dot, all of it where there is none.
+    pub fn layer(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(layer, _)| layer)
+    }
+
     /// The stretch of θ that the tensor takes.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len()

@@ -64,7 +64,7 @@ impl LayersReport {
 fn layers_of(layout: &ParamLayout) -> Vec<(String, Range<usize>)> {
     let mut layers: Vec<(String, Range<usize>)> = Vec::new();
     for param in layout.params() {
-        let name = param.name.rsplit_once('.').map_or(param.name.as_str(), |(layer, _)| layer);
+        let name = param.layer();
         match layers.last_mut() {
             Some((last, range)) if last == name => range.end = param.range().end,
             _ => layers.push((name.to_owned(), param.range())),

@@ -48,10 +48,9 @@ pub(crate) fn parts(layout: &ParamLayout) -> Vec<Part> {
 /// The part that a tensor belongs to, or the three of PyTorch's `in_proj_weight` and `in_proj_bias`, whose rows are those of
 /// queries, keys and values one behind the other.
 fn pieces(param: &Parameter) -> Vec<(String, Range<usize>)> {
-    let (layer, last) = param.name.rsplit_once('.').unwrap_or((&param.name, ""));
-    let third = param.len() / 3;
-    match last {
-        "in_proj_weight" | "in_proj_bias" if param.shape[0].is_multiple_of(3) => ["query", "key", "value"]
+    let (layer, third) = (param.layer(), param.len() / 3);
+    match param.name.strip_prefix(layer).unwrap_or_default() {
+        ".in_proj_weight" | ".in_proj_bias" if param.shape[0].is_multiple_of(3) => ["query", "key", "value"]
             .into_iter()
             .zip((param.offset..).step_by(third))
             .map(|(what, start)| (format!("{layer}.{what}"), start..start + third))
